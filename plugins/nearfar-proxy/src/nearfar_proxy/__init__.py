@@ -1,0 +1,1 @@
+"""nearfar plugin; its entry module is :mod:`nearfar_proxy.plugin`."""

@@ -1,0 +1,96 @@
+"""nearfar: the registry of metric-learning parts.
+
+Losses, miners, reducers and distances are plugins with names, and named parts compose into one criterion.
+Everything here is imported when it is first used: ``import nearfar`` and listing parts never load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nearfar.build import compose, create_distance, create_loss, create_miner, create_reducer
+    from nearfar.errors import NearfarError
+    from nearfar.evaluate import retrieval_metrics
+    from nearfar.hookspecs import hookimpl
+    from nearfar.local import register, unregister
+    from nearfar.models import create_model
+    from nearfar.nn import Criterion, Distance, EmbeddingLoss, Loss, MaterialTerms, Miner, Reducer, Selection, Terms
+    from nearfar.recipe import Recipe
+    from nearfar.registry import list_distances, list_losses, list_miners, list_plugins, list_reducers
+    from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, Paper, Preset, ReducerSpec
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "nearfar.build": ("compose", "create_distance", "create_loss", "create_miner", "create_reducer"),
+    "nearfar.errors": ("NearfarError",),
+    "nearfar.evaluate": ("retrieval_metrics",),
+    "nearfar.hookspecs": ("hookimpl",),
+    "nearfar.local": ("register", "unregister"),
+    "nearfar.models": ("create_model",),
+    "nearfar.nn": (
+        "Criterion",
+        "Distance",
+        "EmbeddingLoss",
+        "Loss",
+        "MaterialTerms",
+        "Miner",
+        "Reducer",
+        "Selection",
+        "Terms",
+    ),
+    "nearfar.recipe": ("Recipe",),
+    "nearfar.registry": ("list_distances", "list_losses", "list_miners", "list_plugins", "list_reducers"),
+    "nearfar.spec": ("DistanceSpec", "LossSpec", "MinerSpec", "Paper", "Preset", "ReducerSpec"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Criterion",
+    "Distance",
+    "DistanceSpec",
+    "EmbeddingLoss",
+    "Loss",
+    "LossSpec",
+    "MaterialTerms",
+    "Miner",
+    "MinerSpec",
+    "NearfarError",
+    "Paper",
+    "Preset",
+    "Recipe",
+    "Reducer",
+    "ReducerSpec",
+    "Selection",
+    "Terms",
+    "__version__",
+    "compose",
+    "create_distance",
+    "create_loss",
+    "create_miner",
+    "create_model",
+    "create_reducer",
+    "hookimpl",
+    "list_distances",
+    "list_losses",
+    "list_miners",
+    "list_plugins",
+    "list_reducers",
+    "register",
+    "retrieval_metrics",
+    "unregister",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,198 @@
+"""From names to objects: import the targets, pass the arguments, assemble the criterion."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from nearfar.errors import ArgumentError, NearfarError, NearfarWarning, RecipeError
+from nearfar.grammar import Live, Part, parse_part
+from nearfar.nn.criterion import Criterion, CriterionTerm
+from nearfar.nn.losses import Loss
+from nearfar.plan import PlannedPart, plan_part
+from nearfar.recipe import Recipe
+from nearfar.registry import Entry, Registry, default_registry
+from nearfar.spec import LossSpec
+
+__all__ = ["compose", "create_distance", "create_loss", "create_miner", "create_reducer"]
+
+
+def compose(
+    recipe: Any,
+    *,
+    miner: Any = None,
+    reducer: Any = None,
+    distance: Any = None,
+    registry: Registry | None = None,
+    **context: Any,
+) -> Criterion:
+    """Make a criterion from named parts.
+
+    Parameters
+    ----------
+    recipe
+        A string such as ``"softmax + 0.003 * center"``, a :class:`~nearfar.recipe.Recipe`, plain data as a
+        recipe writes it, or a loss object.
+    miner, reducer, distance
+        For every term that does not say its own: a name, a string with arguments, or an object.
+    registry
+        Where names are looked up; by default everything installed.
+    **context
+        What parts need from where they are used: ``num_classes``, ``embedding_size`` …
+
+    Returns
+    -------
+    Criterion
+        A module, called ``criterion(embeddings, labels)``; its ``recipe`` writes it down again.
+
+    Raises
+    ------
+    RecipeError
+        The recipe cannot be read, or its parts do not fit; ``problems`` has everything that is wrong.
+    """
+    registry = default_registry() if registry is None else registry
+    read = Recipe.of(recipe, miner=miner, reducer=reducer, distance=distance)
+    planned = read.plan(registry, **context)
+    for problem in planned.problems:
+        if problem.severity == "warning":
+            warnings.warn(problem.message, NearfarWarning, stacklevel=2)
+    if planned.errors:
+        messages = [problem.message for problem in planned.errors]
+        listed = messages[0] if len(messages) == 1 else "".join(f"\n  - {message}" for message in messages)
+        raise RecipeError(f"{read}: {listed}", problems=messages)
+    terms: list[CriterionTerm] = []
+    versions: dict[str, str] = {}
+    for term in planned.terms:
+        if isinstance(term.loss, Live):
+            terms.append(_live_term(term.loss.value, term.weight, terms))
+        else:
+            terms.append(_term(term.loss, term.weight, terms, versions))
+    return Criterion(terms, recipe=read.with_plugins(versions))
+
+
+def _term(planned: PlannedPart, weight: float, terms: list[CriterionTerm], versions: dict[str, str]) -> CriterionTerm:
+    spec = planned.entry.spec
+    assert isinstance(spec, LossSpec)
+    loss = _make(planned, versions)
+    miner = planned.miner.value if isinstance(planned.miner, Live) else planned.miner
+    return CriterionTerm(
+        name=_distinct(spec.name, terms),
+        loss=loss,
+        inputs=spec.inputs,
+        weight=weight,
+        miner=_make(miner, versions) if isinstance(miner, PlannedPart) else miner,
+    )
+
+
+def _live_term(loss: Any, weight: float, terms: list[CriterionTerm]) -> CriterionTerm:
+    if not isinstance(loss, nn.Module):
+        raise RecipeError(f"a loss is a torch module; got {loss!r}")
+    inputs = getattr(loss, "inputs", ("embeddings", "labels"))
+    return CriterionTerm(_distinct(type(loss).__name__, terms), loss, tuple(inputs), weight)
+
+
+def _distinct(name: str, terms: list[CriterionTerm]) -> str:
+    taken = {term.name for term in terms}
+    number = 2
+    distinct = name
+    while distinct in taken:
+        distinct, number = f"{name}_{number}", number + 1
+    return distinct
+
+
+def _make(planned: PlannedPart, versions: dict[str, str]) -> Any:
+    """Build a part, its nested parts first."""
+    entry = planned.entry
+    versions[entry.namespace] = entry.plugin.version
+    cls = _import(entry)
+    arguments = {name: _value(value, versions) for name, value in planned.arguments.items()}
+    positional = arguments.pop("args", ()) if isinstance(arguments.get("args"), list) else ()
+    try:
+        made = cls(*positional, **arguments)
+    except NearfarError:
+        raise
+    except Exception as error:
+        written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise ArgumentError(
+            f"{entry.full_name}({written}) could not be made: {type(error).__name__}: {error}"
+        ) from error
+    for name, value in planned.attributes.items():
+        if not isinstance(made, Loss):
+            raise ArgumentError(f"{entry.full_name} takes no {name}: its constructor has no such parameter")
+        setattr(made, name, _value(value, versions))
+    return made
+
+
+def _value(value: Any, versions: dict[str, str]) -> Any:
+    if isinstance(value, PlannedPart):
+        made = _make(value, versions)
+        if value.miner is None:
+            return made
+        # A nested loss brings its miner along as a criterion of one term.
+        spec = value.entry.spec
+        assert isinstance(spec, LossSpec)
+        miner = value.miner.value if isinstance(value.miner, Live) else _make(value.miner, versions)
+        return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, miner)])
+    if isinstance(value, Live):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [_value(item, versions) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _value(item, versions) for key, item in value.items()}
+    return value
+
+
+def _import(entry: Entry) -> Any:
+    if entry.target is not None:
+        return entry.target
+    module, _, name = entry.spec.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever a third party's import raises
+        raise ArgumentError(
+            f"{entry.full_name} of {entry.plugin.provider} cannot be imported from {entry.spec.target}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _create(kind: str, name: str | Part, context: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    part = parse_part(name) if isinstance(name, str) else name
+    part = Part(part.name, part.positional, {**part.named, **arguments})
+    planned, plan = plan_part(part, kind, default_registry(), context)
+    for problem in plan.problems:
+        if problem.severity == "warning":
+            warnings.warn(problem.message, NearfarWarning, stacklevel=3)
+    if plan.errors or planned is None:
+        messages = [problem.message for problem in plan.errors]
+        raise ArgumentError("; ".join(messages))
+    return _value(planned, {})
+
+
+def create_loss(name: str, **arguments: Any) -> Any:
+    """Make one loss by name: ``create_loss("arcface", num_classes=10, embedding_size=64)``.
+
+    Raises
+    ------
+    ArgumentError
+        The name or an argument is wrong; the message has what was found and what is taken.
+    """
+    return _create("loss", name, {}, arguments)
+
+
+def create_miner(name: str, **arguments: Any) -> Any:
+    """Make one miner by name; as :func:`create_loss`."""
+    return _create("miner", name, {}, arguments)
+
+
+def create_reducer(name: str, **arguments: Any) -> Any:
+    """Make one reducer by name; as :func:`create_loss`."""
+    return _create("reducer", name, {}, arguments)
+
+
+def create_distance(name: str, **arguments: Any) -> Any:
+    """Make one distance by name; as :func:`create_loss`."""
+    return _create("distance", name, {}, arguments)

@@ -1,0 +1,58 @@
+"""Built-in plugin ``core``: the reducers and distances that every family shares."""
+
+from __future__ import annotations
+
+from nearfar.hookspecs import hookimpl
+from nearfar.spec import DistanceSpec, ReducerSpec
+
+
+@hookimpl
+def nearfar_reducers() -> list[ReducerSpec]:
+    return [
+        ReducerSpec(name="mean", target="nearfar.nn.reducers:Mean", summary="The mean of all terms."),
+        ReducerSpec(name="sum", target="nearfar.nn.reducers:Sum", summary="The sum of all terms."),
+        ReducerSpec(
+            name="avg_non_zero",
+            target="nearfar.nn.reducers:AvgNonZero",
+            summary="The mean of the terms greater than zero.",
+        ),
+        ReducerSpec(
+            name="none",
+            target="nearfar.nn.reducers:NoReduction",
+            summary="Every term, unreduced; makes each value, however the loss would compute their sum.",
+        ),
+    ]
+
+
+@hookimpl
+def nearfar_distances() -> list[DistanceSpec]:
+    return [
+        DistanceSpec(
+            name="euclidean",
+            target="nearfar.nn.distances:Euclidean",
+            summary="Euclidean distance of normalised embeddings.",
+            range=(0.0, 2.0),
+            metric=True,
+            aliases=("l2",),
+        ),
+        DistanceSpec(
+            name="squared_euclidean",
+            target="nearfar.nn.distances:SquaredEuclidean",
+            summary="Squared Euclidean distance of normalised embeddings: 2 − 2 cos θ.",
+            range=(0.0, 4.0),
+        ),
+        DistanceSpec(
+            name="cosine",
+            target="nearfar.nn.distances:Cosine",
+            summary="Cosine similarity; larger is nearer.",
+            similarity=True,
+            range=(-1.0, 1.0),
+        ),
+        DistanceSpec(
+            name="dot",
+            target="nearfar.nn.distances:Dot",
+            summary="Inner product of embeddings as they are; larger is nearer.",
+            similarity=True,
+            range=(-float("inf"), float("inf")),
+        ),
+    ]

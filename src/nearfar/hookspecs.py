@@ -1,0 +1,54 @@
+"""The hooks a plugin may implement.
+
+Each returns an iterable of specs; returning data, rather than pushing it into a registrar, keeps its
+provenance known. A plugin that implements a hook newer than the nearfar installed marks it
+``@hookimpl(optionalhook=True)``; without the mark the plugin is reported as failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import pluggy
+
+from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
+
+PROJECT = "nearfar"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+#: Kind of part → the hook that declares parts of that kind.
+HOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "loss": "nearfar_losses",
+        "miner": "nearfar_miners",
+        "reducer": "nearfar_reducers",
+        "distance": "nearfar_distances",
+    }
+)
+
+
+@hookspec
+def nearfar_losses() -> Iterable[LossSpec]:
+    """Declare losses."""
+    return ()
+
+
+@hookspec
+def nearfar_miners() -> Iterable[MinerSpec]:
+    """Declare miners."""
+    return ()
+
+
+@hookspec
+def nearfar_reducers() -> Iterable[ReducerSpec]:
+    """Declare reducers."""
+    return ()
+
+
+@hookspec
+def nearfar_distances() -> Iterable[DistanceSpec]:
+    """Declare distances."""
+    return ()

@@ -1,0 +1,26 @@
+"""The parts of a criterion, on torch: base classes, and the messages they pass each other."""
+
+from nearfar.nn.batch import Batch
+from nearfar.nn.criterion import Criterion
+from nearfar.nn.distances import Distance
+from nearfar.nn.losses import EmbeddingLoss, Loss
+from nearfar.nn.miners import Miner
+from nearfar.nn.reducers import Reducer
+from nearfar.nn.selection import IndexSelection, Selection, TripletRule
+from nearfar.nn.terms import MaterialTerms, Terms, element_terms
+
+__all__ = [
+    "Batch",
+    "Criterion",
+    "Distance",
+    "EmbeddingLoss",
+    "IndexSelection",
+    "Loss",
+    "MaterialTerms",
+    "Miner",
+    "Reducer",
+    "Selection",
+    "Terms",
+    "TripletRule",
+    "element_terms",
+]

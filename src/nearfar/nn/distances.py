@@ -1,0 +1,200 @@
+"""Distances and similarities between embeddings.
+
+A distance is a module that turns two sets of embeddings into the matrix of their distances. It answers
+to the same calls as pytorch-metric-learning's distances, so either can stand in for the other.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearfar.errors import InputError
+
+__all__ = ["Cosine", "Distance", "Dot", "Euclidean", "SquaredEuclidean"]
+
+
+class Distance(nn.Module):
+    """The matrix of distances (or similarities) between two sets of embeddings.
+
+    A subclass writes :meth:`matrix` and :meth:`pairwise`; both get embeddings that are normalised
+    already where that was asked for.
+
+    Parameters
+    ----------
+    normalize
+        Whether embeddings are scaled to length one first.
+    """
+
+    #: Whether larger is nearer (a similarity); the name is pytorch-metric-learning's.
+    is_inverted: bool = False
+    # What pytorch-metric-learning's losses read of a distance: the order of its norm, and its power.
+    p: int = 2
+    power: int = 1
+
+    def __init__(self, *, normalize: bool = True) -> None:
+        super().__init__()
+        self.normalize_embeddings = normalize
+
+    @abstractmethod
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Distances of every row of ``query`` (n, d) to every row of ``reference`` (m, d): (n, m)."""
+
+    @abstractmethod
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Distances of each row of ``query`` (n, d) to the same row of ``reference`` (n, d): (n,)."""
+
+    def forward(self, query_emb: Tensor, ref_emb: Tensor | None = None) -> Tensor:
+        """Distances of every query to every reference, by default of the queries among themselves.
+
+        Parameters
+        ----------
+        query_emb
+            (n, d) embeddings.
+        ref_emb
+            (m, d) embeddings; ``query_emb`` when not given.
+
+        Returns
+        -------
+        Tensor
+            (n, m).
+
+        Raises
+        ------
+        InputError
+            An argument is not two-dimensional, or the embedding sizes differ.
+        """
+        reference = query_emb if ref_emb is None else ref_emb
+        if query_emb.ndim != 2 or reference.ndim != 2 or query_emb.shape[1] != reference.shape[1]:
+            raise InputError(
+                f"a distance takes two sets of embeddings, (n, d) and (m, d); "
+                f"got {tuple(query_emb.shape)} and {tuple(reference.shape)}"
+            )
+        query = self.maybe_normalize(query_emb)
+        return self.matrix(query, query if reference is query_emb else self.maybe_normalize(reference))
+
+    def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        """Distances row by row of two (n, d) sets, as they are: nothing is normalised."""
+        return self.pairwise(query_emb, ref_emb)
+
+    def margin(self, x: Tensor, y: Tensor) -> Tensor:
+        """How much farther ``x`` is than ``y``: ``x − y``, and ``y − x`` for a similarity."""
+        return y - x if self.is_inverted else x - y
+
+    def smallest_dist(self, *args: Any, **kwargs: Any) -> Any:
+        """``torch.min``, or ``torch.max`` for a similarity: what is nearest."""
+        return torch.max(*args, **kwargs) if self.is_inverted else torch.min(*args, **kwargs)
+
+    def largest_dist(self, *args: Any, **kwargs: Any) -> Any:
+        """``torch.max``, or ``torch.min`` for a similarity: what is farthest."""
+        return torch.min(*args, **kwargs) if self.is_inverted else torch.max(*args, **kwargs)
+
+    def normalize(self, embeddings: Tensor, dim: int = 1) -> Tensor:
+        """Embeddings scaled to length one; a zero vector stays zero."""
+        return F.normalize(embeddings, dim=dim)
+
+    def maybe_normalize(self, embeddings: Tensor, dim: int = 1) -> Tensor:
+        """Embeddings scaled to length one where this distance normalises, as they are where not."""
+        return self.normalize(embeddings, dim) if self.normalize_embeddings else embeddings
+
+    def get_norm(self, embeddings: Tensor, dim: int = 1) -> Tensor:
+        """Lengths of embeddings."""
+        return torch.linalg.vector_norm(embeddings, dim=dim)
+
+    def same_as(self, other: object) -> bool:
+        """Whether ``other`` gives the same matrix for the same embeddings."""
+        return type(self) is type(other) and self.extra_repr() == getattr(other, "extra_repr", str)()
+
+    def extra_repr(self) -> str:
+        return f"normalize={self.normalize_embeddings}"
+
+
+class SquaredEuclidean(Distance):
+    """Squared Euclidean distance ``‖x − y‖²``; FaceNet's margin of 0.2 is on it.
+
+    On normalised embeddings it is ``2 − 2 cos θ``, in [0, 4].
+
+    Parameters
+    ----------
+    normalize : bool
+        Whether embeddings are scaled to length one first.
+    """
+
+    # pytorch-metric-learning applies the power itself, in a forward we replace: here it is for reading only.
+    power = 2
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        square = query.square().sum(1)[:, None] + reference.square().sum(1) - 2 * (query @ reference.T)
+        if query is reference:
+            # What cancellation leaves on the diagonal, 1e-7 of the squared length, is 3e-4 under a root.
+            square = square.masked_fill(torch.eye(len(query), dtype=torch.bool, device=query.device), 0)
+        return square.clamp_min(0)
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return (query - reference).square().sum(1)
+
+
+class Euclidean(SquaredEuclidean):
+    """Euclidean distance ``‖x − y‖``; on normalised embeddings in [0, 2].
+
+    Two equal embeddings have distance 0 and pass no gradient, the subgradient of smallest norm.
+
+    Parameters
+    ----------
+    normalize : bool
+        Whether embeddings are scaled to length one first.
+    """
+
+    power = 1
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        return _safe_sqrt(super().matrix(query, reference))
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return _safe_sqrt(super().pairwise(query, reference))
+
+
+class Cosine(Distance):
+    """Cosine similarity ``x·y / ‖x‖‖y‖`` in [−1, 1]; larger is nearer. It always normalises."""
+
+    is_inverted = True
+
+    def __init__(self) -> None:
+        super().__init__(normalize=True)
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        return query @ reference.T
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return (query * reference).sum(1)
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class Dot(Distance):
+    """Inner product ``x·y`` of embeddings as they are; larger is nearer."""
+
+    is_inverted = True
+
+    def __init__(self) -> None:
+        super().__init__(normalize=False)
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        return query @ reference.T
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return (query * reference).sum(1)
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+def _safe_sqrt(square: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0 rather than infinite."""
+    zero = square == 0
+    return square.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)

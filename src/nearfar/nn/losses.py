@@ -1,0 +1,165 @@
+"""The base classes of losses: an author writes :meth:`terms`, the rest is here."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.batch import Batch, check_embeddings
+from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.reducers import Mean, Reducer
+from nearfar.nn.selection import Selection, as_selection
+from nearfar.nn.terms import Terms
+
+__all__ = ["EmbeddingLoss", "Loss"]
+
+
+class Loss(nn.Module):
+    """A loss on any inputs: :meth:`terms` computes what is reduced, ``reducer`` reduces it.
+
+    Parameters
+    ----------
+    reducer
+        A reducer of nearfar's or of pytorch-metric-learning's; by default what :meth:`default_reducer` makes.
+    """
+
+    def __init__(self, *, reducer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.reducer: nn.Module = self.default_reducer() if reducer is None else reducer
+        #: Whether calls leave statistics of their terms in :attr:`statistics`.
+        self.collect_stats = False
+        #: Of the last call, detached: ``<sub-loss>/terms`` and ``<sub-loss>/active``, the share above zero.
+        self.statistics: dict[str, Tensor] = {}
+
+    def default_reducer(self) -> nn.Module:
+        """The reducer it has unless told otherwise."""
+        return Mean()
+
+    @abstractmethod
+    def terms(self, *inputs: Any) -> Terms | Mapping[str, Terms]:
+        """What is reduced: the terms of the loss, or those of each of its sub-losses by name."""
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The reduced loss of inputs in the order the loss's spec names them."""
+        with full_precision(inputs[0].device):
+            raised = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in inputs]
+            return self.reduce(self.terms(*raised), raised[0], None)
+
+    def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
+        """Reduce each sub-loss and add them up; an unreduced loss of several comes back by name."""
+        named = {"loss": terms} if isinstance(terms, Terms) else terms
+        if self.collect_stats:
+            self.statistics = _statistics(named)
+        if not isinstance(self.reducer, Reducer):
+            return self._reduce_foreign(named, inputs, labels)
+        values = {name: self.reducer.reduce(part) for name, part in named.items()}
+        if len(values) == 1:
+            return next(iter(values.values()))
+        if any(value.ndim for value in values.values()):
+            return values
+        return torch.stack(list(values.values())).sum()
+
+    def _reduce_foreign(self, named: Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
+        """Ask a reducer that wants dictionaries of materialised losses: pytorch-metric-learning's contract."""
+        loss_dict = {
+            name: {
+                "losses": terms.values if len(terms.values) else 0,
+                "indices": terms.indices[0] if terms.kind == "element" else terms.indices,
+                "reduction_type": terms.kind,
+                "divisor": terms.count() if terms.normalizer is None else terms.normalizer,
+            }
+            for name, terms in named.items()
+        }
+        # Theirs take one entry a call, but for those that are made to take them all.
+        if hasattr(self.reducer, "reducers") or type(self.reducer).__name__ == "DoNothingReducer":
+            return self.reducer(loss_dict, inputs, labels)
+        values = [self.reducer({name: entry}, inputs, labels) for name, entry in loss_dict.items()]
+        return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+class EmbeddingLoss(Loss):
+    """A loss on embeddings, called as pytorch-metric-learning's are.
+
+    Parameters
+    ----------
+    distance
+        What nearness is; by default what :meth:`default_distance` makes. A loss that takes none leaves it out.
+    reducer
+        As in :class:`Loss`.
+    """
+
+    def __init__(self, *, distance: nn.Module | None = None, reducer: nn.Module | None = None) -> None:
+        super().__init__(reducer=reducer)
+        self.distance: Any = self.default_distance() if distance is None else distance
+
+    def default_distance(self) -> Distance | None:
+        """The distance it has unless told otherwise; None for a loss that takes none."""
+        return Euclidean()
+
+    @abstractmethod
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:  # one Batch, not *inputs
+        """What is reduced, of a batch that has been checked."""
+
+    def forward(  # type: ignore[override]  # the contract of embedding losses names its arguments
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: Selection | Sequence[Tensor] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Any:
+        """The reduced loss of a batch.
+
+        Parameters
+        ----------
+        embeddings
+            (n, d) floating; half precision is raised to float32.
+        labels
+            (n,) class ids; may be left out where ``indices_tuple`` says what belongs together.
+        indices_tuple
+            What a miner selected: a tuple of three or four index tensors, or a ``Selection``.
+        ref_emb, ref_labels
+            (m, d) and (m,): compare with these rather than with the batch itself.
+
+        Raises
+        ------
+        InputError
+            A shape, dtype or range does not fit.
+        """
+        with full_precision(embeddings.device if isinstance(embeddings, Tensor) else torch.device("cpu")):
+            check_embeddings(embeddings, "embeddings")
+            references = len(embeddings) if ref_emb is None else len(ref_emb)
+            selection = as_selection(indices_tuple, len(embeddings), references)
+            batch = Batch.of(
+                embeddings,
+                labels,
+                selection,
+                None if ref_emb is embeddings else ref_emb,
+                None if ref_emb is embeddings else ref_labels,
+            )
+            return self.reduce(self.terms(batch), batch.embeddings, batch.labels)
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep autocast out of a loss: exponentials and sums over a batch need more than half precision."""
+    if device.type == "meta":
+        yield
+        return
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
+@torch.no_grad()
+def _statistics(named: Mapping[str, Terms]) -> dict[str, Tensor]:
+    statistics = {}
+    for name, terms in named.items():
+        count = terms.count()
+        statistics[f"{name}/terms"] = count
+        statistics[f"{name}/active"] = terms.count_positive() / count.clamp_min(1)
+    return statistics

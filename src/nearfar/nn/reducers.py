@@ -1,0 +1,89 @@
+"""Reducers: from the terms of a loss to the number that is minimised.
+
+A reducer answers to the same call as pytorch-metric-learning's reducers, so either can stand in for the
+other; between nearfar's own parts only :meth:`Reducer.reduce` is used, which asks the terms for sums and
+counts and so never makes values that nobody needs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.terms import MaterialTerms, Terms
+
+__all__ = ["AvgNonZero", "Mean", "NoReduction", "Reducer", "Sum"]
+
+
+class Reducer(nn.Module):
+    """A reduction of terms to a number; a subclass writes :meth:`reduce`."""
+
+    @abstractmethod
+    def reduce(self, terms: Terms) -> Tensor:
+        """The reduced value of one sub-loss; 0 with a usable gradient when there is no term."""
+
+    def forward(self, loss_dict: Mapping[str, Any], embeddings: Tensor, labels: Tensor | None) -> Tensor:
+        """Reduce a dictionary of losses as pytorch-metric-learning's losses make it: the sum over its entries."""
+        values = [self._entry(entry, embeddings, labels) for entry in loss_dict.values()]
+        return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+    def _entry(self, entry: Mapping[str, Any], embeddings: Tensor, labels: Tensor | None) -> Tensor:
+        losses = entry["losses"]
+        if not isinstance(losses, Tensor):  # the number 0 is how the absence of any term is written
+            return (embeddings * 0).sum()
+        if entry["reduction_type"] == "already_reduced":
+            return losses
+        indices = entry["indices"]
+        indices = (indices,) if isinstance(indices, Tensor) else tuple(indices)
+        terms = MaterialTerms(
+            entry["reduction_type"],
+            losses,
+            indices,
+            num_anchors=len(embeddings),
+            normalizer=entry.get("divisor"),
+            labels=labels,
+        )
+        return self.reduce(terms)
+
+
+class Mean(Reducer):
+    """The mean of all values: their sum over their number, or over the normaliser the loss gives."""
+
+    def reduce(self, terms: Terms) -> Tensor:
+        return _ratio(terms.sum(), terms.count() if terms.normalizer is None else terms.normalizer)
+
+
+class Sum(Reducer):
+    """The sum of all values."""
+
+    def reduce(self, terms: Terms) -> Tensor:
+        return terms.sum()
+
+
+class AvgNonZero(Reducer):
+    """The mean of the values greater than zero: what the mean is for a loss of which most terms are satisfied.
+
+    Values below zero count as satisfied; no loss of nearfar's has any under this reducer.
+    """
+
+    def reduce(self, terms: Terms) -> Tensor:
+        return _ratio(terms.sum(), terms.count_positive())
+
+
+class NoReduction(Reducer):
+    """All values, unreduced: (k,). Every value is made, however the loss would compute their sum."""
+
+    def reduce(self, terms: Terms) -> Tensor:
+        return terms.values
+
+
+def _ratio(total: Tensor, count: Tensor | float) -> Tensor:
+    """``total / count``, and ``total`` (which is 0) when the count is 0: no division, no synchronisation."""
+    if not isinstance(count, Tensor):
+        return total / count if count else total
+    # An integer count above 2²⁴ has no float32 of its own; a float64 quotient loses nothing.
+    return (total.double() / torch.where(count == 0, 1, count)).to(total.dtype)

@@ -1,0 +1,170 @@
+"""What a miner hands to a loss: which pairs or triplets of a batch to look at.
+
+``miner.select(…)`` returns a :class:`Selection`, as compact as the miner allows; ``miner(…)`` returns the
+real tuple of index tensors that everybody else expects.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearfar.errors import InputError
+from nearfar.nn.batch import Batch
+from nearfar.nn.distances import Distance
+
+__all__ = ["IndexSelection", "Selection", "TripletRule", "all_pairs", "all_triplets", "as_selection"]
+
+IndicesTuple = tuple[Tensor, ...]
+
+
+class Selection(ABC):
+    """A choice of pairs or triplets; a subclass gives :meth:`indices`, the rest follows from it."""
+
+    @abstractmethod
+    def indices(self) -> IndicesTuple:
+        """The index tensors: ``(anchor, positive, negative)``, or ``(anchor, positive, anchor, negative)``."""
+
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``(anchor, positive, negative)``: pairs are joined on their anchor."""
+        indices = self.indices()
+        if len(indices) == 3:
+            return indices
+        a1, p, a2, n = indices
+        pair, other = torch.where(a1[:, None] == a2)
+        return a1[pair], p[pair], n[other]
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(anchor, positive, anchor, negative)``; a triplet gives one pair of each sort, repeats and all."""
+        indices = self.indices()
+        if len(indices) == 4:
+            return indices
+        a, p, n = indices
+        return a, p, a, n
+
+    def weights(self, size: int, *, reference_is_batch: bool = True) -> Tensor:
+        """How often each element of a batch of ``size`` was selected, over the greatest of these counts: (size,).
+
+        An element nobody selected weighs 0, so a selection of nothing weighs everything 0.
+        """
+        indices = self.indices()
+        anchors = (indices[0],) if len(indices) == 3 else (indices[0], indices[2])
+        counted = indices if reference_is_batch else anchors
+        counts = torch.bincount(torch.cat(counted), minlength=size).float()
+        return counts / counts.max().clamp_min(1) if size else counts
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSelection(Selection):
+    """A selection whose index tensors are all there."""
+
+    tuple: IndicesTuple
+
+    def indices(self) -> IndicesTuple:
+        return self.tuple
+
+
+def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int, reference: int) -> Selection | None:
+    """A tuple of index tensors as a selection, checked; selections and None as they are.
+
+    Raises
+    ------
+    InputError
+        It has neither three nor four tensors, their lengths differ, or (on the CPU) an index is out of range.
+    """
+    if indices_tuple is None or isinstance(indices_tuple, Selection):
+        return indices_tuple
+    if len(indices_tuple) not in (3, 4):
+        raise InputError(
+            "indices_tuple must be (anchors, positives, negatives) or (anchors, positives, anchors, negatives); "
+            f"got {len(indices_tuple)} tensors"
+        )
+    checked = []
+    for position, index in enumerate(indices_tuple):
+        if not isinstance(index, Tensor) or index.ndim != 1 or index.is_floating_point():
+            raise InputError(f"indices_tuple[{position}] must be a one-dimensional tensor of integers")
+        is_anchor = position == 0 or (len(indices_tuple) == 4 and position == 2)
+        size = batch if is_anchor else reference
+        # On a GPU the check would stall the stream; there the indexing kernel reports it.
+        if index.device.type == "cpu" and len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
+            raise InputError(
+                f"indices_tuple[{position}] has indices from {int(index.min())} to {int(index.max())}, "
+                f"but there are {size} {'embeddings' if is_anchor else 'references'}"
+            )
+        checked.append(index.long())
+    lengths = [len(index) for index in checked]
+    if len(set(lengths[:2])) > 1 or len(set(lengths[-2:])) > 1 or (len(checked) == 3 and len(set(lengths)) > 1):
+        raise InputError(f"the tensors of indices_tuple that belong together differ in length: {lengths}")
+    return IndexSelection(tuple(checked))
+
+
+def all_pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Every positive pair and every negative pair of a batch: ``(anchor, positive, anchor, negative)``."""
+    a1, p = torch.where(batch.positive_mask())
+    a2, n = torch.where(batch.negative_mask())
+    return a1, p, a2, n
+
+
+def all_triplets(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Every (anchor, positive, negative) of a batch, by anchor, then positive, then negative."""
+    anchors, positives = torch.where(batch.positive_mask())
+    pair, negatives = torch.where(batch.negative_mask()[anchors])
+    return anchors[pair], positives[pair], negatives
+
+
+@dataclass(frozen=True, slots=True)
+class TripletRule(Selection):
+    """For each positive pair (a, p) the negatives n of a with ``d(a, n) − d(a, p)`` in ``(lower, upper]``.
+
+    It covers all, hard, semi-hard and easy mining without a triplet in memory. A loss on the same distance
+    applies the rule while it sums; any other asks for :meth:`indices`. Ties are decided by the same
+    floating-point expression in both: ``gap = d(a, n) − d(a, p)``, then ``lower < gap`` and ``gap <= upper``.
+
+    Attributes
+    ----------
+    batch
+        The batch the rule is about.
+    distance
+        What d is; for a similarity s, ``d = −s``.
+    lower, upper
+        The ends of the interval, in units of the distance.
+    """
+
+    batch: Batch
+    distance: Distance
+    lower: float = -float("inf")
+    upper: float = float("inf")
+
+    @torch.no_grad()
+    def indices(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.lower == -float("inf") and self.upper == float("inf"):
+            return all_triplets(self.batch)
+        matrix = distance_matrix(self.distance, self.batch)
+        anchors, positives = torch.where(self.batch.positive_mask())
+        negative = self.batch.negative_mask()
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        # By slices of the positive pairs: a table of every pair by every negative may not fit.
+        step = max(1, 2**24 // max(1, matrix.shape[1]))
+        for start in range(0, len(anchors), step):
+            a, p = anchors[start : start + step], positives[start : start + step]
+            gap = matrix[a] - matrix[a, p][:, None]
+            pair, n = torch.where(self.holds(gap) & negative[a])
+            found.append((a[pair], p[pair], n))
+        if not found:
+            return anchors, positives, anchors
+        a, p, n = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return a, p, n
+
+    def holds(self, gap: Tensor) -> Tensor:
+        """Whether a triplet with this ``d(a, n) − d(a, p)`` is selected."""
+        return (gap > self.lower) & (gap <= self.upper)
+
+
+def distance_matrix(distance: Distance, batch: Batch) -> Tensor:
+    """(n, m) distances of a batch to its reference, small for near: a similarity is negated."""
+    matrix = distance(batch.embeddings) if batch.is_self else distance(batch.embeddings, batch.reference)
+    return -matrix if distance.is_inverted else matrix

@@ -1,0 +1,378 @@
+"""The parameters of a part, read from its source without importing it.
+
+The constructor's signature and numpy docstring are the only place where parameters, defaults, units and
+ranges are written. A description may open with a bracket that says unit and range::
+
+    margin : float
+        [radians, 0..pi/2] Additive angular margin.
+
+A constructor that passes ``**kwargs`` up takes the parameters of its bases too. A target that cannot be
+read as source is imported and inspected.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearfar.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import griffe
+
+__all__ = ["REQUIRED", "Parameter", "Signature", "read_class", "read_target"]
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+#: The default of a parameter that has none.
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A default that is an expression rather than a literal, as it is written."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a constructor.
+
+    Attributes
+    ----------
+    name, default, annotation, description
+        As written; ``default`` is :data:`REQUIRED` where there is none.
+    unit, low, high
+        What the bracket that opens the description says: ``""`` and None where it says nothing.
+    keyword_only, variadic
+        Whether it must be given by name; whether it is ``*args``.
+    """
+
+    name: str
+    default: Any = REQUIRED
+    annotation: str = ""
+    description: str = ""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    keyword_only: bool = False
+    variadic: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED and not self.variadic
+
+    def __str__(self) -> str:
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"{self.name}{unit}" if self.default is REQUIRED else f"{self.name}{unit} = {self.default!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a part's constructor takes, and what its docstring says.
+
+    ``open`` marks a constructor whose ``**kwargs`` cannot be followed: it may take more than is listed.
+    """
+
+    parameters: tuple[Parameter, ...]
+    docstring: str = ""
+    open: bool = False
+
+    def __contains__(self, name: str) -> bool:
+        return any(parameter.name == name for parameter in self.parameters)
+
+    def __getitem__(self, name: str) -> Parameter:
+        return next(parameter for parameter in self.parameters if parameter.name == name)
+
+    def bind(self, part: str, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter name; those of ``*args`` under its own name, as a tuple.
+
+        Raises
+        ------
+        ArgumentError
+            A parameter is unknown or given twice, or there are too many arguments. What is missing is
+            :meth:`missing`'s business: the context may still supply it.
+        """
+        bound: dict[str, Any] = {}
+        slots = [p for p in self.parameters if not p.keyword_only and not p.variadic]
+        rest = next((p for p in self.parameters if p.variadic), None)
+        for parameter, value in zip(slots, positional, strict=False):
+            bound[parameter.name] = value
+        if surplus := tuple(positional[len(slots) :]):
+            if rest is None:
+                raise ArgumentError(
+                    f"{part} takes at most {len(slots)} arguments without a name, not {len(positional)}; "
+                    f"{self.takes(part)}"
+                )
+            bound[rest.name] = surplus
+        for name, value in named.items():
+            if name in bound:
+                raise ArgumentError(f"{part} got {name!r} twice, once without a name and once by it")
+            if name not in self and not self.open:
+                raise ArgumentError(self.unknown(part, name))
+            bound[name] = value
+        return bound
+
+    def missing(self, bound: Mapping[str, Any]) -> list[str]:
+        """Required parameters that ``bound`` lacks."""
+        return [p.name for p in self.parameters if p.required and p.name not in bound]
+
+    def unknown(self, part: str, name: str) -> str:
+        """What to say when ``part`` has no parameter ``name``."""
+        close = difflib.get_close_matches(name, [p.name for p in self.parameters], n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"no parameter {name!r}; {hint}{self.takes(part)}"
+
+    def takes(self, part: str) -> str:
+        """``arcface takes margin (radians) = 0.5, scale = 64``."""
+        listed = ", ".join(str(p) for p in self.parameters if not p.variadic)
+        return f"{part} takes {listed}" if listed else f"{part} takes no arguments"
+
+
+@functools.cache
+def read_target(target: str) -> Signature:
+    """The signature of ``"package.module:Class"``, from its source where that can be read.
+
+    Raises
+    ------
+    ArgumentError
+        The target can be neither read nor imported.
+    """
+    module, _, name = target.partition(":")
+    found = _find_class(module, name)
+    if found is not None and (signature := _static(found)) is not None:
+        return signature
+    try:
+        return read_class(getattr(importlib.import_module(module), name))
+    except Exception as error:  # whatever a third party's import raises
+        raise ArgumentError(f"the target {target!r} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def read_class(cls: Any) -> Signature:
+    """The signature of a class that is at hand."""
+    parameters: dict[str, Parameter] = {}
+    is_open = False
+    for base in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):
+        init = base.__dict__.get("__init__") if inspect.isclass(base) else base
+        if init is None or base is object:
+            continue
+        if _is_torch(getattr(base, "__module__", "")):
+            break
+        own = [p for n, p in enumerate(inspect.signature(init).parameters.values()) if n or not inspect.isclass(base)]
+        documented = _documented(inspect.getdoc(base) or "")
+        for p in own:
+            if p.kind is not p.VAR_KEYWORD:
+                default = REQUIRED if p.default is p.empty else p.default
+                annotation = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "")
+                parameter = Parameter(
+                    p.name,
+                    default,
+                    "" if p.annotation is p.empty else annotation,
+                    keyword_only=p.kind is p.KEYWORD_ONLY,
+                    variadic=p.kind is p.VAR_POSITIONAL,
+                )
+                parameters.setdefault(p.name, _described(parameter, documented))
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+        is_open = not inspect.isclass(base)
+    return Signature(tuple(parameters.values()), inspect.getdoc(cls) or "", is_open)
+
+
+def _static(cls: griffe.Class) -> Signature | None:
+    """Walk the bases until a constructor takes no ``**kwargs``; None where the walk leaves what can be read."""
+    parameters: dict[str, Parameter] = {}
+    queue, seen = [cls], set()
+    docstring = inspect.cleandoc(cls.docstring.value) if cls.docstring else ""
+    while queue:
+        current = queue.pop(0)
+        if current.path in seen:
+            continue
+        seen.add(current.path)
+        init = current.members.get("__init__")
+        goes_on = True
+        if init is not None:
+            own = list(init.parameters)[1:]  # type: ignore[union-attr]  # an __init__ is a function
+            documented = _documented(current.docstring.value if current.docstring else "")
+            for p in own:
+                if p.kind is not None and p.kind.name != "var_keyword":
+                    parameter = _described(_parameter(p), documented)
+                    # What travels up through **kwargs has to be named.
+                    parameters.setdefault(
+                        p.name, replace(parameter, keyword_only=True) if current is not cls else parameter
+                    )
+            goes_on = any(p.kind is not None and p.kind.name == "var_keyword" for p in own)
+            if not goes_on:
+                # A mixin beside it may still be reached by **kwargs of another base: those stay in the queue.
+                continue
+        for base in current.bases:
+            path = base if isinstance(base, str) else base.canonical_path
+            if path in ("object", "ABC", "abc.ABC") or _is_torch(path) or path.startswith("typing."):
+                continue
+            module, _, name = path.rpartition(".")
+            found = _find_class(module, name) if module else None
+            if found is None:
+                return None
+            queue.append(found)
+    return Signature(tuple(parameters.values()), docstring)
+
+
+def _is_torch(path: str) -> bool:
+    return path.split(".")[0] == "torch"
+
+
+def _parameter(p: griffe.Parameter) -> Parameter:
+    assert p.kind is not None
+    variadic = p.kind.name == "var_positional"
+    default: Any = REQUIRED
+    if p.default is not None and not variadic:
+        text = str(p.default)
+        try:
+            default = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            default = Source(text)
+    return Parameter(
+        p.name,
+        default,
+        "" if p.annotation is None else str(p.annotation),
+        keyword_only=p.kind.name == "keyword_only",
+        variadic=variadic,
+    )
+
+
+# ---- docstrings
+
+_BRACKET = re.compile(r"\[([^\]]*)\]\s*", re.DOTALL)
+
+
+def _documented(docstring: str) -> dict[str, str]:
+    """Descriptions of the parameters in a numpy docstring."""
+    if "Parameters\n" not in docstring:
+        return {}
+    import griffe
+
+    text = inspect.cleandoc(docstring)
+    sections = griffe.parse_numpy(griffe.Docstring(text), warnings=False)
+    return {
+        name.strip(): textwrap.dedent(parameter.description)
+        for section in sections
+        if section.kind.value == "parameters"
+        for parameter in section.value
+        for name in parameter.name.split(",")
+    }
+
+
+def _described(parameter: Parameter, documented: Mapping[str, str]) -> Parameter:
+    text = " ".join(documented.get(parameter.name, "").split())
+    unit, low, high = "", None, None
+    if (match := _BRACKET.match(text)) and (read := _bracket(match.group(1))):
+        unit, low, high = read
+        text = text[match.end() :]
+    return replace(parameter, description=text, unit=unit, low=low, high=high)
+
+
+def _bracket(text: str) -> tuple[str, float | None, float | None] | None:
+    head, _, tail = text.rpartition(",")
+    ends = tail.split("..")
+    if len(ends) == 2:
+        numbers = [_number(end) for end in ends]
+        return None if None in numbers else (head.strip(), numbers[0], numbers[1])
+    return (text.strip(), None, None) if text.strip() else None
+
+
+def _number(text: str) -> float | None:
+    """A number, ``inf``, ``pi`` or a quotient or product of such; None for anything else."""
+    value = 1.0
+    for position, piece in enumerate(re.split(r"([*/])", text.replace("π", "pi").replace("∞", "inf").replace(" ", ""))):
+        if position % 2:
+            operator = piece
+            continue
+        sign = -1.0 if piece.startswith("-") else 1.0
+        bare = piece.lstrip("-+")
+        try:
+            factor = sign * (math.pi if bare == "pi" else float(bare))
+        except ValueError:
+            return None
+        value = value * factor if position == 0 or operator == "*" else value / factor
+    return value
+
+
+# ---- finding source
+
+
+def _find_class(module: str, name: str) -> griffe.Class | None:
+    """The class, followed through the imports of facades; None where there is no source for it."""
+    import griffe
+
+    for _ in range(8):  # facades that import from facades
+        parsed = _parse(module)
+        if parsed is None:
+            return None
+        member = parsed.members.get(name)
+        if isinstance(member, griffe.Class):
+            return member
+        path = parsed.imports.get(name)
+        if path is None or path == f"{module}.{name}":
+            return None
+        module, _, name = path.rpartition(".")
+    return None
+
+
+@functools.cache
+def _parse(module: str) -> griffe.Module | None:
+    import griffe
+
+    path = _module_file(module)
+    if path is None:
+        return None
+    # Empty packages above it, so that its relative imports resolve.
+    parent: griffe.Module | None = None
+    *packages, last = module.split(".")
+    for depth, package in enumerate(packages, start=1):
+        above = _module_file(".".join(packages[:depth]))
+        node = griffe.Module(package, filepath=above, parent=parent)
+        if parent is not None:
+            parent.set_member(package, node)
+        parent = node
+    try:
+        parsed = griffe.visit(last, filepath=path, code=path.read_text(encoding="utf-8"), parent=parent)
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+    if parent is not None:
+        parent.set_member(last, parsed)
+    return parsed
+
+
+def _module_file(module: str) -> Path | None:
+    """Where the source of a module is; nothing is imported, its packages neither."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for name in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)

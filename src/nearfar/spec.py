@@ -1,0 +1,289 @@
+"""What a plugin says about a part without importing it.
+
+A spec is frozen data, built from the standard library alone, so that listing, searching and checking
+never load torch. Parameters, defaults, units and ranges are *not* here: the constructor's signature
+and docstring are the only place where they are written (:mod:`nearfar.signature` reads them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from nearfar.errors import RegistrationError
+
+__all__ = [
+    "KINDS",
+    "DistanceSpec",
+    "LossSpec",
+    "MinerSpec",
+    "Paper",
+    "PartSpec",
+    "Preset",
+    "ReducerSpec",
+    "is_identifier",
+]
+
+#: What a loss hands to a reducer: what one value of it stands for (pytorch-metric-learning's words).
+TERM_KINDS = frozenset({"element", "pos_pair", "neg_pair", "triplet", "already_reduced"})
+#: What a miner hands to a loss.
+SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
+
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_identifier(name: str) -> bool:
+    """Whether ``name`` can be written in a recipe: a Python identifier, and not a keyword."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paper:
+    """Where a part was published."""
+
+    authors: str
+    title: str
+    year: int
+    arxiv: str = ""
+    venue: str = ""
+
+    def __str__(self) -> str:
+        where = f"arXiv:{self.arxiv}" if self.arxiv else self.venue
+        return f"{self.authors} ({self.year}). {self.title}." + (f" {where}" if where else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Arguments that belong together, under a name, and where they come from."""
+
+    arguments: Mapping[str, Any]
+    source: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartSpec:
+    """What every kind of part says of itself.
+
+    Parameters
+    ----------
+    name
+        Bare name, an identifier; the plugin's namespace is put in front of it.
+    target
+        Where the class is: ``"package.module:Class"``.
+    summary
+        One line: what it is.
+    family
+        A word that groups related parts: ``"margin"``, ``"triplet"`` …
+    paper
+        Where it was published.
+    aliases
+        Other names it answers to.
+    deprecated
+        Former names: they still work, with a warning that gives ``name``.
+    deviations
+        How it differs from its paper, and why; one sentence each.
+    defects
+        What is known to be wrong with it, shown by ``show`` and by ``recipe check``.
+    presets
+        Name → :class:`Preset`; asked for with ``part(preset="name")``.
+    needs
+        Arguments that the caller's context supplies: ``num_classes``, ``embedding_size``, ``image_size`` …
+    requires
+        An optional distribution the target imports; empty when there is none.
+    order_dependent
+        Whether the value depends on the order of the batch.
+    random
+        Whether it draws random numbers.
+    """
+
+    kind: ClassVar[str] = ""
+
+    name: str
+    target: str
+    summary: str
+    family: str = ""
+    paper: Paper | None = None
+    aliases: tuple[str, ...] = ()
+    deprecated: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    requires: str = ""
+    order_dependent: bool = False
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        self._freeze()
+        for name in (self.name, *self.aliases, *self.deprecated, *self.presets):
+            if not is_identifier(name):
+                raise RegistrationError(f"{self.kind} {self.name!r}: the name {name!r} is not an identifier")
+        if not _TARGET.fullmatch(self.target):
+            raise RegistrationError(
+                f"{self.kind} {self.name!r}: the target {self.target!r} is not of the form 'package.module:Class'"
+            )
+        if not self.summary:
+            raise RegistrationError(f"{self.kind} {self.name!r}: the summary is empty; say in one line what it is")
+
+    def _freeze(self) -> None:
+        """Make lists tuples and mappings read-only, so that equal specs stay equal."""
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
+            elif isinstance(value, dict):
+                object.__setattr__(self, f.name, MappingProxyType(dict(value)))
+            elif f.type.startswith("tuple[str") and not isinstance(value, tuple):  # a bare string, most often
+                raise RegistrationError(
+                    f"{self.kind} {self.name!r}: {f.name} must be a tuple of names, not {value!r}; "
+                    f"write ({value!r},) for one"
+                )
+
+    def _among(self, what: str, values: tuple[str, ...], known: frozenset[str]) -> None:
+        for value in values:
+            if value not in known:
+                raise RegistrationError(
+                    f"{self.kind} {self.name!r}: {what} has {value!r}; known are {', '.join(sorted(known))}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-serialisable data, ``kind`` first."""
+        return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSpec(PartSpec):
+    """A loss.
+
+    Parameters
+    ----------
+    inputs
+        The tensors it is called with, in order. ``("embeddings", "labels")`` makes it an embedding loss,
+        called as pytorch-metric-learning's are.
+    accepts
+        What a miner may hand it: any of ``pairs``, ``triplets``, ``weights``; empty: no miner.
+    emits
+        What it hands to a reducer, in pytorch-metric-learning's words: ``element``, ``pos_pair``,
+        ``neg_pair``, ``triplet``; ``already_reduced`` alone means that no reducer is asked.
+    reference
+        Whether it takes a reference set (``ref_emb``, ``ref_labels``).
+    distances
+        The distances it can work on: ``("*",)`` any, empty: it takes none.
+    default_distance, default_reducer
+        Full names (``core.euclidean``) of what it works with unless told otherwise.
+    uses_norm
+        Whether the value depends on the length of the embeddings.
+    thresholds
+        Parameters that are compared with a distance itself rather than with a difference of two:
+        name → ``"positive"`` (positive pairs cost beyond it) or ``"negative"`` (negative pairs cost within it).
+    """
+
+    kind: ClassVar[str] = "loss"
+
+    inputs: tuple[str, ...] = ("embeddings", "labels")
+    accepts: tuple[str, ...] = ()
+    emits: tuple[str, ...] = ("element",)
+    reference: bool = False
+    distances: tuple[str, ...] = ()
+    default_distance: str = ""
+    default_reducer: str = "core.mean"
+    uses_norm: bool = False
+    thresholds: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.
+        PartSpec.__post_init__(self)
+        self._among("accepts", self.accepts, SELECTION_KINDS)
+        self._among("emits", self.emits, TERM_KINDS)
+        if not self.inputs:
+            raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
+
+    @property
+    def on_embeddings(self) -> bool:
+        """Whether it is called as ``loss(embeddings, labels, …)``."""
+        return self.inputs[0] == "embeddings"
+
+    @property
+    def reducible(self) -> bool:
+        """Whether it asks its reducer at all."""
+        return self.emits != ("already_reduced",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MinerSpec(PartSpec):
+    """A miner: what it ``produces`` (``pairs``, ``triplets``, ``weights``), and on which distances."""
+
+    kind: ClassVar[str] = "miner"
+
+    produces: str
+    reference: bool = True
+    distances: tuple[str, ...] = ()
+    default_distance: str = ""
+    thresholds: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        PartSpec.__post_init__(self)
+        self._among("produces", (self.produces,), SELECTION_KINDS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReducerSpec(PartSpec):
+    """A reducer: which kinds of terms it ``reduces``."""
+
+    kind: ClassVar[str] = "reducer"
+
+    reduces: tuple[str, ...] = ("element", "pos_pair", "neg_pair", "triplet")
+
+    def __post_init__(self) -> None:
+        PartSpec.__post_init__(self)
+        self._among("reduces", self.reduces, TERM_KINDS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistanceSpec(PartSpec):
+    """A distance, or a similarity (larger is nearer).
+
+    Parameters
+    ----------
+    similarity
+        Whether larger is nearer.
+    range
+        The least and greatest value it can take, as it is set up by default.
+    metric
+        Whether it obeys the triangle inequality.
+    """
+
+    kind: ClassVar[str] = "distance"
+
+    similarity: bool = False
+    range: tuple[float, float] = (0.0, float("inf"))
+    metric: bool = False
+
+    @property
+    def nearest(self) -> float:
+        """The value of two equal embeddings."""
+        return self.range[1] if self.similarity else self.range[0]
+
+
+#: Kind → spec class, in the order in which they are listed.
+KINDS: Mapping[str, type[PartSpec]] = MappingProxyType(
+    {spec.kind: spec for spec in (LossSpec, MinerSpec, ReducerSpec, DistanceSpec)}
+)

@@ -1,0 +1,52 @@
+"""YAML as people expect it: ``1e-3`` is a number, and a key given twice is an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nearfar.errors import ConfigError
+
+__all__ = ["dump", "load"]
+
+
+def load(text: str, *, source: str) -> Any:
+    """Read a YAML document.
+
+    Raises
+    ------
+    ConfigError
+        It is not YAML, or gives a key twice; the message has ``source`` and the line.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML reads YAML 1.1, in which a number with an exponent needs a dot; YAML 1.2 does not ask for it."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for position, key in enumerate(keys):
+                if key in keys[:position]:
+                    line = node.value[position][0].start_mark.line + 1
+                    raise ConfigError(f"{source}, line {line}: the key {key!r} is given twice")
+            return super().construct_mapping(node, deep)
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|[-+]?\.\d+([eE][-+]?\d+)?$"),
+        list("-+.0123456789"),
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{source}{where}: this is not YAML: {problem}") from error
+
+
+def dump(value: Any) -> str:
+    """Write plain data as YAML, keys in their order."""
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
