@@ -98,7 +98,9 @@ class Selector:
 
 
 def _names(text: str) -> frozenset[str]:
-    return frozenset(name if is_identifier(name) else canonical(name) for name in re.split(r"[,\s]+", text) if name)
+    """As written, for namespaces, and as PEP 503 has it, for distributions."""
+    names = [name for name in re.split(r"[,\s]+", text) if name]
+    return frozenset(names) | {canonical(name) for name in names}
 
 
 def canonical(distribution: str) -> str:

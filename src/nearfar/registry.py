@@ -81,7 +81,8 @@ class Registry:
 
     def short_name(self, entry: Entry) -> str:
         """The bare name where it is enough, the full name where it is not."""
-        return entry.spec.name if len(self._names[entry.kind].get(entry.spec.name, ())) == 1 else entry.full_name
+        answers = self._names[entry.kind].get(entry.spec.name, ())
+        return entry.spec.name if [found for found, _ in answers] == [entry] else entry.full_name
 
     def find(
         self,
@@ -160,7 +161,7 @@ class Registry:
     def suggest(self, kind: str, name: str, limit: int = 4) -> list[str]:
         """The names closest to ``name``, best first."""
         short = {known: self.short_name(found[0][0]) for known, found in self._names[kind].items()}
-        close = difflib.get_close_matches(name, short, n=3 * limit, cutoff=0.6)
+        close = difflib.get_close_matches(name, short, n=3 * limit, cutoff=0.7)
         # `face` should find `arcface`, which no edit distance would.
         inside = [known for known in sorted(short, key=len) if len(name) > 3 and name in known]
         return list(dict.fromkeys(short[known] for known in (*close, *inside)))[:limit]

@@ -1,0 +1,114 @@
+"""The command line: ``nearfar``.
+
+Each command lives in a module of its own and is imported when it is called, so that ``nearfar list`` never
+pays for what ``nearfar train`` needs. A :class:`~nearfar.errors.NearfarError` is printed as the sentence it
+is, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from nearfar import __version__
+from nearfar.errors import NearfarError
+
+#: Command → module and one line of help. The help stands here so that ``nearfar --help`` imports none.
+COMMANDS = {
+    "list": ("nearfar.cli.listing", "List losses, miners, reducers and distances by name."),
+    "show": ("nearfar.cli.show", "Show what a part is: formula, parameters, paper, deviations, presets."),
+    "plugins": ("nearfar.cli.plugins", "List every plugin, its status and what it registers."),
+    "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
+    "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
+    "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"there is no command {name!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nearfar")
+@click.option(
+    "--no-plugin", "no_plugin", multiple=True, metavar="NAME", help="Do not load this plugin; may be repeated."
+)
+@click.option("--traceback", is_flag=True, help="Show where an error was raised.")
+@click.pass_context
+def cli(ctx: click.Context, no_plugin: tuple[str, ...], traceback: bool) -> None:
+    """Losses, miners, reducers and distances for metric learning, by name."""
+    ctx.obj = {"traceback": traceback}
+    if no_plugin:
+        # In the environment, so that worker processes leave it out too.
+        os.environ["NEARFAR_BLOCK"] = ",".join([*os.environ.get("NEARFAR_BLOCK", "").split(), *no_plugin])
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    warnings.showwarning = _show_warning
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        sys.exit(cli.main(args=arguments, prog_name="nearfar", standalone_mode=False) or 0)
+    except NearfarError as error:
+        if "--traceback" in arguments:
+            raise
+        _say(str(error))
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        _say(error.format_message())
+        if error.ctx is not None:
+            click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        _say(error.format_message())
+        sys.exit(2)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader left (`nearfar list | head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(message: str) -> None:
+    click.echo(f"nearfar: {message}", err=True)
+
+
+def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning as a line for people, without the file and line it came from."""
+    click.echo(f"nearfar: warning: {message}", err=True)

@@ -1,0 +1,161 @@
+"""The command line: what it prints, and one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from nearfar.cli import COMMANDS, cli, main
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+def fails(capsys, *arguments: str, code: int = 2) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code == code
+    return capsys.readouterr().err
+
+
+def test_list_shows_names_providers_and_summaries():
+    out = run("list", "*face*").output
+    assert "losses (" in out
+    assert "arcface" in out
+    assert "nearfar-margin 0.1.0" in out
+    assert "pml.arc_face_loss" in out
+    assert "triplet" not in out
+
+
+def test_list_filters():
+    assert "semihard" in run("list", "--kind", "miner").output
+    assert "pml" not in run("list", "--exclude", "pml.*").output.replace("pml.", "")
+    assert "arcface" not in run("list", "--plugin", "iou").output
+    assert "giou" in run("list", "--inputs", "pred_boxes").output
+
+
+def test_list_as_json_has_everything_the_specs_say():
+    rows = json.loads(run("list", "--json", "arcface").output)
+    assert rows[0]["full_name"] == "margin.arcface"
+    assert rows[0]["needs"] == ["num_classes", "embedding_size"]
+
+
+def test_show_has_formula_parameters_units_paper_and_presets():
+    out = run("show", "arcface").output
+    for text in (
+        "margin.arcface",
+        "Formula",
+        r"\cos",
+        "margin (radians) = 0.5",
+        "1801.07698",
+        "insightface_2023",
+        "Recipe",
+    ):
+        assert text in out
+
+
+def test_show_warns_of_known_defects():
+    assert "known defect" in run("show", "pml.instance_loss").output
+
+
+def test_show_as_json_is_json_for_every_part():
+    from nearfar.registry import default_registry
+    from nearfar.spec import KINDS
+
+    for kind in KINDS:
+        for entry in default_registry().entries(kind):
+            data = json.loads(run("show", entry.full_name, "--kind", kind, "--json").output)
+            assert data["full_name"] == entry.full_name
+
+
+def test_plugins_lists_every_plugin_with_its_status():
+    out = run("plugins").output
+    assert "namespace" in out
+    for namespace in ("core", "iou", "margin", "pair", "pml", "proxy"):
+        assert namespace in out
+    rows = json.loads(run("plugins", "--json").output)
+    assert {row["status"] for row in rows} == {"active"}
+
+
+def test_recipe_check_says_that_it_composes():
+    out = run("recipe", "check", "triplet(margin=0.2, miner=semihard)").output
+    assert out == "triplet(margin=0.2, miner=semihard): it composes\n"
+
+
+def test_recipe_check_lists_everything_and_exits_with_2(capsys):
+    result = CliRunner().invoke(cli, ["recipe", "check", "triplet(margn=1) + arcface(distance=cosine)"])
+    assert result.exit_code == 2
+    assert result.output.count("error: ") == 2
+
+
+def test_recipe_check_reads_yaml_files(tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("terms:\n  - loss: softmax\n  - weight: 3e-3\n    loss: center\n", encoding="utf-8")
+    assert "softmax + 0.003 * center: it composes" in run("recipe", "check", str(path)).output
+    assert "cannot be read" in fails(capsys, "recipe", "check", str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize("form", ["string", "yaml", "json"])
+def test_recipe_convert_writes_every_form(form, tmp_path):
+    from nearfar.recipe import Recipe
+
+    text = "softmax + 0.003 * center(reducer=sum)"
+    out = run("recipe", "convert", text, "--to", form).output
+    read = {"string": Recipe.of, "yaml": Recipe.from_yaml, "json": lambda t: Recipe.of(json.loads(t))}[form]
+    assert read(out.strip()) == Recipe.of(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lits"], "there is no command 'lits'; did you mean 'list'?"),
+        (["show", "arcfcae"], "no part is called 'arcfcae'; did you mean 'arcface'?"),
+        (["show"], "Missing argument 'NAME'"),
+        (["list", "--kind", "optimizer"], "'optimizer' is not one of"),
+        (["recipe", "check", "a - b"], "a recipe is a sum"),
+        (["recipe", "check", "softmax", "--context", "num_classes"], "--context takes name=value"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_exit_code_2(capsys, arguments, message):
+    err = fails(capsys, *arguments)
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_every_command_has_the_help_it_is_listed_with():
+    listed = run("--help").output
+    for name, (_, line) in COMMANDS.items():
+        assert name in listed
+        assert run(name, "--help").exit_code == 0
+        assert line.split(":")[0].split(",")[0][:20] in listed
+
+
+def test_a_plugin_can_be_left_out_for_one_call():
+    done = subprocess.run(
+        [sys.executable, "-m", "nearfar", "--no-plugin", "margin", "show", "margin.arcface"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "the plugin 'margin' is blocked (blocked by name (margin))" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_strict_mode_is_an_error_of_one_sentence():
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-m", "nearfar", "list"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"NEARFAR_STRICT": "1", "NEARFAR_BLOCK": "iou"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("nearfar: NEARFAR_STRICT is set and not every plugin is active: iou (nearfar-iou")

@@ -1,0 +1,102 @@
+"""Distances: their definition, their edges, and their likeness to pytorch-metric-learning's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nearfar.errors import InputError
+from nearfar.nn.distances import Cosine, Dot, Euclidean, SquaredEuclidean
+
+ALL = [Euclidean(), Euclidean(normalize=False), SquaredEuclidean(), SquaredEuclidean(normalize=False), Cosine(), Dot()]
+
+
+def reference(name: str, normalize: bool, x: list[float], y: list[float]) -> float:
+    """The definition, in plain Python."""
+    if normalize or name == "Cosine":
+        nx, ny = math.hypot(*x), math.hypot(*y)
+        x, y = [a / nx for a in x], [b / ny for b in y]
+    dot = math.fsum(a * b for a, b in zip(x, y, strict=True))
+    squared = math.fsum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+    return {"Cosine": dot, "Dot": dot, "SquaredEuclidean": squared, "Euclidean": math.sqrt(squared)}[name]
+
+
+@pytest.mark.parametrize("distance", ALL, ids=repr)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_the_matrix_is_the_definition(distance, dtype, tolerance):
+    torch.manual_seed(0)
+    query, ref = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    name, normalize = type(distance).__name__, distance.normalize_embeddings
+    expected = torch.tensor(
+        [[reference(name, normalize, x, y) for y in ref.tolist()] for x in query.tolist()], dtype=torch.float64
+    )
+    found = distance(query.to(dtype), ref.to(dtype)).double()
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    rows = distance.pairwise_distance(distance.maybe_normalize(query), distance.maybe_normalize(ref[:4])).double()
+    torch.testing.assert_close(rows, expected.diagonal(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", ALL, ids=repr)
+def test_the_gradient_is_the_derivative(distance):
+    torch.manual_seed(0)
+    query = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    ref = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(distance, (query, ref))
+
+
+@pytest.mark.parametrize("distance", ALL, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_duplicates_and_zero_vectors_give_finite_values_and_gradients(distance, dtype):
+    x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [-1.0, -2.0]], dtype=dtype, requires_grad=True)
+    matrix = distance(x)
+    matrix.sum().backward()
+    assert matrix.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", [Euclidean(), SquaredEuclidean()], ids=repr)
+def test_an_embedding_is_at_distance_zero_of_itself(distance):
+    torch.manual_seed(0)
+    matrix = distance(torch.randn(64, 128))
+    assert (matrix.diagonal() == 0).all()
+    assert (matrix >= 0).all()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("Euclidean", "LpDistance"), ("Cosine", "CosineSimilarity")])
+def test_the_calls_of_pytorch_metric_learning_are_answered_alike(ours, theirs):
+    from pytorch_metric_learning import distances as pml
+
+    ours, theirs = {"Euclidean": Euclidean, "Cosine": Cosine}[ours](), getattr(pml, theirs)()
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(ours(x, y), theirs(x, y))
+    # Theirs adds 1e-6 to every difference, as torch's pairwise_distance does.
+    torch.testing.assert_close(ours.pairwise_distance(x, y), theirs.pairwise_distance(x, y), rtol=1e-5, atol=1e-5)
+    matrix = theirs(x, y)
+    assert ours.is_inverted == theirs.is_inverted
+    torch.testing.assert_close(ours.margin(x, y), theirs.margin(x, y))
+    torch.testing.assert_close(ours.smallest_dist(matrix, dim=1).values, theirs.smallest_dist(matrix, dim=1).values)
+    torch.testing.assert_close(ours.largest_dist(matrix, dim=1).values, theirs.largest_dist(matrix, dim=1).values)
+    torch.testing.assert_close(ours.get_norm(x), theirs.get_norm(x))
+    torch.testing.assert_close(ours.maybe_normalize(x), theirs.maybe_normalize(x))
+
+
+@pytest.mark.parametrize(("query", "ref"), [((3,), (3,)), ((2, 3, 4), (2, 4)), ((2, 3), (2, 4))])
+def test_shapes_that_do_not_fit_are_refused(query, ref):
+    with pytest.raises(InputError, match="takes two sets of embeddings"):
+        Euclidean()(torch.randn(query), torch.randn(ref))
+
+
+def test_distances_are_the_same_when_they_give_the_same_matrix():
+    assert Euclidean().same_as(Euclidean())
+    assert not Euclidean().same_as(Euclidean(normalize=False))
+    assert not Euclidean().same_as(SquaredEuclidean())
+    assert not Cosine().same_as(Dot())
+
+
+def test_an_empty_batch_has_an_empty_matrix():
+    x = torch.empty(0, 3, requires_grad=True)
+    for distance in ALL:
+        assert distance(x).shape == (0, 0)

@@ -1,0 +1,181 @@
+"""Signatures are read from source, followed through bases and facades, and never imported."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+
+import pytest
+
+from nearfar.errors import ArgumentError
+from nearfar.signature import REQUIRED, read_class, read_target
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package whose modules would fail were they imported."""
+    root = tmp_path / "acme_sig"
+    (root / "deep").mkdir(parents=True)
+    files = {
+        "__init__.py": "from .deep import Base as Exported",
+        "deep/__init__.py": "from .base import Base",
+        "deep/base.py": '''
+            raise RuntimeError("imported")
+            class Base:
+                """A base.
+
+                Parameters
+                ----------
+                scale : float
+                    [0..inf] How much.
+                """
+                def __init__(self, scale=2.0, *, reducer=None): ...
+        ''',
+        "loss.py": '''
+            raise RuntimeError("imported")
+            import torch
+            from acme_sig import Exported
+            from .deep.base import Base
+            MARGIN = 3
+            class Loss(Base):
+                """A loss.
+
+                Parameters
+                ----------
+                margin : float
+                    [radians, 0..pi/2] How far.
+                mode, other
+                    Which one.
+                """
+                def __init__(self, num_classes: int, margin: float = 0.5, mode="a", other=MARGIN, **kwargs): ...
+            class ByFacade(Exported):
+                def __init__(self, own, **kwargs): ...
+            class NoInit(Base): ...
+            class Closed(Base):
+                def __init__(self, only=1): ...
+            class OnTorch(torch.nn.Module): ...
+            class Variadic(Base):
+                def __init__(self, *losses, weight=1): ...
+            class Lost(Missing):
+                def __init__(self, own=1, **kwargs): ...
+        ''',
+    }
+    for name, text in files.items():
+        (root / name).write_text(textwrap.dedent(text), encoding="utf-8")
+    made = "def init(self, margin): ...\nMade = type('Made', (), {'__init__': init})\n"
+    (tmp_path / "acme_sig_made.py").write_text(made, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "acme_sig.loss"
+
+
+def test_parameters_defaults_units_and_ranges_come_from_the_source(package):
+    signature = read_target(f"{package}:Loss")
+    assert [p.name for p in signature.parameters] == ["num_classes", "margin", "mode", "other", "scale", "reducer"]
+    margin = signature["margin"]
+    assert (margin.default, margin.unit, margin.low, margin.high) == (0.5, "radians", 0.0, math.pi / 2)
+    assert margin.description == "How far."
+    assert (signature["scale"].low, signature["scale"].high, signature["scale"].unit) == (0.0, math.inf, "")
+    assert signature["num_classes"].default is REQUIRED
+    assert signature["mode"].description == signature["other"].description == "Which one."
+    assert repr(signature["other"].default) == "MARGIN"
+    assert signature.docstring.startswith("A loss.")
+    assert "acme_sig" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ByFacade", ["own", "scale", "reducer"]),
+        ("NoInit", ["scale", "reducer"]),
+        ("Closed", ["only"]),
+        ("OnTorch", []),
+        ("Variadic", ["losses", "weight"]),
+    ],
+)
+def test_bases_are_followed_as_far_as_keyword_arguments_travel(package, name, expected):
+    assert [p.name for p in read_target(f"{package}:{name}").parameters] == expected
+
+
+def test_what_travels_up_must_be_named(package):
+    signature = read_target(f"{package}:Loss")
+    assert signature.bind("loss", [10, 0.1, "b", 4], {}) == {"num_classes": 10, "margin": 0.1, "mode": "b", "other": 4}
+    with pytest.raises(ArgumentError, match="loss takes at most 4 arguments without a name, not 5"):
+        signature.bind("loss", [10, 0.1, "b", 4, 2.0], {})
+
+
+def test_a_target_that_cannot_be_read_as_source_is_imported(package):
+    assert [p.name for p in read_target("acme_sig_made:Made").parameters] == ["margin"]
+    with pytest.raises(ArgumentError, match="cannot be read: RuntimeError: imported"):
+        read_target(f"{package}:Lost")
+
+
+@pytest.mark.parametrize("target", ["no_such_package.x:Y", "json:Nothing"])
+def test_a_target_that_is_not_there_is_an_error(target):
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        read_target(target)
+
+
+def test_unknown_arguments_are_answered_with_what_is_taken(package):
+    signature = read_target(f"{package}:Loss")
+    with pytest.raises(ArgumentError) as caught:
+        signature.bind("loss", [], {"margn": 1})
+    assert str(caught.value) == (
+        "no parameter 'margn'; did you mean 'margin'? loss takes num_classes, margin (radians) = 0.5, mode = 'a', "
+        "other = MARGIN, scale = 2.0, reducer = None"
+    )
+
+
+def test_an_argument_given_twice_is_an_error(package):
+    with pytest.raises(ArgumentError, match="got 'num_classes' twice"):
+        read_target(f"{package}:Loss").bind("loss", [1], {"num_classes": 2})
+
+
+def test_surplus_arguments_go_to_a_variadic_parameter(package):
+    signature = read_target(f"{package}:Variadic")
+    assert signature.bind("x", [1, 2, 3], {"weight": 4}) == {"losses": (1, 2, 3), "weight": 4}
+    assert signature.missing({}) == []
+
+
+class Base:
+    """A base.
+
+    Parameters
+    ----------
+    scale : float
+        [0..1] How much.
+    """
+
+    def __init__(self, scale: float = 2.0): ...
+
+
+class Derived(Base):
+    def __init__(self, margin, *, hard: bool = False, **kwargs): ...
+
+
+def test_a_class_at_hand_reads_as_its_source_would():
+    signature = read_class(Derived)
+    assert [(p.name, p.default) for p in signature.parameters] == [
+        ("margin", REQUIRED),
+        ("hard", False),
+        ("scale", 2.0),
+    ]
+    assert signature["hard"].keyword_only
+    assert signature["scale"].high == 1.0
+
+
+def test_static_and_live_reading_agree_on_every_installed_part():
+    import importlib
+
+    from nearfar.registry import default_registry
+    from nearfar.spec import KINDS
+
+    for kind in KINDS:
+        for entry in default_registry().entries(kind):
+            module, _, name = entry.spec.target.partition(":")
+            live = read_class(getattr(importlib.import_module(module), name))
+            static = read_target(entry.spec.target)
+            assert {p.name for p in static.parameters} == {p.name for p in live.parameters}, entry.full_name
+            for parameter in static.parameters:
+                if type(parameter.default) in (int, float, bool, str):
+                    assert live[parameter.name].default == parameter.default, (entry.full_name, parameter.name)

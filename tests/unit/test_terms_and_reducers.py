@@ -1,0 +1,109 @@
+"""Terms answer what reducers ask; reducers are their definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nearfar.errors import InputError
+from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, Sum
+from nearfar.nn.terms import MaterialTerms, element_terms
+
+
+def triplets(values, **fields) -> MaterialTerms:
+    values = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    anchors = torch.tensor([0, 0, 2, 3][: len(values)])
+    return MaterialTerms("triplet", values, (anchors, anchors + 1, anchors + 2), num_anchors=4, **fields)
+
+
+def test_everything_follows_from_values_and_indices():
+    terms = triplets([1.0, 0.0, 2.0, 3.0])
+    assert terms.sum().item() == 6.0
+    assert terms.count().item() == 4
+    assert terms.count_positive().item() == 3
+    assert terms.sum_by_anchor().tolist() == [1.0, 0.0, 2.0, 3.0]
+    assert terms.count_by_anchor().tolist() == [2, 0, 1, 1]
+    ((values, indices),) = terms.blocks()
+    assert values.tolist() == [1.0, 0.0, 2.0, 3.0]
+    assert len(indices) == 3
+
+
+@pytest.mark.parametrize(
+    ("reducer", "expected"), [(Mean(), 1.5), (Sum(), 6.0), (AvgNonZero(), 2.0)], ids=lambda x: type(x).__name__
+)
+def test_reducers_are_their_definitions(reducer, expected):
+    assert reducer.reduce(triplets([1.0, 0.0, 2.0, 3.0])).item() == expected
+
+
+def test_none_gives_every_value():
+    assert NoReduction().reduce(triplets([1.0, 0.0])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("reducer", [Mean(), Sum(), AvgNonZero()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("values", [[], [0.0, 0.0]])
+def test_nothing_to_reduce_is_zero_with_a_usable_gradient(reducer, values):
+    terms = triplets(values)
+    reduced = reducer.reduce(terms)
+    assert reduced.item() == 0
+    reduced.backward()
+    assert terms.values.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("normalizer", [4.0, torch.tensor(4.0)])
+def test_the_mean_divides_by_the_normalizer_a_loss_gives(normalizer):
+    assert Mean().reduce(triplets([1.0, 2.0], normalizer=normalizer)).item() == 0.75
+
+
+@pytest.mark.parametrize("normalizer", [0.0, torch.tensor(0.0)])
+def test_a_normalizer_of_zero_does_not_divide(normalizer):
+    assert Mean().reduce(triplets([0.0], normalizer=normalizer)).item() == 0
+
+
+def test_a_count_beyond_float32_loses_nothing():
+    class Huge(MaterialTerms):
+        def count(self):
+            return torch.tensor(2**24 + 1)
+
+    terms = Huge("element", torch.tensor([float(2**24 + 2)]), (torch.tensor([0]),), num_anchors=1)
+    assert Mean().reduce(terms).item() == pytest.approx((2**24 + 2) / (2**24 + 1), rel=1e-7)
+
+
+def test_weights_are_multiplied_into_the_values():
+    terms = element_terms(torch.tensor([1.0, 2.0, 3.0]), weights=torch.tensor([1.0, 0.0, 0.5]))
+    assert terms.values.tolist() == [1.0, 0.0, 1.5]
+    assert Mean().reduce(terms).item() == pytest.approx(2.5 / 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "indices"),
+    [
+        ("quadruplet", torch.zeros(1), (torch.zeros(1),)),
+        ("triplet", torch.zeros(2), (torch.zeros(2),)),
+        ("element", torch.zeros(2), (torch.zeros(3),)),
+        ("element", torch.zeros(2, 2), (torch.zeros(2, 2),)),
+    ],
+)
+def test_terms_that_do_not_fit_together_are_refused(kind, values, indices):
+    with pytest.raises(InputError):
+        MaterialTerms(kind, values, indices, num_anchors=2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("Mean", "MeanReducer"), ("Sum", "SumReducer"), ("AvgNonZero", "AvgNonZeroReducer")],
+)
+@pytest.mark.parametrize("kind", ["element", "pos_pair", "neg_pair", "triplet", "already_reduced", "nothing"])
+def test_reducers_answer_the_call_of_pytorch_metric_learning_alike(ours, theirs, kind):
+    from pytorch_metric_learning import reducers as pml
+
+    ours = {"Mean": Mean, "Sum": Sum, "AvgNonZero": AvgNonZero}[ours]()
+    theirs = getattr(pml, theirs)()
+    index = torch.arange(4)
+    indices = {"element": index, "pos_pair": (index, index), "neg_pair": (index, index), "triplet": (index,) * 3}
+    entry = {
+        "already_reduced": {"losses": torch.tensor(3.0), "indices": None, "reduction_type": "already_reduced"},
+        "nothing": {"losses": 0, "indices": None, "reduction_type": "already_reduced"},
+    }.get(kind) or {"losses": torch.tensor([0.0, 1.0, 2.0, 3.0]), "indices": indices[kind], "reduction_type": kind}
+    embeddings, labels = torch.randn(4, 2), torch.arange(4)
+    arguments = ({"loss": entry}, embeddings, labels)
+    torch.testing.assert_close(ours(*arguments), theirs(*arguments))
