@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from nearfar.hookspecs import hookimpl
     from nearfar.local import register, unregister
     from nearfar.models import create_model
-    from nearfar.nn import Criterion, Distance, EmbeddingLoss, Loss, MaterialTerms, Miner, Reducer, Selection, Terms
+    from nearfar.nn import (
+        ClassLoss,
+        Criterion,
+        Distance,
+        EmbeddingLoss,
+        Loss,
+        MaterialTerms,
+        Miner,
+        Reducer,
+        Selection,
+        Terms,
+    )
     from nearfar.recipe import Recipe
     from nearfar.registry import list_distances, list_losses, list_miners, list_plugins, list_reducers
     from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, Paper, Preset, ReducerSpec
@@ -31,6 +42,7 @@ _HOME = {
     "nearfar.local": ("register", "unregister"),
     "nearfar.models": ("create_model",),
     "nearfar.nn": (
+        "ClassLoss",
         "Criterion",
         "Distance",
         "EmbeddingLoss",
@@ -48,6 +60,7 @@ _HOME = {
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "ClassLoss",
     "Criterion",
     "Distance",
     "DistanceSpec",

@@ -13,6 +13,7 @@ read as source is imported and inspected.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
@@ -171,6 +172,7 @@ def read_target(target: str) -> Signature:
 def read_class(cls: Any) -> Signature:
     """The signature of a class that is at hand."""
     parameters: dict[str, Parameter] = {}
+    pinned: set[str] = set()
     is_open = False
     for base in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):
         init = base.__dict__.get("__init__") if inspect.isclass(base) else base
@@ -181,7 +183,7 @@ def read_class(cls: Any) -> Signature:
         own = [p for n, p in enumerate(inspect.signature(init).parameters.values()) if n or not inspect.isclass(base)]
         documented = _documented(inspect.getdoc(base) or "")
         for p in own:
-            if p.kind is not p.VAR_KEYWORD:
+            if p.kind is not p.VAR_KEYWORD and p.name not in pinned:
                 default = REQUIRED if p.default is p.empty else p.default
                 annotation = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "")
                 parameter = Parameter(
@@ -195,12 +197,15 @@ def read_class(cls: Any) -> Signature:
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
         is_open = not inspect.isclass(base)
+        with contextlib.suppress(OSError, TypeError):
+            pinned |= _pinned(inspect.getsource(base))
     return Signature(tuple(parameters.values()), inspect.getdoc(cls) or "", is_open)
 
 
 def _static(cls: griffe.Class) -> Signature | None:
     """Walk the bases until a constructor takes no ``**kwargs``; None where the walk leaves what can be read."""
     parameters: dict[str, Parameter] = {}
+    pinned: set[str] = set()
     queue, seen = [cls], set()
     docstring = inspect.cleandoc(cls.docstring.value) if cls.docstring else ""
     while queue:
@@ -214,13 +219,14 @@ def _static(cls: griffe.Class) -> Signature | None:
             own = list(init.parameters)[1:]  # type: ignore[union-attr]  # an __init__ is a function
             documented = _documented(current.docstring.value if current.docstring else "")
             for p in own:
-                if p.kind is not None and p.kind.name != "var_keyword":
+                if p.kind is not None and p.kind.name != "var_keyword" and p.name not in pinned:
                     parameter = _described(_parameter(p), documented)
                     # What travels up through **kwargs has to be named.
                     parameters.setdefault(
                         p.name, replace(parameter, keyword_only=True) if current is not cls else parameter
                     )
             goes_on = any(p.kind is not None and p.kind.name == "var_keyword" for p in own)
+            pinned |= _pinned(_source_of(current))
             if not goes_on:
                 # A mixin beside it may still be reached by **kwargs of another base: those stay in the queue.
                 continue
@@ -234,6 +240,30 @@ def _static(cls: griffe.Class) -> Signature | None:
                 return None
             queue.append(found)
     return Signature(tuple(parameters.values()), docstring)
+
+
+def _source_of(cls: griffe.Class) -> str:
+    if not isinstance(cls.filepath, Path) or cls.lineno is None:
+        return ""
+    return "\n".join(cls.filepath.read_text(encoding="utf-8").splitlines()[cls.lineno - 1 : cls.endlineno])
+
+
+def _pinned(source: str) -> set[str]:
+    """The keywords a constructor gives ``super().__init__`` itself, so that its callers cannot."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return set()
+    nodes = list(ast.walk(tree))
+    # One that is taken out of **kwargs by its name first, kwargs["num_classes"], is still the caller's to give.
+    taken = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        keyword.arg
+        for call in nodes
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
+        for keyword in call.keywords
+        if keyword.arg is not None and keyword.arg not in taken
+    }
 
 
 def _is_torch(path: str) -> bool:

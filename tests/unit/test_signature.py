@@ -57,6 +57,9 @@ def package(tmp_path, monkeypatch):
             class OnTorch(torch.nn.Module): ...
             class Variadic(Base):
                 def __init__(self, *losses, weight=1): ...
+            class Pinning(Base):
+                def __init__(self, own=1, **kwargs):
+                    super().__init__(scale=own, **kwargs)
             class Lost(Missing):
                 def __init__(self, own=1, **kwargs): ...
         ''',
@@ -91,6 +94,7 @@ def test_parameters_defaults_units_and_ranges_come_from_the_source(package):
         ("Closed", ["only"]),
         ("OnTorch", []),
         ("Variadic", ["losses", "weight"]),
+        ("Pinning", ["own", "reducer"]),
     ],
 )
 def test_bases_are_followed_as_far_as_keyword_arguments_travel(package, name, expected):

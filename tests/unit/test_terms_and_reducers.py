@@ -35,6 +35,12 @@ def test_reducers_are_their_definitions(reducer, expected):
     assert reducer.reduce(triplets([1.0, 0.0, 2.0, 3.0])).item() == expected
 
 
+def test_values_below_zero_are_satisfied_ones():
+    terms = triplets([-1.0, 0.0, 2.0, 4.0])
+    assert AvgNonZero().reduce(terms).item() == 3.0
+    assert Mean().reduce(terms).item() == 1.25
+
+
 def test_none_gives_every_value():
     assert NoReduction().reduce(triplets([1.0, 0.0])).tolist() == [1.0, 0.0]
 

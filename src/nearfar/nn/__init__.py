@@ -1,6 +1,7 @@
 """The parts of a criterion, on torch: base classes, and the messages they pass each other."""
 
 from nearfar.nn.batch import Batch
+from nearfar.nn.class_losses import ClassLoss
 from nearfar.nn.criterion import Criterion
 from nearfar.nn.distances import Distance
 from nearfar.nn.losses import EmbeddingLoss, Loss
@@ -11,6 +12,7 @@ from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 
 __all__ = [
     "Batch",
+    "ClassLoss",
     "Criterion",
     "Distance",
     "EmbeddingLoss",

@@ -89,6 +89,25 @@ class Batch:
         """(n, m) boolean: which references are negatives of which embedding."""
         return ~self._same_label()
 
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(anchor, positive, anchor, negative)``: what was selected, or every pair where nothing was."""
+        if self.selection is not None:
+            return self.selection.pairs()
+        a1, p = torch.where(self.positive_mask())
+        a2, n = torch.where(self.negative_mask())
+        return a1, p, a2, n
+
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``(anchor, positive, negative)``: what was selected, or every triplet where nothing was.
+
+        All triplets come by anchor, then positive, then negative.
+        """
+        if self.selection is not None:
+            return self.selection.triplets()
+        anchors, positives = torch.where(self.positive_mask())
+        pair, negatives = torch.where(self.negative_mask()[anchors])
+        return anchors[pair], positives[pair], negatives
+
     def _same_label(self) -> Tensor:
         if self.labels is None or self.reference_labels is None:
             raise InputError("labels are needed where no indices_tuple says which embeddings belong together")

@@ -113,7 +113,9 @@ class Criterion(nn.Module):
             return value if self._terms[0].weight == 1 else _scaled(value, self._terms[0].weight)
         for name, value in values.items():
             if not _is_scalar(value):
-                raise InputError(f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer")
+                raise InputError(
+                    f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer"
+                )
         self.last = {name: value.detach() for name, value in values.items()}
         weighted = [values[term.name] * term.weight if term.weight != 1 else values[term.name] for term in self._terms]
         return weighted[0] if len(weighted) == 1 else torch.stack([value.reshape(()) for value in weighted]).sum()
@@ -143,7 +145,8 @@ class Criterion(nn.Module):
     def _value(self, term: CriterionTerm, given: dict[str, Any]) -> Any:
         if term.inputs[0] != "embeddings":
             return term.loss(*(given[name] for name in term.inputs))
-        embeddings, labels = given["embeddings"], given.get("labels")
+        embeddings = given["embeddings"]
+        labels = given.get("labels") if "labels" in term.inputs else None
         reference = {name: given[name] for name in ("ref_emb", "ref_labels") if given.get(name) is not None}
         selection = given.get("indices_tuple")
         if term.miner is not None:

@@ -10,10 +10,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import InputError
+from nearfar.nn.vectors import unit
 
 __all__ = ["Cosine", "Distance", "Dot", "Euclidean", "SquaredEuclidean"]
 
@@ -94,8 +94,8 @@ class Distance(nn.Module):
         return torch.min(*args, **kwargs) if self.is_inverted else torch.max(*args, **kwargs)
 
     def normalize(self, embeddings: Tensor, dim: int = 1) -> Tensor:
-        """Embeddings scaled to length one; a zero vector stays zero."""
-        return F.normalize(embeddings, dim=dim)
+        """Embeddings scaled to length one; a zero vector stays zero and passes no gradient."""
+        return unit(embeddings, dim)[0]
 
     def maybe_normalize(self, embeddings: Tensor, dim: int = 1) -> Tensor:
         """Embeddings scaled to length one where this distance normalises, as they are where not."""

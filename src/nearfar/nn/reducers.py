@@ -41,7 +41,7 @@ class Reducer(nn.Module):
         indices = (indices,) if isinstance(indices, Tensor) else tuple(indices)
         terms = MaterialTerms(
             entry["reduction_type"],
-            losses,
+            losses.reshape(-1),  # some of theirs are (n, 1)
             indices,
             num_anchors=len(embeddings),
             normalizer=entry.get("divisor"),
@@ -65,13 +65,10 @@ class Sum(Reducer):
 
 
 class AvgNonZero(Reducer):
-    """The mean of the values greater than zero: what the mean is for a loss of which most terms are satisfied.
-
-    Values below zero count as satisfied; no loss of nearfar's has any under this reducer.
-    """
+    """The mean of the values greater than zero: of the terms that are not satisfied yet."""
 
     def reduce(self, terms: Terms) -> Tensor:
-        return _ratio(terms.sum(), terms.count_positive())
+        return _ratio(terms.sum_positive(), terms.count_positive())
 
 
 class NoReduction(Reducer):

@@ -6,6 +6,7 @@ real tuple of index tensors that everybody else expects.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,14 +48,14 @@ class Selection(ABC):
         return a, p, a, n
 
     def weights(self, size: int, *, reference_is_batch: bool = True) -> Tensor:
-        """How often each element of a batch of ``size`` was selected, over the greatest of these counts: (size,).
+        """How often each element of a batch of ``size`` was selected, over the greatest count: (size,) float64.
 
         An element nobody selected weighs 0, so a selection of nothing weighs everything 0.
         """
         indices = self.indices()
         anchors = (indices[0],) if len(indices) == 3 else (indices[0], indices[2])
         counted = indices if reference_is_batch else anchors
-        counts = torch.bincount(torch.cat(counted), minlength=size).float()
+        counts = torch.bincount(torch.cat(counted), minlength=size).double()
         return counts / counts.max().clamp_min(1) if size else counts
 
 
@@ -103,17 +104,13 @@ def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int,
 
 
 def all_pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every positive pair and every negative pair of a batch: ``(anchor, positive, anchor, negative)``."""
-    a1, p = torch.where(batch.positive_mask())
-    a2, n = torch.where(batch.negative_mask())
-    return a1, p, a2, n
+    """Every positive pair and every negative pair of a batch, whatever was selected."""
+    return dataclasses.replace(batch, selection=None).pairs()
 
 
 def all_triplets(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Every (anchor, positive, negative) of a batch, by anchor, then positive, then negative."""
-    anchors, positives = torch.where(batch.positive_mask())
-    pair, negatives = torch.where(batch.negative_mask()[anchors])
-    return anchors[pair], positives[pair], negatives
+    """Every (anchor, positive, negative) of a batch, whatever was selected."""
+    return dataclasses.replace(batch, selection=None).triplets()
 
 
 @dataclass(frozen=True, slots=True)

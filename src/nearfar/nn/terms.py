@@ -68,6 +68,10 @@ class Terms(ABC):
         """How many values are greater than zero: a 0-d int64 tensor."""
         return (self.values > 0).sum()
 
+    def sum_positive(self) -> Tensor:
+        """The sum of the values greater than zero; of a loss that is never negative, the sum."""
+        return self.values.clamp_min(0).sum()
+
     def sum_by_anchor(self) -> Tensor:
         """The sum of the values of each anchor: (num_anchors,)."""
         values = self.values

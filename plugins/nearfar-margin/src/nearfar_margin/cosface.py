@@ -1,0 +1,68 @@
+"""CosFace: Wang et al. 2018 (1801.09414); the same function as AM-Softmax, Wang et al. 2018 (1801.05599)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nearfar_margin.declaration import Rows
+from nearfar_margin.margin_softmax import MarginSoftmax
+
+__all__ = ["CosFace"]
+
+
+class CosFace(MarginSoftmax):
+    r"""Additive cosine margin: the target's cosine must win by m.
+
+    .. math::
+
+        L_i = -\log \frac{e^{s(\cos\theta_{i y_i} - m)}}
+                         {e^{s(\cos\theta_{i y_i} - m)} + \sum_{j \ne y_i} e^{s \cos\theta_{ij}}}
+
+    Parameters
+    ----------
+    num_classes : int
+        [1..inf] Number of classes.
+    embedding_size : int
+        [1..inf] Dimension of the embeddings.
+    margin : float
+        [cosine, 0..2] Additive margin m; 0.35 as in the paper.
+    scale : float
+        [0..inf] What the logits are multiplied with, s; 64 as in the paper.
+    reducer : nn.Module, optional
+        Reduction of the elements' losses; the mean unless given.
+
+    Notes
+    -----
+    Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
+    standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
+
+    Raises
+    ------
+    ArgumentError
+        The scale is not positive.
+    InputError
+        A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
+
+    References
+    ----------
+    Wang, Wang, Zhou, Ji, Gong, Zhou, Li, Liu (2018). CosFace: Large Margin Cosine Loss for Deep Face Recognition.
+    arXiv:1801.09414.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        margin: float = 0.35,
+        scale: float = 64.0,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        self.margin = margin
+
+    def target(self, t: Tensor, rows: Rows) -> Tensor:
+        return t - self.margin
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, margin={self.margin}"

@@ -1,0 +1,64 @@
+"""What a margin-softmax loss declares, and nothing of how it is computed.
+
+Every loss of the family is the cross entropy of the logits
+
+.. math:: z_{ij} = s \\cdot \\begin{cases} \\psi(t_i) & j = y_i \\\\ N(c_{ij}) & j \\ne y_i \\end{cases}
+
+where :math:`c_{ij} = \\cos\\theta_{ij}` is the cosine of sample i and class j and :math:`t_i = c_{i y_i}` that
+of its own class. A loss says what ψ (:meth:`Declaration.target`) and N (:meth:`Declaration.others`) are; an
+engine (:mod:`nearfar_margin.engine`) does the rest, so a loss written once runs on every engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Declaration", "Rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is known of each sample of a batch before its logits are; a loss may extend it with fields of its own.
+
+    Attributes
+    ----------
+    t
+        (n,) cosine to the sample's own class, in float32 at least.
+    norm
+        (n,) length of the embedding; differentiable, so detach it where the paper does.
+    labels
+        (n,) class ids.
+    """
+
+    t: Tensor
+    norm: Tensor
+    labels: Tensor
+
+
+class Declaration(Protocol):
+    """The interface between losses and engines.
+
+    The functions are elementwise in their first argument and depend on other samples only through what
+    :meth:`prepare` put into ``rows``. So an engine may call :meth:`others` on any block of columns, as often
+    as it likes, and what it finds in a target's place there is overwritten.
+    """
+
+    @property
+    def scale(self) -> Tensor | float:
+        """What every logit is multiplied with, s: a number, or a 0-d tensor where it is learned."""
+
+    @property
+    def detached(self) -> bool:
+        """Whether ψ and N shape the value only and pass the gradient as if they were the cosines themselves."""
+
+    def prepare(self, rows: Rows) -> Rows:
+        """Called once a batch, before anything else: update running state, draw margins, add fields to ``rows``."""
+
+    def target(self, t: Tensor, rows: Rows) -> Tensor:
+        """ψ: what takes the place of the cosine of a sample's own class, (n,)."""
+
+    def others(self, c: Tensor, rows: Rows) -> Tensor:
+        """N: what takes the place of the cosines (n, k) of some k classes; ``c`` itself for no change."""

@@ -1,0 +1,107 @@
+"""Proxy-NCA: Movshovitz-Attias et al. 2017 (1703.07464); over all proxies: Teh et al. 2020 (2004.01113)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearfar.errors import ArgumentError
+from nearfar.nn import ClassLoss
+from nearfar.nn.arguments import check_choice
+from nearfar.nn.distances import SquaredEuclidean
+
+__all__ = ["ProxyNCA"]
+
+#: No label is this one: torch's own default of −100 would silence a wrong label of −100 on a GPU.
+NO_LABEL = torch.iinfo(torch.int64).min
+
+
+class ProxyNCA(ClassLoss):
+    r"""Neighbourhood components with a learned proxy for each class in place of its samples.
+
+    .. math::
+
+        L_i = -\log \frac{e^{-s\,d(x_i, p_{y_i})}}{\sum_{j \ne y_i} e^{-s\,d(x_i, p_j)}}
+            = s\,d(x_i, p_{y_i}) + \log \sum_{j \ne y_i} e^{-s\,d(x_i, p_j)}
+
+    with :math:`d` the squared Euclidean distance of unit vectors.
+
+    Parameters
+    ----------
+    num_classes : int
+        [1..inf] Number of classes, each with one proxy.
+    embedding_size : int
+        [1..inf] Dimension of the embeddings.
+    scale : float
+        [0..inf] What distances are multiplied with, s; 1 as in the paper. Values of 8 to 14 do better.
+    denominator : {"others", "all"}
+        Which proxies are summed over: ``others``, without the own one, as the paper defines it and hence the
+        default; ``all``, with it, the softmax of ProxyNCA++, pytorch-metric-learning and most programs. Its
+        values are never negative, and its gradient fades as a sample is settled.
+    distance : nn.Module, optional
+        Distance or similarity of embeddings and proxies; squared Euclidean of unit vectors unless given.
+    reducer : nn.Module, optional
+        Reduction of the elements' losses; the mean unless given.
+
+    Notes
+    -----
+    Embeddings (n, embedding_size), labels (n,). The proxies are ``weight`` (num_classes, embedding_size); they
+    start normal with a standard deviation of 1/8, as those of ProxyNCA++'s code do. A reference set is not
+    taken; what a miner selects weighs the elements. Every value is finite, however far a sample is from
+    its proxy.
+
+    Raises
+    ------
+    ArgumentError
+        ``denominator`` is neither of the two, is ``others`` with a single class, or the scale is not positive.
+    InputError
+        A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
+
+    References
+    ----------
+    Movshovitz-Attias, Toshev, Leung, Ioffe, Singh (2017). No Fuss Distance Metric Learning using Proxies.
+    arXiv:1703.07464, equation 4.
+
+    Teh, DeVries, Taylor (2020). ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis.
+    arXiv:2004.01113.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        scale: float = 1.0,
+        denominator: Literal["others", "all"] = "others",
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, distance=distance, reducer=reducer)
+        self.denominator = check_choice(self, "denominator", denominator, ("others", "all"))
+        if denominator == "others" and num_classes < 2:
+            raise ArgumentError("ProxyNCA: denominator='others' needs two classes at least, or it sums over none")
+        if not scale > 0:
+            raise ArgumentError(f"ProxyNCA: scale must be greater than 0; got {scale}")
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        nn.init.normal_(self.weight, std=1 / 8)
+
+    def default_distance(self) -> SquaredEuclidean:
+        return SquaredEuclidean()
+
+    def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        z = self.scores(embeddings)
+        if self.denominator == "all":
+            return F.cross_entropy(z, labels, ignore_index=NO_LABEL, reduction="none")
+        own = labels[:, None]
+        return z.scatter(1, own, -torch.inf).logsumexp(1) - z.gather(1, own)[:, 0]
+
+    def scores(self, embeddings: Tensor) -> Tensor:
+        nearness: Tensor = self.distance(*self.common(embeddings, self.weight))
+        return nearness * (self.scale if self.distance.is_inverted else -self.scale)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scale={self.scale}, denominator={self.denominator!r}"

@@ -1,0 +1,101 @@
+"""Images as files, PIL images, arrays or tensors become uint8 tensors of one size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from nearfar.data.prepare import resize
+from nearfar.errors import DataError
+
+
+def read(path: Path, size: int | None = None) -> Image.Image:
+    """Decode a file to RGB: upright as its EXIF data says, transparency over white, the first frame of an animation.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : int, optional
+        The side of the square the image will be cut to: a large JPEG is then decoded at a fraction of its size, but
+        never smaller than twice this.
+
+    Raises
+    ------
+    DataError
+        The file cannot be decoded to its end.
+    """
+    try:
+        with Image.open(path) as image:
+            if size is not None:
+                image.draft("RGB", (2 * size, 2 * size))
+            # Conversion decodes the whole file, so that a truncated one fails here and not later.
+            return _over_white(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error …
+        raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why an image could not be decoded."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "it is not an image that Pillow knows" if "cannot identify image file" in text else text.rstrip(".")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow's own conversion clips 16 bits at 255, which turns nearly all of the image white.
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Tensor:
+    """Scale the shorter side to ``size``, cut the middle out; returns (3, size, size) uint8."""
+    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).contiguous()
+
+
+def to_tensor(image: Any, size: int) -> Tensor:
+    """Turn a PIL image, an array (H, W[, 3]) or a tensor (1 | 3, H, W) into a square (3, size, size) uint8.
+
+    Raises
+    ------
+    DataError
+        The image is none of these.
+    """
+    if isinstance(image, Image.Image):
+        return square(_over_white(image), size)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+        image = torch.from_numpy(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)
+    if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
+        shape = f" {tuple(image.shape)} of {image.dtype}" if hasattr(image, "shape") and hasattr(image, "dtype") else ""
+        raise DataError(
+            f"an image is a {type(image).__name__}{shape}: give a PIL image, a uint8 array (H, W, 3), "
+            "or a tensor (3, H, W) of uint8 or of floats in [0, 1]"
+        )
+    pixels = image.float() if image.dtype == torch.uint8 else _scaled(image)
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = pixels[None, :, top : top + side, left : left + side]
+    return resize(middle, size)[0].round().clamp(0, 255).to(torch.uint8).expand(3, -1, -1).contiguous()
+
+
+def _scaled(image: Tensor) -> Tensor:
+    """Bring floats in [0, 1] to [0, 255]; anything else was normalised before, or is not an image."""
+    if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
+        raise DataError(f"an image tensor of {image.dtype} is not usable: give uint8, or finite floats in [0, 1]")
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:
+        raise DataError(
+            f"an image tensor has values from {low:.3g} to {high:.3g}: give uint8, or floats in [0, 1] that are "
+            "not normalised yet"
+        )
+    return image.float() * 255

@@ -1,0 +1,115 @@
+"""The base of losses that compare an embedding with the classes rather than with the rest of the batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.batch import Batch, check_embeddings
+from nearfar.nn.distances import Distance
+from nearfar.nn.losses import EmbeddingLoss, full_precision
+from nearfar.nn.terms import Terms, element_terms
+
+__all__ = ["ClassLoss"]
+
+
+class ClassLoss(EmbeddingLoss):
+    """A loss with a vector for each class; a subclass writes :meth:`losses` and :meth:`scores`.
+
+    It takes labels in [0, num_classes) and no reference set. What a miner selects becomes a weight for each
+    element: how often it was selected, over the most that any was.
+
+    Parameters
+    ----------
+    num_classes : int
+        [1..inf] Number of classes.
+    embedding_size : int
+        [1..inf] Dimension of the embeddings.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        for name, value in (("num_classes", num_classes), ("embedding_size", embedding_size)):
+            if value < 1:
+                raise ArgumentError(f"{type(self).__name__}: {name} must be at least 1; got {value}")
+        self.num_classes = num_classes
+        self.embedding_size = embedding_size
+
+    def default_distance(self) -> Distance | None:
+        return None
+
+    @abstractmethod
+    def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each sample, (n,), of embeddings (n, d) and labels (n,) that have been checked."""
+
+    @abstractmethod
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """The logits (n, num_classes) of embeddings that have been checked."""
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """The logits of the classes: for predictions and their accuracy.
+
+        Parameters
+        ----------
+        embeddings
+            (n, embedding_size).
+
+        Returns
+        -------
+        Tensor
+            (n, num_classes), in float32 at least.
+        """
+        embeddings = check_embeddings(embeddings, "embeddings")
+        self._check_size(embeddings)
+        with full_precision(embeddings.device):
+            return self.scores(embeddings)
+
+    def terms(self, batch: Batch) -> Terms:
+        name = type(self).__name__
+        if not batch.is_self:
+            raise InputError(f"{name} compares embeddings with its classes, so it takes no ref_emb")
+        if batch.labels is None:
+            raise InputError(f"{name} needs labels: a class id for each embedding")
+        self._check_size(batch.embeddings)
+        self._check_range(batch.labels)
+        values = self.losses(batch.embeddings, batch.labels)
+        weights = None if batch.selection is None else batch.selection.weights(len(values)).to(values)
+        return element_terms(values, weights=weights, labels=batch.labels)
+
+    def common(self, embeddings: Tensor, *parameters: Tensor) -> list[Tensor]:
+        """Embeddings and parameters in the wider of their dtypes; the parameters themselves stay as they are."""
+        dtype = embeddings.dtype
+        for parameter in parameters:
+            dtype = torch.promote_types(dtype, parameter.dtype)
+        return [tensor.to(dtype) for tensor in (embeddings, *parameters)]
+
+    def _check_size(self, embeddings: Tensor) -> None:
+        if embeddings.shape[1] != self.embedding_size:
+            raise InputError(
+                f"{type(self).__name__} has embedding_size={self.embedding_size}; got embeddings "
+                f"{tuple(embeddings.shape)}"
+            )
+
+    def _check_range(self, labels: Tensor) -> None:
+        # On a GPU the check would stall the stream; there the indexing kernel reports it.
+        if labels.device.type != "cpu" or not len(labels):
+            return
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise InputError(
+                f"{type(self).__name__} has num_classes={self.num_classes}, so labels run from 0 to "
+                f"{self.num_classes - 1}; got labels from {low} to {high}"
+            )
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, embedding_size={self.embedding_size}"

@@ -1,0 +1,48 @@
+"""Distances and similarities."""
+
+from __future__ import annotations
+
+from nearfar.pml.names import SIGNAL_TO_NOISE, named
+from nearfar.spec import DistanceSpec
+
+_INFINITY = float("inf")
+
+DISTANCES = (
+    DistanceSpec(
+        **named("distances.lp_distance:LpDistance"),
+        summary="The Lp distance of normalised embeddings, to a power; Euclidean by default.",
+        range=(0.0, 2.0),
+        metric=True,
+        deviations=("p is the norm of the distance and of the normalisation: p=1 normalises to a sum of 1.",),
+        defects=(
+            "Embeddings in bfloat16 raise an error on a CPU.",
+            "With more than 25 rows, equal rows come out up to about 1e-3 apart.",
+        ),
+    ),
+    DistanceSpec(
+        **named("distances.cosine_similarity:CosineSimilarity"),
+        summary="Cosine similarity; larger is nearer.",
+        similarity=True,
+        range=(-1.0, 1.0),
+        defects=("p=1 is accepted and gives similarities that are no cosines: an embedding with itself is not 1.",),
+    ),
+    DistanceSpec(
+        **named("distances.dot_product_similarity:DotProductSimilarity"),
+        summary="Inner product, of normalised embeddings unless normalize_embeddings=False; larger is nearer.",
+        similarity=True,
+        range=(-1.0, 1.0),
+        deviations=("Embeddings are normalised by default, so that it is the cosine.",),
+    ),
+    DistanceSpec(
+        **named("distances.snr_distance:SNRDistance"),
+        summary="The variance of the difference over the variance of the first; not symmetric.",
+        paper=SIGNAL_TO_NOISE,
+        deviations=("Embeddings are normalised by default; in the paper they are not.",),
+    ),
+    DistanceSpec(
+        **named("distances.batched_distance:BatchedDistance"),
+        summary="Hands another distance's rows to a function, block by block.",
+        range=(-_INFINITY, _INFINITY),
+        defects=("Calling it returns None: it works with iter_fn only, not inside a loss or a miner.",),
+    ),
+)

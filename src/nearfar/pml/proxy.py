@@ -1,0 +1,102 @@
+"""Losses that compare embeddings with learned proxies."""
+
+from __future__ import annotations
+
+from nearfar.pml.names import ANY, CASTS_WEIGHTS, COSINE, DIVISOR, DOT, LP, MEAN, WEIGHTS, named
+from nearfar.spec import LossSpec, Paper
+
+_NEEDS = ("num_classes", "embedding_size")
+
+LOSSES = (
+    LossSpec(
+        **named("losses.proxy_losses:ProxyNCALoss"),
+        summary="Proxy-NCA: softmax over negative squared distances to one proxy a class.",
+        family="proxy",
+        paper=Paper(
+            authors="Movshovitz-Attias, Toshev, Leung, Ioffe, Singh",
+            title="No Fuss Distance Metric Learning using Proxies",
+            year=2017,
+            arxiv="1703.07464",
+        ),
+        needs=_NEEDS,
+        accepts=WEIGHTS,
+        distances=ANY,
+        default_distance=LP,
+        default_reducer=MEAN,
+        deviations=(
+            "The denominator includes the positive proxy, as in Proxy-NCA++; the paper leaves it out.",
+            "softmax_scale is 1, where tuned values lie between 8 and 14.",
+            "The default distance is squared: LpDistance(power=2).",
+        ),
+        defects=(CASTS_WEIGHTS,),
+    ),
+    LossSpec(
+        **named("losses.proxy_anchor_loss:ProxyAnchorLoss"),
+        summary="Proxy Anchor: each proxy is an anchor for all embeddings of the batch.",
+        family="proxy",
+        paper=Paper(
+            authors="Kim, Kim, Cho, Kwak",
+            title="Proxy Anchor Loss for Deep Metric Learning",
+            year=2020,
+            arxiv="2003.13911",
+        ),
+        needs=_NEEDS,
+        accepts=WEIGHTS,
+        distances=ANY,
+        default_distance=COSINE,
+        default_reducer=DIVISOR,
+        deviations=(
+            "A miner's weights w enter as + (w − 1) in the exponent, so a sample that the miner left out keeps "
+            "a factor of e⁻¹ rather than 0.",
+        ),
+        defects=(
+            "class_weighted_reducer reads its elements, which are proxies, as samples of the batch: IndexError with "
+            "more classes than samples, wrong weights otherwise.",
+            CASTS_WEIGHTS,
+        ),
+    ),
+    LossSpec(
+        **named("losses.soft_triple_loss:SoftTripleLoss"),
+        summary="SoftTriple: softmax over a soft assignment to several centres a class.",
+        family="proxy",
+        paper=Paper(
+            authors="Qian, Shang, Sun, Hu, Li, Jin",
+            title="SoftTriple Loss: Deep Metric Learning Without Triplet Sampling",
+            year=2019,
+            arxiv="1909.05235",
+        ),
+        needs=_NEEDS,
+        accepts=WEIGHTS,
+        distances=("core.cosine", "core.dot", COSINE, DOT),
+        default_distance=COSINE,
+        default_reducer=MEAN,
+        deviations=(
+            "The regulariser that merges centres is left out unless a SparseCentersRegularizer is given as "
+            "weight_regularizer.",
+        ),
+        defects=(CASTS_WEIGHTS,),
+    ),
+    LossSpec(
+        **named("losses.manifold_loss:ManifoldLoss"),
+        summary="Manifold similarity to hard proxies by a random walk over the batch; takes no labels.",
+        family="proxy",
+        paper=Paper(
+            authors="Aziere, Todorovic",
+            title="Ensemble Deep Manifold Similarity Learning Using Hard Proxies",
+            year=2019,
+            venue="CVPR 2019",
+        ),
+        inputs=("embeddings",),
+        emits=("already_reduced",),
+        distances=("core.cosine", COSINE, DOT),
+        default_distance=COSINE,
+        default_reducer="",
+        random=True,
+        deviations=(
+            "The argument indices_tuple means the proxy of each sample, not a miner's choice; without it proxies "
+            "are assigned at random in every call.",
+            "The size of the embeddings is called l.",
+        ),
+        defects=("A batch smaller than K, 50 by default, raises 'negative dimension'.",),
+    ),
+)

@@ -1,0 +1,105 @@
+"""Losses on how the whole batch ranks: average precision, histograms, lists."""
+
+from __future__ import annotations
+
+from nearfar.pml.names import COSINE, DOT, LP, MEAN, SNR, TUPLES, WEIGHTS, named
+from nearfar.spec import LossSpec, Paper
+
+LOSSES = (
+    LossSpec(
+        **named("losses.fast_ap_loss:FastAPLoss"),
+        summary="FastAP: average precision from soft histograms of distances.",
+        family="ranking",
+        paper=Paper(
+            authors="Cakir, He, Xia, Kulis, Sclaroff",
+            title="Deep Metric Learning to Rank",
+            year=2019,
+            venue="CVPR 2019",
+        ),
+        accepts=WEIGHTS,
+        distances=(LP,),
+        default_distance=LP,
+        default_reducer=MEAN,
+        deviations=("The default distance is squared: LpDistance(power=2).",),
+    ),
+    LossSpec(
+        **named("losses.smooth_ap:SmoothAPLoss"),
+        summary="Smooth-AP: average precision with ranks made of sigmoids.",
+        family="ranking",
+        paper=Paper(
+            authors="Brown, Xie, Kalogeiton, Zisserman",
+            title="Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval",
+            year=2020,
+            arxiv="2007.12163",
+        ),
+        accepts=WEIGHTS,
+        distances=(COSINE,),
+        default_distance=COSINE,
+        default_reducer=MEAN,
+        order_dependent=True,
+        deviations=("Every class of a batch must have the same number of samples, one class after the other.",),
+        defects=(
+            "The number of samples a class is taken for the number of classes: the value is wrong unless the two "
+            "are equal.",
+            "A batch whose samples are not in the order of their classes is accepted and gives a wrong value.",
+            "With an embedding_regularizer the reducer asked for becomes the mean without a word.",
+        ),
+    ),
+    LossSpec(
+        **named("losses.pnp_loss:PNPLoss"),
+        summary="PNP: only penalises negatives that rank before positives.",
+        family="ranking",
+        paper=Paper(
+            authors="Li et al.",
+            title="Rethinking the Optimization of Average Precision: Only Penalizing Negative Instances before "
+            "Positive Ones is Enough",
+            year=2021,
+            arxiv="2102.04640",
+        ),
+        emits=("already_reduced",),
+        distances=(COSINE,),
+        default_distance=COSINE,
+        default_reducer="",
+        defects=("Embeddings in float16 give a gradient of NaN.",),
+    ),
+    LossSpec(
+        **named("losses.histogram_loss:HistogramLoss"),
+        summary="Histogram loss: the probability that a random negative pair is more similar than a positive one.",
+        family="ranking",
+        paper=Paper(
+            authors="Ustinova, Lempitsky",
+            title="Learning Deep Embeddings with Histogram Loss",
+            year=2016,
+            arxiv="1611.00822",
+        ),
+        accepts=TUPLES,
+        emits=("already_reduced",),
+        distances=("core.cosine", COSINE, DOT),
+        default_distance=COSINE,
+        default_reducer="",
+        defects=("A pair with a cosine of 1, such as a duplicate, falls beyond the last bin: index out of bounds.",),
+    ),
+    LossSpec(
+        **named("losses.ranked_list_loss:RankedListLoss"),
+        summary="Ranked list: positives within alpha − margin, negatives beyond alpha, weighted by hardness.",
+        family="ranking",
+        paper=Paper(
+            authors="Wang, Hua, Kodirov, Hu, Garnier, Robertson",
+            title="Ranked List Loss for Deep Metric Learning",
+            year=2019,
+            arxiv="1903.03238",
+        ),
+        distances=("core.euclidean", "core.squared_euclidean", LP, SNR),
+        default_distance=LP,
+        default_reducer=MEAN,
+        thresholds={"alpha": "negative"},
+        deviations=(
+            "The weights of the pairs are not detached, so they enter the gradient; in the paper they only scale it.",
+            "1e-5 is added to each weight rather than to their sum.",
+        ),
+        defects=(
+            "A negative at distance 0 costs nothing: the hardest negative there is goes free.",
+            "A similarity is read as a distance, so it would push positives apart.",
+        ),
+    ),
+)
