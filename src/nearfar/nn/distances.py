@@ -103,7 +103,8 @@ class Distance(nn.Module):
 
     def get_norm(self, embeddings: Tensor, dim: int = 1) -> Tensor:
         """Lengths of embeddings."""
-        return torch.linalg.vector_norm(embeddings, dim=dim)
+        norms: Tensor = torch.linalg.vector_norm(embeddings, dim=dim)
+        return norms
 
     def same_as(self, other: object) -> bool:
         """Whether ``other`` gives the same matrix for the same embeddings."""

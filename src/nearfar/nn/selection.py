@@ -163,5 +163,5 @@ class TripletRule(Selection):
 
 def distance_matrix(distance: Distance, batch: Batch) -> Tensor:
     """(n, m) distances of a batch to its reference, small for near: a similarity is negated."""
-    matrix = distance(batch.embeddings) if batch.is_self else distance(batch.embeddings, batch.reference)
+    matrix: Tensor = distance(batch.embeddings) if batch.is_self else distance(batch.embeddings, batch.reference)
     return -matrix if distance.is_inverted else matrix
