@@ -110,7 +110,7 @@ def _make(planned: PlannedPart, versions: dict[str, str]) -> Any:
     versions[entry.namespace] = entry.plugin.version
     cls = _import(entry)
     arguments = {name: _value(value, versions) for name, value in planned.arguments.items()}
-    positional = arguments.pop("args", ()) if isinstance(arguments.get("args"), list) else ()
+    positional = [_value(value, versions) for value in planned.variadic]
     try:
         made = cls(*positional, **arguments)
     except NearfarError:

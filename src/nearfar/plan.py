@@ -43,6 +43,8 @@ class PlannedPart:
     arguments
         For the constructor, by name: literals, further planned parts, lists and dictionaries of such,
         live objects.
+    variadic
+        For its ``*args``.
     attributes
         A loss's reducer and distance where its constructor takes none: they are set on the object.
     miner
@@ -51,6 +53,7 @@ class PlannedPart:
 
     entry: Entry
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    variadic: tuple[Any, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     miner: Any = None
 
@@ -157,9 +160,11 @@ class _Planner:
             name: self.slot(entry, name, value) if name in SLOTS and value is not None else self.value(value, name)
             for name, value in bound.items()
         }
+        rest = next((p.name for p in signature.parameters if p.variadic), "")
         planned = PlannedPart(
             entry,
-            arguments,
+            {name: value for name, value in arguments.items() if name != rest},
+            tuple(arguments.get(rest, ())),
             {name: value for name, value in planned_slots.items() if name != "miner"},
             planned_slots.get("miner"),
         )
@@ -224,7 +229,7 @@ class _Planner:
         """Plan the parts inside an argument's value."""
         if isinstance(value, Part):
             return self.part(value, _kind_for(parameter))
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self.value(item, parameter) for item in value]
         if isinstance(value, dict):
             return {key: self.value(item, parameter) for key, item in value.items()}

@@ -48,6 +48,10 @@ class Many:
     def __init__(self, losses, default_reducer=None): ...
 
 
+class Sum:
+    def __init__(self, *losses, weight=1.0): ...
+
+
 class Plain:
     def __init__(self): ...
 
@@ -96,6 +100,7 @@ PARTS = [
     part(LossSpec, "giou", Plain, inputs=("pred_boxes", "target_boxes")),
     part(LossSpec, "memory", Wrapper, emits=("already_reduced",)),
     part(LossSpec, "multiple", Many),
+    part(LossSpec, "sum_of", Sum),
     part(LossSpec, "optional", Plain, requires="no-such-distribution"),
     part(MinerSpec, "hard", Miner, produces="triplets", distances=("*",)),
     part(MinerSpec, "pairs", Miner, produces="pairs"),
@@ -215,6 +220,12 @@ def test_what_the_constructor_takes_goes_to_it_and_the_rest_is_set_on_the_object
     assert term.loss.arguments["miner"].entry.spec.name == "hard"
     (term,) = Recipe.of("triplet(miner=hard)").plan(registry).terms
     assert term.loss.miner.entry.spec.name == "hard"
+
+
+def test_a_part_may_take_any_number_of_parts(registry):
+    (term,) = Recipe.of("sum_of(triplet, circle, weight=2.0)").plan(registry).terms
+    assert [planned.entry.spec.name for planned in term.loss.variadic] == ["triplet", "circle"]
+    assert term.loss.arguments == {"weight": 2.0}
 
 
 def test_an_explicit_argument_beats_its_preset(registry):
