@@ -135,6 +135,7 @@ def test_mixed_inputs_are_given_by_name_and_each_term_gets_its_own():
         ("norms", (X, Y), {"boxes": Y}, "takes no input 'boxes'; it takes embeddings, labels"),
         ("norms(miner=first)", (X, Y, (Y, Y, Y)), {}, "has its own miner"),
         ("difference", (BOXES,), {}, "this criterion needs target_boxes"),
+        ("difference", (BOXES, BOXES.tolist()), {}, "Difference: input 1 is no tensor but a list"),
     ],
 )
 def test_calls_that_do_not_fit_are_refused(recipe, args, kwargs, message):

@@ -80,6 +80,13 @@ def test_weights_are_multiplied_into_the_values():
     assert Mean().reduce(terms).item() == pytest.approx(2.5 / 3)
 
 
+def test_elements_come_from_themselves():
+    terms = element_terms(torch.tensor([3.0, 0.0]))
+    assert [index.tolist() for index in terms.indices] == [[0, 1]]
+    assert terms.sum_by_anchor().tolist() == [3.0, 0.0]
+    assert terms.count_by_anchor().tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "indices"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import InputError
 from nearfar.nn.batch import Batch, check_embeddings
 from nearfar.nn.distances import Distance, Euclidean
 from nearfar.nn.reducers import Mean, Reducer
@@ -45,7 +46,16 @@ class Loss(nn.Module):
         """What is reduced: the terms of the loss, or those of each of its sub-losses by name."""
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The reduced loss of inputs in the order the loss's spec names them."""
+        """The reduced loss of inputs in the order the loss's spec names them.
+
+        Raises
+        ------
+        InputError
+            An input is not a tensor, or what the loss itself finds wrong with it.
+        """
+        for position, given in enumerate(inputs):
+            if not isinstance(given, Tensor):
+                raise InputError(f"{type(self).__name__}: input {position} is no tensor but a {type(given).__name__}")
         with full_precision(inputs[0].device):
             raised = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in inputs]
             return self.reduce(self.terms(*raised), raised[0], None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,6 +139,23 @@ class MaterialTerms(Terms):
         return self._indices
 
 
+class _ElementTerms(MaterialTerms):
+    """One value for each element, in order: where each came from is written only when somebody asks."""
+
+    def __init__(self, values: Tensor, **fields: Any) -> None:
+        super().__init__("element", values, (values,), num_anchors=len(values), **fields)
+
+    @property
+    def indices(self) -> tuple[Tensor, ...]:
+        return (torch.arange(len(self.values), device=self.values.device),)
+
+    def sum_by_anchor(self) -> Tensor:
+        return self.values
+
+    def count_by_anchor(self) -> Tensor:
+        return torch.ones(len(self.values), dtype=torch.int64, device=self.values.device)
+
+
 def element_terms(
     values: Tensor,
     *,
@@ -146,12 +164,5 @@ def element_terms(
     labels: Tensor | None = None,
 ) -> MaterialTerms:
     """Terms with one value for each element of the batch, multiplied here with ``weights`` (n,)."""
-    return MaterialTerms(
-        "element",
-        values if weights is None else values * weights,
-        (torch.arange(len(values), device=values.device),),
-        num_anchors=len(values),
-        weights=weights,
-        normalizer=normalizer,
-        labels=labels,
-    )
+    weighted = values if weights is None else values * weights
+    return _ElementTerms(weighted, weights=weights, normalizer=normalizer, labels=labels)
