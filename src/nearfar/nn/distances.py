@@ -129,11 +129,8 @@ class SquaredEuclidean(Distance):
     power = 2
 
     def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        square = query.square().sum(1)[:, None] + reference.square().sum(1) - 2 * (query @ reference.T)
-        if query is reference:
-            # What cancellation leaves on the diagonal, 1e-7 of the squared length, is 3e-4 under a root.
-            square = square.masked_fill(torch.eye(len(query), dtype=torch.bool, device=query.device), 0)
-        return square.clamp_min(0)
+        matrix: Tensor = _EuclideanMatrix.apply(query, reference, self.power == 1, query is reference)
+        return matrix
 
     def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
         return (query - reference).square().sum(1)
@@ -151,9 +148,6 @@ class Euclidean(SquaredEuclidean):
     """
 
     power = 1
-
-    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        return _safe_sqrt(super().matrix(query, reference))
 
     def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
         return _safe_sqrt(super().pairwise(query, reference))
@@ -193,6 +187,44 @@ class Dot(Distance):
 
     def extra_repr(self) -> str:
         return ""
+
+
+class _EuclideanMatrix(torch.autograd.Function):
+    """‖xᵢ − yⱼ‖² or its root, in one product of matrices; the gradient, differentiable itself, takes two.
+
+    Written out because autograd would keep, and go back through, eight tensors of the size of the result.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, reference: Tensor, root: bool, is_self: bool) -> Tensor:
+        matrix = query.square().sum(1)[:, None] + reference.square().sum(1)
+        matrix.addmm_(query, reference.T, alpha=-2)
+        if is_self:
+            # What cancellation leaves on the diagonal, 1e-7 of the squared length, is 3e-4 under a root.
+            matrix.fill_diagonal_(0)
+        matrix.clamp_min_(0)
+        if root:
+            matrix.sqrt_()
+        ctx.root = root
+        ctx.save_for_backward(query, reference, *((matrix,) if root else ()))
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        query, reference, *distance = ctx.saved_tensors
+        if ctx.root:
+            (d,) = distance
+            # Equal points pass nothing; 1 stands in so that the second derivative stays finite too.
+            zero = d == 0
+            weight = (grad / d.masked_fill(zero, 1)).masked_fill(zero, 0)
+        else:
+            weight = 2 * grad
+        to_query = to_reference = None
+        if ctx.needs_input_grad[0]:
+            to_query = weight.sum(1)[:, None] * query - weight @ reference
+        if ctx.needs_input_grad[1]:
+            to_reference = weight.sum(0)[:, None] * reference - weight.T @ query
+        return to_query, to_reference, None, None
 
 
 def _safe_sqrt(square: Tensor) -> Tensor:

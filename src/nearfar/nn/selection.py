@@ -30,6 +30,9 @@ class Selection(ABC):
     def indices(self) -> IndicesTuple:
         """The index tensors: ``(anchor, positive, negative)``, or ``(anchor, positive, anchor, negative)``."""
 
+    def check(self, batch: int, reference: int) -> None:  # noqa: B027  # most know of no sizes
+        """Raise :class:`InputError` where it knows itself to be of another batch than one of these sizes."""
+
     def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
         """``(anchor, positive, negative)``: pairs are joined on their anchor."""
         indices = self.indices()
@@ -75,9 +78,13 @@ def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int,
     Raises
     ------
     InputError
-        It has neither three nor four tensors, their lengths differ, or (on the CPU) an index is out of range.
+        It has neither three nor four tensors, their lengths differ, (on the CPU) an index is out of range, or
+        it is a selection made for a batch of another size.
     """
-    if indices_tuple is None or isinstance(indices_tuple, Selection):
+    if indices_tuple is None:
+        return None
+    if isinstance(indices_tuple, Selection):
+        indices_tuple.check(batch, reference)
         return indices_tuple
     if len(indices_tuple) not in (3, 4):
         raise InputError(
@@ -135,6 +142,14 @@ class TripletRule(Selection):
     distance: Distance
     lower: float = -float("inf")
     upper: float = float("inf")
+
+    def check(self, batch: int, reference: int) -> None:
+        sizes = len(self.batch.embeddings), len(self.batch.reference)
+        if sizes != (batch, reference):
+            raise InputError(
+                f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
+                f"and there are {batch} and {reference}"
+            )
 
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor]:

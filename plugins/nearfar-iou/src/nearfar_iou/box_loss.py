@@ -8,7 +8,7 @@ keeps only the gradient: 4 numbers a box, where autograd would keep every interm
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,12 @@ class BoxLoss(Loss):
         As in :class:`nearfar.nn.Loss`.
     """
 
-    def __init__(self, *, box_format: str = "xyxy", reducer: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy",
+        reducer: nn.Module | None = None,
+    ) -> None:
         super().__init__(reducer=reducer)
         self.box_format = check_format(box_format)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,9 @@ class GIoU(BoxLoss):
     the box turned round.
     """
 
-    def __init__(self, *, box_format: str = "xyxy", reducer: nn.Module | None = None) -> None:
+    def __init__(
+        self, *, box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy", reducer: nn.Module | None = None
+    ) -> None:
         super().__init__(box_format=box_format, reducer=reducer)
 
     def measure(self, pairs: Pairs, *, slopes: bool) -> tuple[Tensor, Slopes | None]:

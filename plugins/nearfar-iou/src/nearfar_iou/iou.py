@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +65,13 @@ class IoU(BoxLoss):
     a gradient of 0 below it.
     """
 
-    def __init__(self, form: str = "linear", *, box_format: str = "xyxy", reducer: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        form: Literal["linear", "log", "square"] = "linear",
+        *,
+        box_format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy",
+        reducer: nn.Module | None = None,
+    ) -> None:
         super().__init__(box_format=box_format, reducer=reducer)
         if form not in FORMS:
             raise ArgumentError(f"form is one of {', '.join(map(repr, FORMS))}; not {form!r}")

@@ -52,7 +52,9 @@ class SmoothL1(Loss):
     Girshick (2015), arXiv:1504.08083; beta is torch's generalisation. Deviations: none.
     """
 
-    def __init__(self, beta: float = 1.0, coordinates: str = "sum", *, reducer: nn.Module | None = None) -> None:
+    def __init__(
+        self, beta: float = 1.0, coordinates: Literal[sum, mean] = "sum", *, reducer: nn.Module | None = None
+    ) -> None:
         super().__init__(reducer=reducer)
         if not 0 <= beta < math.inf:
             raise ArgumentError(f"beta is a finite number, 0 or greater; not {beta!r}")

@@ -1,0 +1,109 @@
+"""Contrastive loss.
+
+Hadsell, Chopra, LeCun (2006): Dimensionality Reduction by Learning an Invariant Mapping. CVPR.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import check_choice, finite
+from nearfar.nn.batch import Batch
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.reducers import AvgNonZero
+from nearfar.nn.selection import distance_matrix
+from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.masked_terms import MaskedTerms
+
+__all__ = ["Contrastive"]
+
+
+class Contrastive(EmbeddingLoss):
+    r"""Positive pairs within one distance, negative pairs beyond another.
+
+    .. math::
+        L_+(a, p) = [d(a, p) - m_+]_+^2, \qquad L_-(a, n) = [m_- - d(a, n)]_+^2
+
+    and without the squares for ``hinge="linear"``. For a similarity s the margins are similarities:
+    :math:`[m_+ - s]_+` and :math:`[s - m_-]_+`.
+
+    Parameters
+    ----------
+    pos_margin : float
+        [units of the distance, -inf..inf] m₊, the distance up to which a positive pair costs nothing; 0 as in
+        the paper, which has none. For cosine similarity 1 is the same.
+    neg_margin : float
+        [units of the distance, -inf..inf] m₋, the distance from which on a negative pair costs nothing. For
+        cosine similarity 0 to 0.5 is usual; 1 would make every negative pair cost nothing.
+    hinge : {"squared", "linear"}
+        ``"squared"`` as in the paper, or ``"linear"`` as in pytorch-metric-learning.
+    distance : nn.Module, optional
+        What d is; Euclidean distance of normalised embeddings by default.
+    reducer : nn.Module, optional
+        Reduces the sub-losses ``positive`` and ``negative`` apart, and their values are added; by default each
+        is averaged over the pairs that cost something.
+
+    Raises
+    ------
+    ArgumentError
+        A margin is not a finite number, or the hinge is unknown.
+
+    Notes
+    -----
+    Terms are ``pos_pair`` and ``neg_pair``, one for each ordered pair. From a miner it takes pairs, or
+    triplets, of which each gives a positive and a negative pair; a pair selected twice counts twice.
+
+    Deviations: the paper's factor ½ is left out, the two sides are averaged apart so that the many negative
+    pairs do not drown the few positive ones, and embeddings are normalised.
+
+    References
+    ----------
+    Hadsell et al. (2006), CVPR, equation 4.
+    """
+
+    def __init__(
+        self,
+        pos_margin: float = 0.0,
+        neg_margin: float = 1.0,
+        hinge: Literal["squared", "linear"] = "squared",
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.pos_margin = finite("pos_margin", pos_margin)
+        self.neg_margin = finite("neg_margin", neg_margin)
+        self.hinge = check_choice(self, "hinge", hinge, ("squared", "linear"))
+
+    def default_reducer(self) -> nn.Module:
+        return AvgNonZero()
+
+    def terms(self, batch: Batch) -> dict[str, Terms]:
+        d = distance_matrix(self.distance, batch)
+        # For a similarity d is −s, and a margin on it −m.
+        sign = -1 if self.distance.is_inverted else 1
+        m_pos, m_neg = sign * self.pos_margin, sign * self.neg_margin
+        if batch.selection is None:
+            positive, negative = batch.positive_mask(), batch.negative_mask()
+            return {
+                "positive": MaskedTerms("pos_pair", self._cost(d - m_pos) * positive, positive, labels=batch.labels),
+                "negative": MaskedTerms("neg_pair", self._cost(m_neg - d) * negative, negative, labels=batch.labels),
+            }
+        a1, p, a2, n = batch.selection.pairs()
+        return {
+            "positive": self._selected("pos_pair", self._cost(d[a1, p] - m_pos), (a1, p), batch),
+            "negative": self._selected("neg_pair", self._cost(m_neg - d[a2, n]), (a2, n), batch),
+        }
+
+    def _cost(self, excess: Tensor) -> Tensor:
+        hinge = torch.relu(excess)
+        return hinge.square() if self.hinge == "squared" else hinge
+
+    def _selected(self, kind: str, costs: Tensor, pairs: tuple[Tensor, Tensor], batch: Batch) -> MaterialTerms:
+        return MaterialTerms(kind, costs, pairs, num_anchors=len(batch.embeddings), labels=batch.labels)
+
+    def extra_repr(self) -> str:
+        return f"pos_margin={self.pos_margin}, neg_margin={self.neg_margin}, hinge={self.hinge!r}"

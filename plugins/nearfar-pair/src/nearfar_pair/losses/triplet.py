@@ -1,0 +1,134 @@
+"""Triplet margin loss.
+
+Schroff, Kalenichenko, Philbin (2015): FaceNet: A Unified Embedding for Face Recognition and Clustering.
+arXiv:1503.03832.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import non_negative
+from nearfar.nn.batch import Batch
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.miners import same_distance
+from nearfar.nn.reducers import AvgNonZero
+from nearfar.nn.selection import TripletRule, distance_matrix
+from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.triplet_terms import TripletTerms
+
+__all__ = ["Triplet"]
+
+
+class Triplet(EmbeddingLoss):
+    r"""A negative farther from the anchor than a positive, by a margin.
+
+    .. math:: L(a, p, n) = [d(a, p) - d(a, n) + m]_+
+
+    with ``smooth`` :math:`\log(1 + \exp(d(a, p) - d(a, n) + m))`; with ``swap`` the nearer of anchor and positive
+    stands against the negative: :math:`\min(d(a, n), d(p, n))` in place of :math:`d(a, n)`.
+
+    Parameters
+    ----------
+    margin : float
+        [units of the distance, 0..inf] m; 0.2 as in FaceNet, whose distances are squared:
+        ``triplet(margin=0.2, distance=squared_euclidean, miner=semihard)``.
+    swap : bool
+        Whether the positive may take the anchor's place (Balntas et al., 2016).
+    smooth : bool
+        Whether softplus takes the hinge's place (Hermans et al., 2017; the paper has no margin beside it, so
+        ``margin=0``).
+    distance : nn.Module, optional
+        What d is, a similarity being negated; Euclidean distance of normalised embeddings by default.
+    reducer : nn.Module, optional
+        By default the mean over the triplets that cost something.
+
+    Raises
+    ------
+    ArgumentError
+        The margin is negative or not finite.
+    InputError
+        The triplets were selected for a batch of another size.
+
+    Notes
+    -----
+    Terms are ``triplet``. Without a miner it looks at every triplet. From a miner it takes triplets, or pairs,
+    which are joined on their anchor. With the miners ``all``, ``semihard`` and ``hard``, or none, on the loss's
+    own distance, the hinge is summed from the matrix of distances and no triplet is ever made, unless a
+    reducer asks for the values one by one. A reference set gives positives and negatives; ``swap`` then takes
+    d(p, n) within it.
+
+    References
+    ----------
+    Schroff et al. (2015), arXiv:1503.03832, equation 3; Balntas et al. (2016), BMVC; Hermans et al. (2017),
+    arXiv:1703.07737.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        swap: bool = False,
+        smooth: bool = False,
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.margin = non_negative("margin", margin)
+        self.swap = bool(swap)
+        self.smooth = bool(smooth)
+
+    def default_reducer(self) -> nn.Module:
+        return AvgNonZero()
+
+    def terms(self, batch: Batch) -> Terms:
+        selection = batch.selection
+        if selection is None:
+            selection = TripletRule(batch, self.distance)
+        matrix = distance_matrix(self.distance, batch)
+        plain = not (self.swap or self.smooth)
+        if plain and isinstance(selection, TripletRule) and _decides_alike(selection, batch, self.distance):
+            return TripletTerms(matrix, selection, self.margin)
+        a, p, n = selection.triplets()
+        d_ap, d_an = matrix[a, p], matrix[a, n]
+        if self.swap:
+            d_an = torch.minimum(d_an, self._between_references(batch, p, n))
+        violation = d_ap - d_an + self.margin
+        # Not softplus: it is the identity from 20 on, 1e-10 off.
+        values = torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
+        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+
+    def _between_references(self, batch: Batch, p: Tensor, n: Tensor) -> Tensor:
+        """d(p, n) of two references for each triplet."""
+        used, row = torch.unique(p, return_inverse=True)
+        d: Tensor = self.distance(batch.reference[used], batch.reference)[row, n]
+        return -d if self.distance.is_inverted else d
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, swap={self.swap}, smooth={self.smooth}"
+
+
+def _decides_alike(rule: TripletRule, batch: Batch, distance: Any) -> bool:
+    """Whether the rule, applied to the loss's distances of this batch, selects what the miner selected."""
+    if rule.lower == -math.inf and rule.upper == math.inf:
+        return True
+    return (
+        same_distance(rule.distance, distance)
+        and rule.batch.is_self == batch.is_self
+        and _equal(rule.batch.embeddings, batch.embeddings)
+        and (batch.is_self or _equal(rule.batch.reference, batch.reference))
+    )
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; most often they are one, and then nothing is compared."""
+    return (
+        first.data_ptr() == second.data_ptr()
+        and first.dtype == second.dtype
+        and first.stride() == second.stride()
+        and first.shape == second.shape
+    ) or torch.equal(first, second)

@@ -1,0 +1,1 @@
+"""Miners of triplets, one in each module."""

@@ -1,0 +1,57 @@
+"""What the plugin declares agrees with the classes it names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+
+from nearfar.nn.distances import Cosine, Euclidean
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.miners import Miner
+from nearfar.nn.reducers import AvgNonZero, Mean
+from nearfar.spec import LossSpec, MinerSpec
+from nearfar_pair import plugin
+
+LOSSES = plugin.nearfar_losses()
+MINERS = plugin.nearfar_miners()
+DEFAULTS = {"core.euclidean": Euclidean, "core.cosine": Cosine, "core.mean": Mean, "core.avg_non_zero": AvgNonZero}
+
+
+def target(spec: LossSpec | MinerSpec) -> type[Any]:
+    module, name = spec.target.split(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def by_name(spec: LossSpec | MinerSpec) -> str:
+    return spec.name
+
+
+def test_the_parts() -> None:
+    assert [spec.name for spec in LOSSES] == ["contrastive", "triplet", "sup_con"]
+    assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard"]
+
+
+@pytest.mark.parametrize("spec", LOSSES, ids=by_name)
+def test_a_loss_has_the_defaults_its_spec_names(spec: LossSpec) -> None:
+    loss = target(spec)()
+    assert isinstance(loss, EmbeddingLoss)
+    assert type(loss.distance) is DEFAULTS[spec.default_distance]
+    assert type(loss.reducer) is DEFAULTS[spec.default_reducer]
+
+
+@pytest.mark.parametrize("spec", LOSSES, ids=by_name)
+def test_presets_and_thresholds_are_arguments(spec: LossSpec) -> None:
+    for preset in spec.presets.values():
+        target(spec)(**preset.arguments)
+    assert set(spec.thresholds) <= set(inspect.signature(target(spec)).parameters)
+
+
+@pytest.mark.parametrize("spec", MINERS, ids=by_name)
+def test_a_miner_needs_no_argument_and_leaves_its_distance_to_the_loss(spec: MinerSpec) -> None:
+    miner = target(spec)()
+    assert isinstance(miner, Miner)
+    assert miner.distance is None
+    assert spec.produces == "triplets"
