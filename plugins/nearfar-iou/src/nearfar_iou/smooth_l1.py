@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class SmoothL1(Loss):
     """
 
     def __init__(
-        self, beta: float = 1.0, coordinates: Literal[sum, mean] = "sum", *, reducer: nn.Module | None = None
+        self, beta: float = 1.0, coordinates: Literal["sum", "mean"] = "sum", *, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(reducer=reducer)
         if not 0 <= beta < math.inf:
