@@ -1,0 +1,98 @@
+"""Two or more ways to do the same, measured side by side: times taken in turn, peak memory in processes of their own.
+
+A benchmark is a function that returns its ways by name, ours first::
+
+    def ways(args, tiny): return {"nearfar": …, "torchvision": …}
+    main(__doc__, ways, {"--n": 1000})
+
+``tiny`` asks for the same code on next to no data, which loads it before memory is measured. Ways agree: that is
+asserted where they are made, but not under ``args.peak``, when the first step at full size is the one measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Ways = Mapping[str, Callable[[], Any]]
+
+
+def main(
+    description: str, ways: Callable[[argparse.Namespace, bool], Ways], options: Mapping[str, Any], repeats: int = 15
+) -> None:
+    """Read the command line, measure, print one JSON object."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    for flag, default in options.items():
+        kind = {"nargs": "+"} if isinstance(default, list) else {"type": type(default)}
+        parser.add_argument(flag, default=default, **kind)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: one thread's own time")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    pin(2 if args.clock == "wall" else 1)
+    if args.peak:
+        for way in [ways(args, True)[args.peak]] * 3:
+            way()
+        print(peak_memory(ways(args, False)[args.peak]))
+        return
+    report = {key: value for key, value in vars(args).items() if key != "peak"}
+    print(json.dumps(report | {"load": os.getloadavg()[0]} | compare(args, ways(args, False)), indent=2))
+
+
+def pin(threads: int) -> None:
+    """Settle threads before torch is loaded: unpinned, both may share one processor and wait for each other."""
+    processors = sorted(os.sched_getaffinity(0))[:threads]
+    os.environ["OMP_NUM_THREADS"] = str(len(processors))
+    if threads > 1:
+        os.environ.setdefault("GOMP_CPU_AFFINITY", " ".join(map(str, processors)))
+
+
+def compare(args: argparse.Namespace, ways: Ways) -> dict[str, Any]:
+    """Median milliseconds and peak megabytes of each way, and how many times the first is better."""
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(args.repeats + 2):
+        for name, way in ways.items():
+            start = clock()
+            way()
+            if turn >= 2:
+                times[name].append(1e3 * (clock() - start))
+    milliseconds = {name: round(statistics.median(values), 3) for name, values in times.items()}
+    # The least of three: code that is paged in meanwhile would count.
+    megabytes = {name: round(min(_peak_in_child(name) for _ in range(3)), 2) for name in ways}
+    ours, *others = ways
+    return {
+        "milliseconds": milliseconds,
+        "peak_megabytes": megabytes,
+        "times_faster": {name: round(milliseconds[name] / milliseconds[ours], 2) for name in others},
+        # What other work on the machine disturbs least: the fastest turn of each.
+        "times_faster_at_best": {name: round(min(times[name]) / min(times[ours]), 2) for name in others},
+        "times_smaller": {name: round(megabytes[name] / megabytes[ours], 2) for name in others},
+    }
+
+
+def _peak_in_child(name: str) -> float:
+    command = [sys.executable, *sys.argv, "--peak", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_memory(way: Callable[[], Any]) -> float:
+    """MB that one turn adds to the resident memory at its highest; Linux only."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the highest so far is forgotten
+    before = _resident("VmRSS")
+    way()
+    return max(_resident("VmHWM") - before, 4) / 1024  # at least a page
+
+
+def _resident(field: str) -> int:
+    """A line of /proc/self/status, in kB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
