@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Read when torch is loaded: threads that spin while they wait make each other slow where tests run side by side.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _serial = itertools.count()
 

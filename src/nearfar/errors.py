@@ -13,6 +13,7 @@
     ├── ConfigError            a run's configuration is wrong                         (ValueError)
     ├── DataError              a data set cannot be read                              (ValueError)
     ├── CheckpointError        a file of weights or of a run cannot be used           (ValueError)
+    ├── Diverged               the loss became infinite or not a number          (ArithmeticError)
     └── MissingExtra           an optional dependency is not installed                (ImportError)
 
     NearfarWarning             (UserWarning)
@@ -82,6 +83,10 @@ class DataError(NearfarError, ValueError):
 
 class CheckpointError(NearfarError, ValueError):
     """A file of weights, or of a run, is missing, damaged or made for something else."""
+
+
+class Diverged(NearfarError, ArithmeticError):
+    """The loss of a training run became infinite or not a number."""
 
 
 class MissingExtra(NearfarError, ImportError):

@@ -237,11 +237,10 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
     save_model(create_model("test_resnet", 8), path)
     before = path.read_bytes()
 
-    def half_written(tensors: object, file: Path, metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space left on the device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", half_written)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be written: .*no space left"):
         save_model(create_model("test_resnet", 8), path)
     assert path.read_bytes() == before
@@ -487,3 +486,10 @@ def test_pretrained_weights_without_network_fail_soon_and_in_one_sentence(
     assert message.endswith("): check the network, or pass checkpoint=FILE")
     # The hub's client alone would retry for three quarters of a minute.
     assert float(seconds) < 10
+
+
+def test_a_saved_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(create_model("test_resnet", 8), path)
+    (tmp_path / "other").write_text("")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode

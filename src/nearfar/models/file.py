@@ -37,8 +37,10 @@ def save_model(model: EmbeddingModel, path: str | os.PathLike[str]) -> None:
     metadata = {METADATA_KEY: json.dumps({"config": model.config, "timm": timm.__version__})}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb+") as file:
+        # Not save_file, whose files nobody but their owner may read, whatever the umask.
+        with temporary.open("wb") as file:
+            file.write(safetensors.torch.save(tensors, metadata=metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -75,8 +77,9 @@ def load_model(path: str | os.PathLike[str]) -> EmbeddingModel:
             f"{path} was written with timm {version} and cannot be rebuilt with timm {timm.__version__}: {error}"
         ) from error
     check_tensors(tensors, model.state_dict(), path=path, model=config["name"])
-    # Assigned, not copied: the model keeps the dtype it was saved in.
-    model.load_state_dict(tensors, assign=True)
+    # Assigned, so that the model keeps the dtype it was saved in; cloned, because where in memory a file's tensors
+    # happen to start decides which kernels run on them, and with these the last bit of what they compute.
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     return model.eval()
 
 

@@ -1,0 +1,324 @@
+"""A run's configuration: what may be said, what it means, and what is wrong with what was said.
+
+``Config()`` is what a YAML file starts from. ``default.yaml`` beside this module is what ``nearfar train`` without a
+file starts from: a small network tuned for the embedded data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nearfar import yaml12
+from nearfar.errors import ConfigError
+
+Layer = tuple[str, Mapping[str, Any]]
+"""What was said and where: a name for messages, and nested data."""
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Every key is known, every value has its type, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    """What is trained and evaluated on."""
+
+    #: ``emoji``, or a folder root/class/file or root/split/class/file.
+    source: str = "emoji"
+    #: Worker processes that load images; None: none for data in memory, else one for each core up to 8.
+    workers: Annotated[int, Field(ge=0)] | None = None
+
+
+class Model(Section):
+    """Arguments of :func:`nearfar.models.create_model`."""
+
+    name: str = "test_resnet"
+    embedding_size: _Count | None = 128
+    head: Literal["linear", "bn_neck", "none"] = "linear"
+    pool: Literal["model", "flatten"] = "model"
+    normalize: bool = False
+    #: Side of the images the network sees, in pixels; None: what the backbone was made for.
+    image_size: _Count | None = None
+    pretrained: bool = False
+    checkpoint: str | None = None
+    #: Further arguments of timm's.
+    options: dict[str, Any] = {}
+
+
+class Augmentation(Section):
+    """Arguments of :class:`nearfar.data.Augment`, which says what they mean."""
+
+    zoom: Annotated[tuple[float, float], Field(strict=False)] = (0.8, 1.2)
+    aspect: Annotated[float, Field(ge=1)] = 1.15
+    rotation: Annotated[float, Field(ge=0, lt=180)] = 15.0
+    shift: _Share = 0.1
+    flip: _Share = 0.0
+    brightness: _Share = 0.2
+    contrast: _Share = 0.2
+    saturation: _Share = 0.2
+    #: The grey that comes in from outside; ``border`` continues the border; ``auto``: white for emoji, else border.
+    fill: _Share | Literal["auto", "border"] = "auto"
+
+
+class Batch(Section):
+    """Every batch has P classes and K images of each."""
+
+    classes_per_batch: _Count = 32
+    samples_per_class: Annotated[int, Field(ge=2)] = 4
+
+
+class Optimizer(Section):
+    """One optimiser for the model and for what the criterion learns."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: _Positive = 1e-3
+    #: For matrices and kernels; biases and normalisations have none.
+    weight_decay: _NotNegative = 0.01
+    #: Of SGD, in Nesterov's form.
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: Of the criterion's own parameters (class weights, proxies); None: as the model's.
+    criterion_lr: _Positive | None = None
+
+
+class Schedule(Section):
+    """The factor on the learning rates, a function of the share of the run that is done."""
+
+    name: Literal["cosine", "step", "constant"] = "cosine"
+    #: The share of the run over which the factor rises to 1.
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    #: Of ``step``: at these shares of the run the factor is multiplied with ``gamma``.
+    milestones: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False)] = (0.6, 0.85)
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Validation(Section):
+    """How the weights that are kept are chosen."""
+
+    #: In epochs; the last step is validated too.
+    every: _Count = 5
+    #: The weights with the largest value on the validation classes are kept.
+    metric: Literal["map@r", "recall@1", "recall@5", "r_precision"] = "map@r"
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    criterion: str | dict[str, Any] = "sup_con"
+    epochs: _Count = 20
+    #: None: as many batches as the training classes fill.
+    steps_per_epoch: _Count | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["32", "bf16", "16"] = "32"
+    #: In steps.
+    checkpoint_every: _Count = 50
+    #: In steps.
+    log_every: _Count = 10
+    data: Data = Data()
+    model: Model = Model()
+    augment: Augmentation = Augmentation()
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    validation: Validation = Validation()
+
+    @classmethod
+    def of(cls, *layers: Layer) -> Self:
+        """Read a configuration from layers of nested data, of which a later one wins key by key.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown or a value unusable; the message says which, where, and what is meant.
+        """
+        merged: dict[str, Any] = {}
+        for name, data in layers:
+            if not isinstance(data, Mapping):
+                raise ConfigError(f"{name}: a configuration is a mapping of keys, not {data!r}")
+            merged = merge(merged, data)
+        if isinstance(merged.get("precision"), int):
+            merged["precision"] = str(merged["precision"])  # YAML reads 32 as a number
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            problems = [_sentence(problem, layers) for problem in error.errors()]
+            # Of the members of a union pydantic reports each, and each becomes the same sentence.
+            raise ConfigError("; ".join(dict.fromkeys(problems))) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As nested plain data."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """As a YAML document."""
+        return yaml12.dump(self.to_dict())
+
+
+def default_layer() -> Layer:
+    """What ``nearfar train`` starts from where it is given no file."""
+    text = (files("nearfar.train") / "default.yaml").read_text(encoding="utf-8")
+    return "the default configuration", yaml12.load(text, source="default.yaml")
+
+
+def own_pooling(said: Sequence[Layer]) -> list[Layer]:
+    """Where another backbone than the default one is asked for, leave the pooling of its features to it."""
+    name = default_layer()[1]["model"]["name"]
+    asked = [data["model"]["name"] for _, data in said if _has(data, ("model", "name"))]
+    return [("another model", {"model": {"pool": "model"}})] if asked and asked[-1] != name else []
+
+
+def file_layer(path: Path) -> Layer:
+    """Read a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        It is missing, unreadable or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the configuration file {path} cannot be read: {why}") from None
+    return str(path), yaml12.load(text, source=str(path)) or {}
+
+
+def set_layer(assignment: str) -> Layer:
+    """Read ``key.key=value``; the value is YAML.
+
+    Raises
+    ------
+    ConfigError
+        There is no key, or no ``=``.
+    """
+    key, equals, value = assignment.partition("=")
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise ConfigError(f"--set takes key=value, such as --set optimizer.lr=1e-3, not {assignment!r}")
+    return f"--set {key.strip()}", nested(key.strip(), yaml12.load(value, source=f"--set {key.strip()}"))
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """``nested("a.b", 1)`` is ``{"a": {"b": 1}}``."""
+    for part in reversed(key.split(".")):
+        value = {part.strip(): value}
+    return dict(value)
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another, key by key where both have a section."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        # A recipe as data replaces another as a whole: its keys are no settings of their own.
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and key != "criterion":
+            value = merge(below, value)
+        merged[key] = value
+    return merged
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """``key: old → new`` for each leaf in which two configurations differ."""
+    before, after = dict(_leaves(old.to_dict())), dict(_leaves(new.to_dict()))
+    keys = dict.fromkeys([*before, *after])
+    return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and key != "criterion":
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _sentence(problem: Any, layers: Sequence[Layer]) -> str:
+    # What follows the key in a location names a member of a union or an item of a list.
+    known = set(_known_keys())
+    path: list[str] = []
+    for part in problem["loc"]:
+        if ".".join([*path, str(part)]) not in known and problem["type"] != "extra_forbidden":
+            break
+        path.append(str(part))
+    key = ".".join(path)
+    where = next((name for name, data in reversed(layers) if _has(data, path)), "")
+    # `--set key` says the key already.
+    prefix = f"{where}: " if where and not where.startswith(("--", "the default")) else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{prefix}unknown key {key}; {_closest(key)}"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        section = ", ".join(name.removeprefix(f"{key}.") for name in _known_keys() if name.startswith(f"{key}."))
+        return f"{prefix}{key} is a section with the keys {section}, not {problem['input']!r}"
+    return f"{prefix}{key} is {problem['input']!r}, but must be {_wanted(problem, key)}"
+
+
+def _has(data: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(data, Mapping) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _closest(key: str) -> str:
+    known = list(_known_keys())
+    section, _, leaf = key.rpartition(".")
+    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    close = list(difflib.get_close_matches(key, siblings, n=1, cutoff=0.6))
+    found = close or same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if found:
+        return f"did you mean {found[0]}?"
+    return f"{section or 'a configuration'} has {', '.join(name.rpartition('.')[2] for name in siblings)}"
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+}
+_BOUNDS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least")} | {
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _wanted(problem: Any, key: str) -> str:
+    kind, context = problem["type"], problem.get("ctx", {})
+    if key == "criterion":
+        return "a recipe: a text such as 'sup_con(temperature=0.1)', or a mapping with the key terms"
+    if key == "augment.fill":
+        return "auto, border, or a grey from 0 to 1"
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        return f"{words} {context[name]}"
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "").replace('"', "")
+    if kind in ("missing", "too_long", "too_short"):
+        return "a list of two numbers" if key == "augment.zoom" else "a list"
+    return _TYPES.get(kind, str(problem["msg"]))

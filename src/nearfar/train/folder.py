@@ -1,0 +1,144 @@
+"""The run folder: what is in it, where it is, and files that are replaced at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+from pathlib import Path
+from typing import IO, Any
+
+from nearfar.errors import CheckpointError, ConfigError
+
+RUNS = Path("runs")
+_LATEST = "latest"
+
+
+class RunFolder:
+    """The paths of a run.
+
+    ::
+
+        config.yaml          everything the run depends on, resolved
+        recipe.yaml          the criterion, with the versions of the plugins that made it
+        model.safetensors    the best weights so far, with what rebuilds the model
+        checkpoint.pt        the last step that can be gone on from: model, criterion, optimiser
+        metrics.json         the table, the validation, the times
+        logs/                train.csv, validation.csv, and tensorboard/
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.recipe = self.path / "recipe.yaml"
+        self.model = self.path / "model.safetensors"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.metrics = self.path / "metrics.json"
+        self.logs = self.path / "logs"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None, criterion: str) -> RunFolder:
+        """Make the folder of a new run; without a path ``runs/<date>-<time>-<criterion>``.
+
+        Raises
+        ------
+        ConfigError
+            It holds a run already, or cannot be written.
+        """
+        folder = cls(_unused(criterion) if path is None else path)
+        for holds in (folder.checkpoint, folder.model, folder.metrics):
+            if os.path.lexists(holds):
+                raise ConfigError(
+                    f"{folder} holds a run already, which is not overwritten: go on with it by --resume {folder}, "
+                    "or choose another folder with --output"
+                )
+        try:
+            folder.logs.mkdir(parents=True, exist_ok=True)
+            write_text(folder.path / ".writable", "")
+            (folder.path / ".writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {folder} cannot be written: {error.strerror}; choose another with --output"
+            ) from None
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Find an existing run; ``latest`` beside other runs stands for the last one started.
+
+        Raises
+        ------
+        CheckpointError
+            There is no run.
+        """
+        given = Path(path)
+        if given.is_file() and given.name == _LATEST:  # where links cannot be made
+            given = given.parent / given.read_text(encoding="utf-8").strip()
+        folder = cls(given.parent / os.readlink(given) if given.is_symlink() else given)
+        if not folder.path.is_dir():
+            raise CheckpointError(f"there is no run folder {path}")
+        if not folder.config.is_file():
+            raise CheckpointError(f"{path} is not the folder of a run: it has no {folder.config.name}")
+        return folder
+
+    def point_latest(self) -> None:
+        """Have ``runs/latest`` point here; only runs in a folder named ``runs`` have one."""
+        if self.path.parent.name != RUNS.name:
+            return
+        latest = self.path.parent / _LATEST
+        temporary = self.path.parent / f".{_LATEST}.{os.getpid()}.tmp"
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+            try:
+                temporary.symlink_to(self.path.name, target_is_directory=True)
+            except (OSError, NotImplementedError):
+                temporary.write_text(self.path.name, encoding="utf-8")
+            temporary.replace(latest)
+
+
+def _unused(criterion: str) -> Path:
+    names = re.findall(r"[a-z_]\w*", criterion, flags=re.IGNORECASE)
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{names[0] if names else 'run'}"
+    path, number = RUNS / stem, 2
+    while os.path.lexists(path):
+        path, number = RUNS / f"{stem}-{number}", number + 1
+    return path
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Any:
+    """Open a temporary file for writing bytes; it takes the place of ``path`` when all of it is on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            _to_disk(file)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, at once or not at all."""
+    with replaced(path) as file:
+        file.write(text.encode())
+
+
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Put a renaming on the disk, where folders can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

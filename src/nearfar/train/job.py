@@ -1,0 +1,160 @@
+"""What a run works on, made from its configuration so that whatever is wrong is found before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nearfar.build import compose
+from nearfar.data import Augment, ImageSource, PKSampler, counted
+from nearfar.errors import ConfigError
+from nearfar.models import EmbeddingModel, create_model
+from nearfar.nn import Criterion
+from nearfar.nn.criterion import EMBEDDING_INPUTS
+from nearfar.recipe import Recipe
+from nearfar.train.checkpoint import data_digest
+from nearfar.train.config import Config
+from nearfar.train.folder import RunFolder
+from nearfar.train.optimizer import make_optimizer, parameter_groups
+from nearfar.train.progress import Narrator
+from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
+
+# What a key is for; nearfar.data.sampling has the numbers below.
+MODEL_KEY, CRITERION_KEY, STEP_KEY = 100, 101, 102
+
+
+@dataclass(slots=True)
+class Job:
+    """Everything a loop works on."""
+
+    config: Config
+    folder: RunFolder
+    model: EmbeddingModel
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    augment: Augment
+    train: ImageSource
+    validation: ImageSource
+    device: torch.device
+    workers: int
+    steps: int
+    steps_per_epoch: int
+    digest: str
+    narrator: Narrator
+    #: How far it is: the steps done, the seconds they took, the best validation.
+    step: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def anchored(config: Config) -> Config:
+    """The configuration with whole paths, so that the run goes on from any working directory."""
+
+    def whole(path: str | None) -> str | None:
+        return str(Path(path).resolve()) if path is not None and path != "emoji" and Path(path).exists() else path
+
+    data = config.data.model_copy(update={"source": whole(config.data.source)})
+    model = config.model.model_copy(update={"checkpoint": whole(config.model.checkpoint)})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources]:
+    """Make everything a run needs, so that whatever is wrong is found before the first step."""
+    device = resolve_device(config.device)
+    if config.precision == "16" and device.type == "cpu":
+        raise ConfigError("precision 16 needs a GPU: use bf16 or 32 on a CPU")
+    Recipe.of(config.criterion)  # a recipe that cannot be read is told before the data is
+    model = build_model(config)
+    if data is not None:
+        source = f"{FROM_PYTHON}{type(data).__name__}"
+        config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    sources = open_sources(config.data.source, data, image_size=model.data_config["input_size"][1])
+    criterion = build_criterion(config, sources.train, model)
+    # Made for what it checks: that there are as many classes as a batch has.
+    sampler = PKSampler(sources.train.labels, **config.batch.model_dump(), steps=0, seed=config.seed)
+    sources.check()
+    steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
+    if device.type == "cpu":
+        model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    job = Job(
+        config=config,
+        folder=RunFolder("."),
+        model=model.train(),
+        criterion=criterion.train(),
+        optimizer=make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer),
+        augment=_augmentation(config, model),
+        train=sources.train,
+        validation=sources.validation,
+        device=device,
+        workers=loader_workers(config.data.workers, sources.train),
+        steps=config.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        digest=data_digest(sources.train),
+        narrator=narrator,
+    )
+    return job, sources
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``: a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        A GPU was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, and torch finds no GPU here: use cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def build_model(config: Config) -> EmbeddingModel:
+    """The network before training: a function of the configuration, its weights of the seed."""
+    arguments = config.model.model_dump(exclude={"options"})
+    options = config.model.options
+    if taken := sorted(set(options) & {*arguments, "in_chans"}):
+        raise ConfigError(f"model.options.{taken[0]} is not passed on to timm: set model.{taken[0]} instead")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counted.key(config.seed, MODEL_KEY))
+        model = create_model(**arguments, **options)
+    channels, height, width = model.data_config["input_size"]
+    if channels != 3 or height != width:
+        raise ConfigError(
+            f"model.name is {config.model.name}, which takes images of {channels} × {height} × {width}, and a run has "
+            "square RGB ones: set model.image_size"
+        )
+    return model
+
+
+def build_criterion(config: Config, train: ImageSource, model: EmbeddingModel) -> Criterion:
+    """The criterion for these classes and embeddings, its weights a function of the seed.
+
+    Raises
+    ------
+    ConfigError
+        It judges something else than embeddings.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counted.key(config.seed, CRITERION_KEY))
+        criterion = compose(config.criterion, num_classes=train.num_classes, embedding_size=model.embedding_size)
+    if foreign := [name for name in criterion.inputs if name not in EMBEDDING_INPUTS[:2]]:
+        raise ConfigError(
+            f"criterion {criterion.recipe} wants {', '.join(foreign)}, and a training run gives embeddings and "
+            "labels: nearfar list --inputs embeddings shows what fits"
+        )
+    return criterion
+
+
+def _augmentation(config: Config, model: EmbeddingModel) -> Augment:
+    arguments = config.augment.model_dump()
+    if arguments["fill"] == "auto":
+        arguments["fill"] = 1.0 if config.data.source == "emoji" else None
+    elif arguments["fill"] == "border":
+        arguments["fill"] = None
+    about = model.data_config
+    return Augment(about["input_size"][1], mean=about["mean"], std=about["std"], **arguments)

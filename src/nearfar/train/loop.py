@@ -1,0 +1,297 @@
+"""The training loop: Lightning's Trainer over the steps that are left, and what happens between two steps.
+
+One of Lightning's epochs is the whole run, and a step is counted from the run's beginning, also in a run that goes
+on. What depends on chance or time is a function of the seed and that number: the batch and its augmentation
+(:mod:`nearfar.data`), the learning rate (:mod:`nearfar.train.schedule`), and whatever draws from torch's, numpy's or
+Python's own generators, which are seeded anew for each step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nearfar.data import Keyed, PKSampler, counted
+from nearfar.errors import Diverged, InputError
+from nearfar.models import save_model
+from nearfar.train.checkpoint import Checkpoint
+from nearfar.train.job import STEP_KEY, Job
+from nearfar.train.logs import CsvTable
+from nearfar.train.schedule import factor
+from nearfar.train.sources import leave_interrupts_to_parent
+from nearfar.train.spread import CollapseWatch, spread
+from nearfar.train.table import embed, score
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+class _StopNow(BaseException):
+    """A second Ctrl-C; not a KeyboardInterrupt, on which Lightning would end the process."""
+
+
+def fit(job: Job) -> None:
+    """Do the steps that are left; on Ctrl-C stop after the one being done, with ``job.interrupted`` set."""
+    keeper = Keeper(job)
+    sampler = PKSampler(
+        job.train.labels,
+        classes_per_batch=job.config.batch.classes_per_batch,
+        samples_per_class=job.config.batch.samples_per_class,
+        steps=job.steps,
+        seed=job.config.seed,
+        start_step=job.step,
+    )
+    loader = DataLoader(
+        Keyed(job.train, job.config.seed),
+        batch_sampler=sampler,
+        num_workers=job.workers,
+        worker_init_fn=leave_interrupts_to_parent,
+        pin_memory=job.device.type == "cuda",
+    )
+    with _quiet(), _random_state_kept():
+        tensorboard = TensorBoardLogger(job.folder.logs, name="", version="tensorboard", purge_step=job.step + 1)
+        trainer = L.Trainer(
+            accelerator="gpu" if job.device.type == "cuda" else "cpu",
+            devices=1,
+            precision=_PRECISION[job.config.precision],
+            max_epochs=1,
+            max_steps=job.steps - job.step,
+            logger=tensorboard,
+            callbacks=[keeper],
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=job.config.log_every,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=job.folder.path,
+        )
+        job.narrator.begin(job.step, job.steps, job.seconds)
+        try:
+            with _interruptible(job):
+                trainer.fit(_Step(job), loader)
+        except _StopNow:
+            job.interrupted = True
+        finally:
+            job.narrator.end()
+
+
+class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped here
+    """One step: augment, embed, judge."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.model, self.criterion, self.augment = job.model, job.criterion, job.augment
+        # Not an attribute of its own name: Lightning's module has properties called so.
+        self._job = job
+        self.embeddings: Tensor | None = None
+        self.finite = torch.ones((), dtype=torch.bool)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self._job.optimizer
+
+    def on_fit_start(self) -> None:
+        self.finite = self.finite.to(self.device)
+        if self._job.scaler:
+            self.trainer.precision_plugin.load_state_dict(self._job.scaler)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        config, step = self._job.config, self._job.step
+        seed_everything(counted.key(config.seed, STEP_KEY, step))
+        scale = factor(config.schedule, step, self._job.steps)
+        for group in self._job.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * scale
+        self.criterion.collect_stats((step + 1) % config.log_every == 0)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels, keys = batch
+        inputs = self.augment(images, keys)
+        if inputs.device.type == "cpu":
+            inputs = inputs.to(memory_format=torch.channels_last)
+        self.embeddings = self.model(inputs)
+        # A loss sums over the batch and exponentiates: half precision is for the network.
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.criterion(self.embeddings.float(), labels)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InputError(
+                f"the criterion {self._job.config.criterion} gives no single number to train on: give it a reducer "
+                "that reduces, such as mean"
+            )
+        self.finite = self.finite & torch.isfinite(loss.detach()).all()
+        if self.device.type == "cpu":
+            self.check_finite()
+        return loss.reshape(())
+
+    def check_finite(self) -> None:
+        """Raise where a loss was not finite; on a GPU this waits for it."""
+        if bool(self.finite):
+            return
+        job = self._job
+        terms = ", ".join(f"{name} = {float(value):.4g}" for name, value in self.criterion.last.items())
+        kept = f"; {job.folder} is kept as of its last checkpoint" if job.folder.checkpoint.exists() else ""
+        raise Diverged(f"the loss was not finite at step {job.step + 1} ({terms}): lower optimizer.lr{kept}")
+
+
+class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
+    """After each step: count, log, validate, keep the best weights, write the checkpoint."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.train_log = CsvTable(job.folder.logs / "train.csv", after=job.step)
+        self.validation_log = CsvTable(job.folder.logs / "validation.csv", after=job.step)
+        warmup = round(job.config.schedule.warmup * job.steps)
+        self.watch = CollapseWatch(max(warmup, min(job.steps_per_epoch, 50)))
+        self.since = time.monotonic() - job.seconds
+        self.losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, _Step)
+        job = self.job
+        # Read once: one that comes in between is for the next step, which then has its checkpoint.
+        stop = job.interrupted
+        job.step += 1
+        job.seconds = time.monotonic() - self.since
+        loss = outputs["loss"].detach()
+        self.losses.append(loss)
+        last = job.step == job.steps
+        epoch_done = job.step % job.steps_per_epoch == 0 or last
+        validate = last or job.step % (job.config.validation.every * job.steps_per_epoch) == 0
+        keep = last or stop or job.step % job.config.checkpoint_every == 0
+        log = job.step % job.config.log_every == 0
+        if log or validate or keep:
+            pl_module.check_finite()
+        if log:
+            self._record(trainer, pl_module, float(loss))
+        result = self._validate(trainer) if validate else ""
+        if keep:
+            self._write_checkpoint(trainer)
+        if epoch_done:
+            mean = float(torch.stack(self.losses).mean())
+            self.losses.clear()
+            epochs = math.ceil(job.steps / job.steps_per_epoch)
+            job.narrator.epoch(math.ceil(job.step / job.steps_per_epoch), epochs, mean, result)
+        job.narrator.step(job.step)
+        trainer.should_stop = stop
+
+    def _record(self, trainer: L.Trainer, module: _Step, loss: float) -> None:
+        """Write the loss, its terms, their statistics and the spread."""
+        job = self.job
+        assert module.embeddings is not None
+        values = {
+            "epoch": job.step / job.steps_per_epoch,
+            "loss": loss,
+            "lr": job.optimizer.param_groups[0]["lr"],
+            "spread": float(spread(module.embeddings)),
+        }
+        values |= {f"loss/{name}": float(value) for name, value in job.criterion.last.items()}
+        values |= {name: float(value) for name, value in job.criterion.statistics().items()}
+        self.train_log.add(job.step, values)
+        trainer.logger.log_metrics({f"train/{name}": value for name, value in values.items()}, job.step)
+        job.narrator.loss(loss)
+        self.watch.see(values["spread"], job.step)
+
+    def _validate(self, trainer: L.Trainer) -> str:
+        """Score the validation classes; the best weights so far become ``model.safetensors``."""
+        job = self.job
+        scores = score(embed(job.model, job.validation, device=job.device, workers=job.workers), job.validation.labels)
+        metric = job.config.validation.metric
+        better = not job.best or scores[metric] > job.best["score"]
+        if better:
+            job.best = {"score": scores[metric], "step": job.step, "metrics": scores}
+            save_model(job.model, job.folder.model)
+        self.validation_log.add(job.step, scores)
+        trainer.logger.log_metrics({f"validation/{name}": value for name, value in scores.items()}, job.step)
+        shown = dict.fromkeys([metric, "recall@1"])
+        text = "validation " + ", ".join(f"{name} {100 * scores[name]:.1f}" for name in shown)
+        return text + (" (best)" if better else "")
+
+    def _write_checkpoint(self, trainer: L.Trainer) -> None:
+        """Write what the run can go on from."""
+        job = self.job
+        Checkpoint(
+            step=job.step,
+            steps=job.steps,
+            seconds=job.seconds,
+            model=job.model.state_dict(),
+            criterion=job.criterion.state_dict(),
+            optimizer=job.optimizer.state_dict(),
+            scaler=trainer.precision_plugin.state_dict(),
+            best=job.best,
+            data=job.digest,
+        ).write(job.folder.checkpoint)
+
+
+def seed_everything(key: int) -> None:
+    """Seed every generator a part may draw from."""
+    torch.manual_seed(key)
+    random.seed(key)
+    np.random.seed(key % 2**32)
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Leave the caller's generators as they were."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextlib.contextmanager
+def _interruptible(job: Job) -> Iterator[None]:
+    """Have Ctrl-C end the run after the step being done, and a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(*_: Any) -> None:
+        if job.interrupted:
+            raise _StopNow
+        job.interrupted = True
+        job.narrator.say("stopping after this step; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice and its dependencies' deprecations to themselves."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            # lightning 2.6 asks torch for what torch 2.15 renames.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"tensorboard\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,327 @@
+"""``train`` and ``evaluate``: a configuration becomes a run folder, a run folder becomes a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nearfar.data import ImageSource
+from nearfar.errors import CheckpointError, ConfigError, DataError
+from nearfar.models import EmbeddingModel, load_model
+from nearfar.nn import Criterion
+from nearfar.recipe import Recipe
+from nearfar.train.checkpoint import Checkpoint, restore
+from nearfar.train.config import Config, Layer, default_layer, differences, file_layer
+from nearfar.train.folder import RunFolder, write_text
+from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
+from nearfar.train.progress import Narrator
+from nearfar.train.sources import Sources, loader_workers, open_test
+from nearfar.train.table import Scores, compare, render
+
+# What may differ in a run that goes on, because no number of it depends on them on the same machine.
+_FREE = ("device", "checkpoint_every", "data.workers")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    config
+        What it was trained with.
+    metrics
+        What ``metrics.json`` holds: ``metrics["test"]["trained"]["recall@1"]`` …
+    """
+
+    path: Path
+    config: Config
+    metrics: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Read a finished run.
+
+        Raises
+        ------
+        CheckpointError
+            There is none, or it is not finished.
+        """
+        folder = RunFolder.open(path)
+        try:
+            metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is not finished: nearfar train --resume {path}") from None
+        except ValueError as error:
+            raise CheckpointError(f"{folder.metrics} is damaged: {error}") from error
+        return cls(folder.path, _saved_config(folder), metrics)
+
+    def model(self) -> EmbeddingModel:
+        """Load the best weights, on the CPU and in evaluation mode."""
+        return load_model(RunFolder(self.path).model)
+
+    def table(self) -> str:
+        """The table it ended with."""
+        return render(self.metrics["test"], _title(self.metrics["data"]))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the run was made to go on from where it is; ``folder`` says where."""
+
+    def __init__(self, folder: RunFolder, step: int, steps: int) -> None:
+        self.folder = folder
+        how = f"nearfar train --resume {folder}" if folder.checkpoint.exists() else "it has no checkpoint yet"
+        super().__init__(f"stopped after step {step} of {steps}; to go on: {how}")
+
+
+def train(
+    config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    data: Any = None,
+    output: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train an embedding, keep the weights that are best on the validation classes, and score the test classes.
+
+    Parameters
+    ----------
+    config : Config, mapping or path, optional
+        Nested data as a YAML file has it, or the path of one; without it, the default run on the embedded emoji.
+    data : optional
+        In place of ``data.source``: a dataset of (image, label), whose classes are divided, or a mapping with one for
+        each of ``train``, ``validation`` and ``test``.
+    output : path, optional
+        The run folder; by default ``runs/<date>-<time>-<criterion>``.
+    quiet : bool
+        Tell nothing on standard output.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError, DataError, RecipeError, ArgumentError, UnknownPart, CheckpointError
+        Something does not fit; found before the first step.
+    Interrupted
+        Ctrl-C; a checkpoint was written.
+    """
+    return start(as_config(config), data=data, output=output, narrator=Narrator(quiet=quiet))
+
+
+def as_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
+    """Read a configuration in any form."""
+    if isinstance(config, Config):
+        return config
+    if config is None:
+        return Config.of(default_layer())
+    if isinstance(config, Mapping):
+        return Config.of(("config", config))
+    return Config.of(file_layer(Path(config)))
+
+
+def start(config: Config, *, data: Any = None, output: Any = None, narrator: Narrator) -> Run:
+    """Begin a run."""
+    begun = time.monotonic()
+    job, sources = prepare(anchored(config), data, narrator)
+    folder = RunFolder.create(output, config.criterion if isinstance(config.criterion, str) else "recipe")
+    job.folder = folder
+    write_text(folder.recipe, _recipe_yaml(job.criterion))
+    write_text(folder.config, job.config.to_yaml())
+    folder.point_latest()
+    narrator.say(f"{folder}: {_described(job, sources)}")
+    return _run(job, sources, begun)
+
+
+def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narrator: Narrator | None = None) -> Run:
+    """Go on with a run from its last checkpoint, to the same end as if it had not stopped.
+
+    Parameters
+    ----------
+    path : path
+        The run folder.
+    *layers
+        What was said besides; it must agree with the run.
+    data : optional
+        As in :func:`train`, where the run had it.
+    narrator : Narrator, optional
+
+    Raises
+    ------
+    ConfigError
+        The configuration differs from the run's.
+    CheckpointError
+        There is no checkpoint, or it is another model's.
+    """
+    begun = time.monotonic()
+    folder = RunFolder.open(path)
+    saved = _saved_config(folder)
+    config = anchored(Config.of((str(folder.config), saved.to_dict()), *layers))
+    changed = [text for text in differences(saved, config) if not text.startswith(tuple(f"{key}:" for key in _FREE))]
+    if changed:
+        raise ConfigError(
+            f"{folder} cannot go on with another configuration ({'; '.join(changed)}): leave that out, or start a new "
+            "run"
+        )
+    checkpoint = Checkpoint.read(folder.checkpoint)
+    job, sources = prepare(config, data, narrator or Narrator())
+    job.folder = folder
+    _restore(job, checkpoint)
+    folder.point_latest()
+    job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
+    return _run(job, sources, begun)
+
+
+def _restore(job: Job, checkpoint: Checkpoint) -> None:
+    path = job.folder.checkpoint
+    if checkpoint.data != job.digest:
+        raise CheckpointError(
+            f"the training data is not what {path} was trained on: its classes, labels or images changed"
+        )
+    if checkpoint.steps != job.steps:
+        raise CheckpointError(f"{path} is of a run of {checkpoint.steps} steps, and this one has {job.steps}")
+    restore(job.model, checkpoint.model, what="model", path=path)
+    restore(job.criterion, checkpoint.criterion, what="criterion", path=path)
+    try:
+        job.optimizer.load_state_dict(dict(checkpoint.optimizer))
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is of another optimizer than the configuration describes: {error}") from error
+    job.step, job.seconds = checkpoint.step, checkpoint.seconds
+    job.best, job.scaler = dict(checkpoint.best), dict(checkpoint.scaler)
+
+
+def _saved_config(folder: RunFolder) -> Config:
+    return Config.of(file_layer(folder.config))
+
+
+def _recipe_yaml(criterion: Criterion) -> str:
+    return str(criterion.recipe.to_yaml())
+
+
+def _described(job: Job, sources: Sources) -> str:
+    config = job.config
+    return (
+        f"{config.model.name} with {criterion_text(config)} on {sources.train.num_classes} classes, "
+        f"{config.epochs} epochs of {job.steps_per_epoch} steps on the {job.device.type}"
+    )
+
+
+def criterion_text(config: Config) -> str:
+    """The criterion as a recipe is written."""
+    return str(Recipe.of(config.criterion))
+
+
+def _run(job: Job, sources: Sources, begun: float) -> Run:
+    before = job.seconds
+    if job.step < job.steps:
+        from nearfar.train.loop import fit  # Lightning takes seconds to import, which evaluation need not wait for
+
+        try:
+            fit(job)
+        except DataError as error:
+            # From a worker process it comes with that process's traceback in its message.
+            raise DataError(str(error).strip().splitlines()[-1].removeprefix("nearfar.errors.DataError: ")) from None
+        except OSError as error:
+            raise CheckpointError(f"the run folder {job.folder} can no longer be written: {error}") from error
+    if job.step < job.steps:
+        raise Interrupted(job.folder, job.step, job.steps)
+    evaluated = time.monotonic()
+    try:
+        test = _table(job.config, job.folder, sources.test, job.device)
+    except KeyboardInterrupt:
+        raise Interrupted(job.folder, job.step, job.steps) from None
+    now = time.monotonic()
+    metrics = {
+        "test": test,
+        "validation": {
+            "metric": job.config.validation.metric,
+            "step": job.best["step"],
+            "epoch": job.best["step"] / job.steps_per_epoch,
+            **job.best["metrics"],
+        },
+        "times": {
+            "training": round(job.seconds, 2),
+            "evaluation": round(now - evaluated, 2),
+            "total": round(before + now - begun, 2),
+        },
+        "data": _data_facts(job.config.data.source, sources.test)
+        | {"train_classes": sources.train.num_classes, "validation_classes": sources.validation.num_classes},
+        "run": {
+            "criterion": criterion_text(job.config),
+            "model": job.config.model.name,
+            "seed": job.config.seed,
+            "steps": job.steps,
+            "device": job.device.type,
+            "threads": torch.get_num_threads(),
+        },
+    }
+    write_text(job.folder.metrics, json.dumps(metrics, indent=2) + "\n")
+    run = Run(job.folder.path, job.config, metrics)
+    job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; nearfar evaluate {job.folder} recomputes this")
+    return run
+
+
+def _data_facts(source: str, test: ImageSource) -> dict[str, Any]:
+    return {"source": source, "test_classes": test.num_classes, "test_images": len(test)}
+
+
+def _title(data: Mapping[str, Any]) -> str:
+    return f"{data['source']}: {data['test_images']} images of {data['test_classes']} unseen test classes, per cent"
+
+
+def _table(config: Config, folder: RunFolder, test: ImageSource, device: torch.device) -> dict[str, Scores]:
+    trained = load_model(folder.model)
+    workers = loader_workers(config.data.workers, test)
+    return compare(test, untrained=build_model(config), trained=trained, device=device, workers=workers)
+
+
+def evaluate(
+    path: str | os.PathLike[str], *, data: Any = None, device: str = "auto"
+) -> tuple[dict[str, dict[str, Scores]], str]:
+    """Recompute the table of a run, or make it of other data.
+
+    Parameters
+    ----------
+    path : path
+        The run folder.
+    data : optional
+        A folder or a dataset in place of the run's own test classes. A folder that is divided gives its test classes;
+        of anything else all classes are taken, as the run has seen none of them.
+    device : {"auto", "cpu", "cuda"}
+
+    Returns
+    -------
+    dict, str
+        ``{"test": {"raw": …, "untrained": …, "trained": …}}`` and the table as text.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or it has no model yet.
+    """
+    folder = RunFolder.open(path)
+    if not folder.model.exists():
+        raise CheckpointError(
+            f"{path} has no {folder.model.name} yet: it is written at the first validation; nearfar train --resume "
+            f"{path} goes on"
+        )
+    config = _saved_config(folder)
+    where = resolve_device(device)
+    if isinstance(data, Mapping):
+        data = data["test"]
+    named = isinstance(data, (str, os.PathLike))
+    own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
+    size = load_model(folder.model).data_config["input_size"][1]
+    test = open_test(config.data.source if own else data, whole=not own, image_size=size)
+    rows = _table(config, folder, test, where)
+    name = config.data.source if own else str(data) if named else type(data).__name__
+    return {"test": rows}, render(rows, _title(_data_facts(name, test)))

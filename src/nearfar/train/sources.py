@@ -1,0 +1,107 @@
+"""The three class-disjoint parts of a run's data."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nearfar.data import SPLITS, Adapted, ImageFolder, ImageSource, open_dataset
+from nearfar.data.imagefolder import split_folders
+from nearfar.data.source import ClassSubset
+from nearfar.errors import ConfigError, DataError
+
+#: How a data set that came as an object is written into the configuration.
+FROM_PYTHON = "python:"
+
+
+class Sources(NamedTuple):
+    """Classes to learn from, to choose the weights by, and to be judged on."""
+
+    train: ImageSource
+    validation: ImageSource
+    test: ImageSource
+
+    def check(self) -> None:
+        """Verify that every image can be read, each once."""
+        wholes = {id(whole): whole for whole in (_whole(source) for source in self)}
+        for whole in wholes.values():
+            whole.check()
+
+
+def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
+    """Open a run's data.
+
+    Parameters
+    ----------
+    source : str
+        As the configuration says it.
+    data : optional
+        A dataset, or a mapping with one a split; it takes the place of ``source``.
+    image_size : int
+        The side that images are cut to, in pixels.
+
+    Raises
+    ------
+    ConfigError
+        The run had a data set from Python, and now there is none.
+    DataError
+        It cannot be used.
+    """
+    if isinstance(data, Mapping):
+        if missing := [split for split in SPLITS if split not in data]:
+            raise DataError(f"data has no {missing[0]}: give a dataset for each of {', '.join(SPLITS)}")
+        return Sources(*(_adapted(data[split], image_size) for split in SPLITS))
+    whole = _once(source if data is None else data, image_size)
+    return Sources(*(open_dataset(whole, split, image_size=image_size) for split in SPLITS))
+
+
+def open_test(source: Any, *, whole: bool, image_size: int) -> ImageSource:
+    """Open what is to be judged on; ``whole``: all classes of what is not divided."""
+    opened = _once(source, image_size)
+    if whole and not isinstance(opened, (str, os.PathLike)):
+        found = _adapted(opened, image_size)
+    else:
+        found = open_dataset(opened, "test", image_size=image_size)
+    _whole(found).check()
+    return found
+
+
+def loader_workers(wanted: int | None, source: ImageSource) -> int:
+    """How many processes load images: as configured, or none for data in memory and one a core, at most 8, for files.
+
+    Images and their augmentation do not depend on it.
+    """
+    if wanted is not None:
+        return wanted
+    return min(8, os.cpu_count() or 1) if isinstance(_whole(source), ImageFolder) else 0
+
+
+def leave_interrupts_to_parent(_: int) -> None:
+    """Of a worker process: Ctrl-C reaches it too, and the batch it is loading is still wanted."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _once(source: Any, image_size: int) -> Any:
+    """A source that is divided later but read once."""
+    if isinstance(source, str) and source.startswith(FROM_PYTHON):
+        raise ConfigError(
+            f"this run's data was an object of Python ({source.removeprefix(FROM_PYTHON)}): give it again as data="
+        )
+    if isinstance(source, str) and (source == "emoji" or not Path(source).exists()):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return source if split_folders(source) else ImageFolder(source, image_size=image_size)
+    return _adapted(source, image_size)
+
+
+def _adapted(dataset: Any, image_size: int) -> ImageSource:
+    return dataset if isinstance(dataset, ImageSource) else Adapted(dataset, image_size=image_size)
+
+
+def _whole(source: ImageSource) -> ImageSource:
+    while isinstance(source, ClassSubset):
+        source = source.source
+    return source

@@ -1,0 +1,133 @@
+"""The table a run ends with: raw pixels, the untrained and the trained network on classes none of them was shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nearfar.data import ImageSource, Prepare
+from nearfar.data.prepare import resize
+from nearfar.evaluate import retrieval_metrics
+from nearfar.models import EmbeddingModel
+from nearfar.train.sources import leave_interrupts_to_parent
+
+#: Metric → the head of its column.
+METRICS: Mapping[str, str] = {
+    "recall@1": "recall@1",
+    "recall@5": "recall@5",
+    "map@r": "MAP@R",
+    "r_precision": "R-precision",
+}
+#: Row → how it is called in the table.
+ROWS: Mapping[str, str] = {"raw": "raw pixels", "untrained": "untrained network", "trained": "trained network"}
+
+Scores = dict[str, float]
+
+# Always the same, because the rounding of a convolution depends on it.
+_BATCH = 256
+_RAW_SIDE = 32
+
+
+@torch.no_grad()
+def embed(model: EmbeddingModel, source: ImageSource, *, device: torch.device, workers: int = 0) -> Tensor:
+    """Embed all images of a source with the model in evaluation mode.
+
+    Parameters
+    ----------
+    model : EmbeddingModel
+        It is moved to ``device``; its mode is afterwards what it was.
+    source : ImageSource
+        n images.
+    device : torch.device
+    workers : int
+        Processes that load images.
+
+    Returns
+    -------
+    Tensor
+        (n, embedding_size) float32 on the CPU.
+    """
+    config = model.data_config
+    prepare = Prepare(config["input_size"][1], mean=config["mean"], std=config["std"]).to(device)
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        loader = _loader(source, workers)
+        return torch.cat([model(prepare(images.to(device))).float().cpu() for images, _ in loader])
+    finally:
+        model.train(was_training)
+
+
+def raw_pixels(source: ImageSource, *, workers: int = 0) -> Tensor:
+    """Flatten the RGB images at their own size, or scaled to 32 pixels a side where they are larger: (n, 3·S·S)."""
+    rows = []
+    for images, _ in _loader(source, workers):
+        pixels = images.float() / 255
+        rows.append((resize(pixels, _RAW_SIDE) if pixels.shape[-1] > _RAW_SIDE else pixels).flatten(1))
+    return torch.cat(rows)
+
+
+def _loader(source: ImageSource, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches in order; with a generator of its own, because a loader draws from the global one otherwise."""
+    dataset: Dataset[Any] = source
+    generator = torch.Generator()
+    return DataLoader(
+        dataset, _BATCH, num_workers=workers, worker_init_fn=leave_interrupts_to_parent, generator=generator
+    )
+
+
+def score(embeddings: Tensor, labels: Tensor) -> Scores:
+    """The metrics of the table, by cosine similarity, each image a query among all others."""
+    metrics = retrieval_metrics(embeddings, labels, ks=(1, 5), metric="cosine")
+    return {name: metrics[name] for name in METRICS}
+
+
+def compare(
+    source: ImageSource,
+    *,
+    untrained: EmbeddingModel,
+    trained: EmbeddingModel,
+    device: torch.device,
+    workers: int = 0,
+) -> dict[str, Scores]:
+    """Score the three rows of the table on one source."""
+    return {
+        "raw": score(raw_pixels(source, workers=workers), source.labels),
+        "untrained": score(embed(untrained, source, device=device, workers=workers), source.labels),
+        "trained": score(embed(trained, source, device=device, workers=workers), source.labels),
+    }
+
+
+def render(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """Draw the table, in per cent; with lines and colour on a terminal, as plain columns elsewhere."""
+    cells = [[ROWS[row], *(f"{100 * values[name]:.1f}" for name in METRICS)] for row, values in rows.items()]
+    if sys.stdout.isatty():
+        return _drawn(cells, title)
+    heads = ["", *METRICS.values()]
+    widths = [max(len(line[column]) for line in [heads, *cells]) for column in range(len(heads))]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        for line in [heads, *cells]
+    ]
+    return "\n".join([title, *lines])
+
+
+def _drawn(cells: list[list[str]], title: str) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="")
+    table.add_column("")
+    for head in METRICS.values():
+        table.add_column(head, justify="right")
+    for row in cells:
+        table.add_row(*row, style="bold" if row[0] == ROWS["trained"] else None)
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()
