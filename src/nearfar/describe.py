@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nearfar.grammar import Part
 from nearfar.plan import signature_of
 from nearfar.registry import Entry, Registry
 from nearfar.signature import Parameter, Signature
@@ -140,13 +139,15 @@ def _distances(distances: tuple[str, ...], default: str) -> str:
 
 
 def _recipe(short: str, spec: PartSpec, signature: Signature) -> str:
-    """A line that works once the context is filled in."""
+    """A line that works once the context, and where it has an ``…`` what the part cannot do without, is filled in."""
     examples = {"num_classes": 10, "embedding_size": 128}
     named = {name: examples[name] for name in spec.needs if name in examples and name in signature}
+    required = ", ".join(f"{p.name}=…" for p in signature.parameters if p.required and p.name not in named)
+    part = f"{short}({required})" if required else short
     if isinstance(spec, LossSpec):
         context = "".join(f", {name}={value}" for name, value in named.items())
-        return f'nearfar.compose("{short}"{context})'
-    return f'nearfar.create_{spec.kind}("{Part(short)}")'
+        return f'nearfar.compose("{part}"{context})'
+    return f'nearfar.create_{spec.kind}("{part}")'
 
 
 def _is_plain(value: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import pluggy
 
-from nearfar import hookspecs
+from nearfar import __version__, hookspecs
 from nearfar.errors import RegistrationError
 from nearfar.hookspecs import HOOKS, PROJECT
 from nearfar.spec import KINDS, PartSpec, is_identifier
@@ -131,7 +131,7 @@ def discover(
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
 
-    candidates = [_before_import(entry_point, selector) for entry_point in _unique(entry_points)]
+    candidates = [_before_import(found, selector) for found in _unique(entry_points)]
     claims: dict[str, list[Plugin]] = {}
     for plugin, _ in candidates:
         # A plugin that is blocked, or that only squats on a reserved name, claims nothing.
@@ -157,19 +157,37 @@ def _with(plugin: Plugin, **changes: object) -> Plugin:
     return Plugin(**(values | changes))
 
 
-def _unique(entry_points: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry point and what its distribution says of itself, read once: each look parses the file anew."""
+
+    entry_point: metadata.EntryPoint
+    distribution: str
+    version: str
+    requires: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entry_point: metadata.EntryPoint) -> _Found:
+        if entry_point.dist is None:
+            return cls(entry_point, "unknown", "", ())
+        about = entry_point.dist.metadata
+        return cls(entry_point, about["Name"], about["Version"], tuple(about.get_all("Requires-Dist") or ()))
+
+
+def _unique(entry_points: Iterable[metadata.EntryPoint]) -> list[_Found]:
     """Sort, and drop what was found twice because a distribution is on the path twice."""
-    found = {(e.name, e.value, canonical(e.dist.name) if e.dist else ""): e for e in reversed(list(entry_points))}
-    return [found[key] for key in sorted(found)]
+    found = [_Found.of(entry_point) for entry_point in entry_points]
+    first = {(f.entry_point.name, f.entry_point.value, canonical(f.distribution)): f for f in reversed(found)}
+    return [first[key] for key in sorted(first)]
 
 
-def _before_import(entry_point: metadata.EntryPoint, selector: Selector) -> tuple[Plugin, metadata.EntryPoint]:
+def _before_import(found: _Found, selector: Selector) -> tuple[Plugin, metadata.EntryPoint]:
     """Judge what can be judged without running any of the plugin's code."""
-    dist = entry_point.dist
+    entry_point = found.entry_point
     plugin = Plugin(
         namespace=entry_point.name,
-        distribution=dist.name if dist else "unknown",
-        version=dist.version if dist else "",
+        distribution=found.distribution,
+        version=found.version,
         module=entry_point.value,
     )
     owner = RESERVED.get(plugin.namespace)
@@ -181,24 +199,21 @@ def _before_import(entry_point: metadata.EntryPoint, selector: Selector) -> tupl
     if owner and (owner != canonical(plugin.distribution) or plugin.namespace == "local"):
         reason = f"the namespace {plugin.namespace!r} belongs to {owner}; {plugin.distribution} must choose another"
         return _with(plugin, status="conflict", reason=reason), entry_point
-    if dist is not None and (reason := _unmet_requirement(dist)):
+    if reason := _unmet_requirement(found.requires):
         return _with(plugin, status="incompatible", reason=reason), entry_point
     return plugin, entry_point
 
 
-def _unmet_requirement(dist: metadata.Distribution) -> str:
-    """Why the installed nearfar does not satisfy what ``dist`` requires of it; empty when it does."""
-    requirements = [r for r in dist.requires or () if re.match(r"nearfar(?![\w.-])", r, re.IGNORECASE)]
-    if not requirements:
-        return ""
-    installed = metadata.version(PROJECT)
-    if f"{PROJECT}=={installed}" in requirements and len(requirements) == 1:
-        return ""  # the common case of plugins in lockstep, without the cost of importing packaging
+def _unmet_requirement(requires: Iterable[str]) -> str:
+    """Why this nearfar is not what a distribution requires; empty when it is."""
+    requirements = [r for r in requires if re.match(r"nearfar(?![\w.-])", r, re.IGNORECASE)]
+    if not requirements or requirements == [f"{PROJECT}=={__version__}"]:
+        return ""  # plugins in lockstep are the common case, and spared the cost of importing packaging
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import Version
 
     # The base version, so that a development version of what is asked for counts as it.
-    version = Version(Version(installed).base_version)
+    version = Version(Version(__version__).base_version)
     for text in requirements:
         try:
             requirement = Requirement(text)
@@ -207,7 +222,7 @@ def _unmet_requirement(dist: metadata.Distribution) -> str:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            return f"it requires nearfar{requirement.specifier}, but nearfar {installed} is installed"
+            return f"it requires nearfar{requirement.specifier}, but nearfar {__version__} is installed"
     return ""
 
 

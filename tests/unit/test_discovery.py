@@ -177,7 +177,7 @@ def test_the_required_version_is_judged_before_the_import(install, requires, sta
 def test_a_development_version_counts_as_the_version_it_leads_to(install, monkeypatch):
     from nearfar import discovery
 
-    monkeypatch.setattr(discovery.metadata, "version", lambda name: "3.0.dev4")
+    monkeypatch.setattr(discovery, "__version__", "3.0.dev4")
     install("acme-losses", "acme", GOOD, requires="nearfar>=3.0")
     assert found("acme").status == "active"
 
