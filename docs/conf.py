@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,6 @@ def write_catalogue(app: Sphinx) -> None:
 
 def mathml(tex: str, *, block: bool) -> str:
     """TeX as MathML; a formula that cannot be read is a warning, which fails a strict build."""
-    # The sizes of delimiters are the browser's to choose.
-    tex = re.sub(r"\\[bB]igg?[lrm]?(?![A-Za-z])", "", tex)
     try:
         return str(latex2mathml.tex2mathml(tex, as_block=block))
     except MathError as error:

@@ -62,8 +62,9 @@ def compose(
             warnings.warn(problem.message, NearfarWarning, stacklevel=2)
     if planned.errors:
         messages = [problem.message for problem in planned.errors]
-        listed = messages[0] if len(messages) == 1 else "".join(f"\n  - {message}" for message in messages)
-        raise RecipeError(f"{read}: {listed}", problems=messages)
+        listed = "".join(f"\n  - {message}" for message in messages)
+        text = f"{len(messages)} things are wrong with {read}:{listed}" if len(messages) > 1 else messages[0]
+        raise RecipeError(text, problems=messages)
     terms: list[CriterionTerm] = []
     versions: dict[str, str] = {}
     for term in planned.terms:
@@ -167,8 +168,9 @@ def _create(kind: str, name: str | Part, context: Mapping[str, Any], arguments: 
         if problem.severity == "warning":
             warnings.warn(problem.message, NearfarWarning, stacklevel=3)
     if plan.errors or planned is None:
-        messages = [problem.message for problem in plan.errors]
-        raise ArgumentError("; ".join(messages))
+        if len(plan.errors) == 1 and plan.errors[0].cause is not None:
+            raise plan.errors[0].cause
+        raise ArgumentError("; ".join(problem.message for problem in plan.errors))
     return _value(planned, {})
 
 
@@ -177,8 +179,10 @@ def create_loss(name: str, **arguments: Any) -> Any:
 
     Raises
     ------
+    UnknownPart
+        No loss has the name; the message has the closest ones.
     ArgumentError
-        The name or an argument is wrong; the message has what was found and what is taken.
+        An argument is wrong; the message has what was found and what is taken.
     """
     return _create("loss", name, {}, arguments)
 

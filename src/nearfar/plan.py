@@ -23,10 +23,14 @@ __all__ = ["Plan", "PlannedPart", "PlannedTerm", "Problem", "plan", "plan_part",
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a recipe: an error stops composition, a warning is told and goes on."""
+    """Something wrong with a recipe: an error stops composition, a warning is told and goes on.
+
+    ``cause`` is the error it was found by, where there was one.
+    """
 
     severity: Literal["error", "warning"]
     message: str
+    cause: NearfarError | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.message
@@ -125,8 +129,8 @@ class _Planner:
         self.context = context
         self.problems: list[Problem] = []
 
-    def error(self, message: str) -> None:
-        self.problems.append(Problem("error", message))
+    def error(self, message: str, cause: NearfarError | None = None) -> None:
+        self.problems.append(Problem("error", message, cause))
 
     def warn(self, message: str) -> None:
         self.problems.append(Problem("warning", message))
@@ -147,7 +151,7 @@ class _Planner:
             }
             bound = preset | signature.bind(entry.spec.name, part.positional, given)
         except NearfarError as error:
-            self.error(str(error))
+            self.error(str(error), error)
             return None
         self.fill_from_context(entry, signature, bound)
         self.check_ranges(entry, signature, bound)
@@ -199,12 +203,12 @@ class _Planner:
         for name in entry.spec.needs:
             if name not in bound and name in self.context and name in signature:
                 bound[name] = self.context[name]
-        for name in signature.missing(bound):
-            short = self.registry.short_name(entry)
+        short, missing = self.registry.short_name(entry), signature.missing(bound)
+        for name in missing:
             if name in entry.spec.needs:
                 self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)")
-            else:
-                self.error(f"{short} lacks {name!r}; {signature.takes(short)}")
+        if lacking := [name for name in missing if name not in entry.spec.needs]:
+            self.error(f"{short} lacks {', '.join(lacking)}; {signature.takes(short)}")
 
     def check_ranges(self, entry: Entry, signature: Signature, bound: Mapping[str, Any]) -> None:
         for name, value in bound.items():

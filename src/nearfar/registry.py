@@ -103,8 +103,10 @@ class Registry:
         pattern, exclude
             One or more shell patterns, matched without regard to case against the bare name, the full
             name and the aliases.
-        family, plugin
-            Only this family; only the plugin of this namespace.
+        family
+            Only parts of this family.
+        plugin
+            Only parts of the plugin of this namespace.
         inputs
             Only losses that take an input of this name, such as ``"embeddings"`` or ``"pred_boxes"``.
         """

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nearfar
-from nearfar.errors import ArgumentError, InputError, NearfarWarning, RecipeError
+from nearfar.errors import ArgumentError, InputError, NearfarWarning, RecipeError, UnknownPart
 from nearfar.nn import Criterion, EmbeddingLoss, IndexSelection, Loss, Miner, element_terms
 from nearfar.nn.criterion import CriterionTerm
 
@@ -232,7 +232,7 @@ def test_parts_are_made_one_by_one_too():
     assert repr(nearfar.create_distance("euclidean(normalize=False)")) == "Euclidean(normalize=False)"
     with pytest.raises(ArgumentError, match="no parameter 'normalise'; did you mean 'normalize'"):
         nearfar.create_distance("euclidean", normalise=True)
-    with pytest.raises(ArgumentError, match="no reducer is called 'maen'; did you mean 'mean'"):
+    with pytest.raises(UnknownPart, match="no reducer is called 'maen'; did you mean 'mean'"):
         nearfar.create_reducer("maen")
 
 

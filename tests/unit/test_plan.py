@@ -162,7 +162,7 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("head(1, 2, preset='wyde')", "error", "has no preset 'wyde'; did you mean 'wide'? it has wide"),
         ("circle(preset='x')", "error", "has no presets"),
         ("head(num_classes=3)", "error", "head needs embedding_size: write head(embedding_size=…), or give compose("),
-        ("memory", "error", "memory lacks 'loss'; memory takes loss, size = 10, miner = None"),
+        ("memory", "error", "memory lacks loss; memory takes loss, size = 10, miner = None"),
         ("optional", "error", "needs no-such-distribution: pip install no-such-distribution"),
         ("contrastive(miner=hard)", "error", "hard produces triplets, but contrastive accepts pairs"),
         ("circle(miner=hard)", "error", "circle takes no miner; hard would be ignored"),

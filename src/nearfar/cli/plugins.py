@@ -26,11 +26,8 @@ def command(as_json: bool) -> None:
     for plugin, row in zip(plugins, rows, strict=True):
         namespace, provider, status, registers = row
         colour = {"active": "green", "blocked": "yellow"}.get(status, "red")
-        click.echo(
-            f"{namespace:<{widths[0]}}  {provider:<{widths[1]}}  "
-            + click.style(f"{status:<{widths[2]}}", fg=colour)
-            + f"  {registers}"
-        )
+        line = f"{namespace:<{widths[0]}}  {provider:<{widths[1]}}  " + click.style(status, fg=colour)
+        click.echo(line + " " * (widths[2] - len(status)) + f"  {registers}" if registers else line)
         if plugin.reason:
             click.echo(f"    {plugin.reason}")
         for line in plugin.output.splitlines()[:3]:

@@ -115,7 +115,9 @@ class Distance(nn.Module):
 
 
 class SquaredEuclidean(Distance):
-    """Squared Euclidean distance ``‖x − y‖²``; FaceNet's margin of 0.2 is on it.
+    r"""Squared Euclidean distance; FaceNet's margin of 0.2 is on it.
+
+    .. math:: d(x, y) = \lVert x - y \rVert^2
 
     On normalised embeddings it is ``2 − 2 cos θ``, in [0, 4].
 
@@ -137,7 +139,9 @@ class SquaredEuclidean(Distance):
 
 
 class Euclidean(SquaredEuclidean):
-    """Euclidean distance ``‖x − y‖``; on normalised embeddings in [0, 2].
+    r"""Euclidean distance; on normalised embeddings in [0, 2].
+
+    .. math:: d(x, y) = \lVert x - y \rVert
 
     Two equal embeddings have distance 0 and pass no gradient, the subgradient of smallest norm.
 
@@ -154,7 +158,10 @@ class Euclidean(SquaredEuclidean):
 
 
 class Cosine(Distance):
-    """Cosine similarity ``x·y / ‖x‖‖y‖`` in [−1, 1]; larger is nearer. It always normalises."""
+    r"""Cosine similarity, in [−1, 1]; larger is nearer. It always normalises.
+
+    .. math:: s(x, y) = \frac{x \cdot y}{\lVert x \rVert \lVert y \rVert}
+    """
 
     is_inverted = True
 
@@ -172,7 +179,10 @@ class Cosine(Distance):
 
 
 class Dot(Distance):
-    """Inner product ``x·y`` of embeddings as they are; larger is nearer."""
+    r"""Inner product of embeddings as they are; larger is nearer.
+
+    .. math:: s(x, y) = x \cdot y
+    """
 
     is_inverted = True
 

@@ -51,21 +51,34 @@ class Reducer(nn.Module):
 
 
 class Mean(Reducer):
-    """The mean of all values: their sum over their number, or over the normaliser the loss gives."""
+    r"""The mean of all values.
+
+    .. math:: \frac{1}{K} \sum_{k=1}^{K} v_k
+
+    A loss that gives a normaliser has its sum divided by that instead of by the number of values.
+    """
 
     def reduce(self, terms: Terms) -> Tensor:
         return _ratio(terms.sum(), terms.count() if terms.normalizer is None else terms.normalizer)
 
 
 class Sum(Reducer):
-    """The sum of all values."""
+    r"""The sum of all values.
+
+    .. math:: \sum_{k=1}^{K} v_k
+    """
 
     def reduce(self, terms: Terms) -> Tensor:
         return terms.sum()
 
 
 class AvgNonZero(Reducer):
-    """The mean of the values greater than zero: of the terms that are not satisfied yet."""
+    r"""The mean of the values greater than zero: of the terms that are not satisfied yet.
+
+    .. math:: \frac{\sum_k [v_k]_+}{\sum_k [v_k > 0]}
+
+    It is 0 where no value is greater than zero.
+    """
 
     def reduce(self, terms: Terms) -> Tensor:
         return _ratio(terms.sum_positive(), terms.count_positive())

@@ -18,7 +18,7 @@ class GIoU(BoxLoss):
 
     .. math::
 
-        L = 1 - IoU + \frac{|C| - |P \cup T|}{|C|} \in [0, 2)
+        L = 1 - \text{IoU} + \frac{|C| - |P \cup T|}{|C|} \in [0, 2)
 
     where C, the hull, is the smallest box round both.
 

@@ -24,8 +24,9 @@ class IoU(BoxLoss):
 
     .. math::
 
-        L_{linear} = 1 - IoU, \quad L_{log} = -\ln \max(IoU, 10^{-6}), \quad L_{square} = 1 - IoU^2,
-        \qquad IoU = \frac{|P \cap T|}{|P \cup T|}
+        L_{\text{linear}} = 1 - \text{IoU}, \quad L_{\text{log}} = -\ln \max(\text{IoU}, 10^{-6}), \quad
+        L_{\text{square}} = 1 - \text{IoU}^2,
+        \qquad \text{IoU} = \frac{|P \cap T|}{|P \cup T|}
 
     Parameters
     ----------

@@ -20,7 +20,8 @@ class SmoothL1(Loss):
 
     .. math::
 
-        L = \sum_{i=1}^{4} \begin{cases} d_i^2 / (2 \beta) & d_i < \beta \\ d_i - \beta / 2 & otherwise \end{cases},
+        L = \sum_{i=1}^{4}
+            \begin{cases} d_i^2 / (2 \beta) & d_i < \beta \\ d_i - \beta / 2 & \text{otherwise} \end{cases},
         \qquad d_i = |p_i - t_i|
 
     Parameters

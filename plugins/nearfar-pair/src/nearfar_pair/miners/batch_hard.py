@@ -20,7 +20,7 @@ __all__ = ["BatchHard"]
 class BatchHard(Miner):
     r"""For each anchor its farthest positive and its nearest negative.
 
-    .. math:: \Big(a,\ \arg\max_{p:\, y_p = y_a,\ p \ne a} d(a, p),\ \arg\min_{n:\, y_n \ne y_a} d(a, n)\Big)
+    .. math:: (a,\ \arg\max_{p:\, y_p = y_a,\ p \ne a} d(a, p),\ \arg\min_{n:\, y_n \ne y_a} d(a, n))
 
     Parameters
     ----------
