@@ -13,7 +13,8 @@ from nearfar.errors import ArgumentError, NearfarError, NearfarWarning, RecipeEr
 from nearfar.grammar import Live, Part, parse_part
 from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
-from nearfar.plan import PlannedPart, plan_part
+from nearfar.plan import PlannedPart
+from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
 from nearfar.registry import Entry, Registry, default_registry
 from nearfar.spec import LossSpec

@@ -20,6 +20,7 @@ def nearfar_reducers() -> list[ReducerSpec]:
             name="none",
             target="nearfar.nn.reducers:NoReduction",
             summary="Every term, unreduced; makes each value, however the loss would compute their sum.",
+            keeps=True,
         ),
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nearfar.plan import signature_of
+from nearfar.planner import signature_of
 from nearfar.registry import Entry, Registry
 from nearfar.signature import Parameter, Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, PartSpec, ReducerSpec

@@ -12,7 +12,8 @@ from typing import Any
 
 from nearfar.errors import RecipeError
 from nearfar.grammar import SLOTS, Live, Part, Term, parse_part, parse_terms, walk
-from nearfar.plan import Plan, Problem, plan
+from nearfar.plan import Plan, Problem
+from nearfar.planner import plan
 from nearfar.registry import Registry, default_registry
 
 __all__ = ["Recipe"]

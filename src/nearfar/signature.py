@@ -25,10 +25,10 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.errors import ArgumentError
+from nearfar.source import find_class, text_of
 
 if TYPE_CHECKING:
     import griffe
@@ -160,7 +160,7 @@ def read_target(target: str) -> Signature:
         The target can be neither read nor imported.
     """
     module, _, name = target.partition(":")
-    found = _find_class(module, name)
+    found = find_class(module, name)
     if found is not None and (signature := _static(found)) is not None:
         return signature
     try:
@@ -226,7 +226,7 @@ def _static(cls: griffe.Class) -> Signature | None:
                         p.name, replace(parameter, keyword_only=True) if current is not cls else parameter
                     )
             goes_on = any(p.kind is not None and p.kind.name == "var_keyword" for p in own)
-            pinned |= _pinned(_source_of(current))
+            pinned |= _pinned(text_of(current))
             if not goes_on:
                 # A mixin beside it may still be reached by **kwargs of another base: those stay in the queue.
                 continue
@@ -235,17 +235,11 @@ def _static(cls: griffe.Class) -> Signature | None:
             if path in ("object", "ABC", "abc.ABC") or _is_torch(path) or path.startswith("typing."):
                 continue
             module, _, name = path.rpartition(".")
-            found = _find_class(module, name) if module else None
+            found = find_class(module, name) if module else None
             if found is None:
                 return None
             queue.append(found)
     return Signature(tuple(parameters.values()), docstring)
-
-
-def _source_of(cls: griffe.Class) -> str:
-    if not isinstance(cls.filepath, Path) or cls.lineno is None:
-        return ""
-    return "\n".join(cls.filepath.read_text(encoding="utf-8").splitlines()[cls.lineno - 1 : cls.endlineno])
 
 
 def _pinned(source: str) -> set[str]:
@@ -344,65 +338,3 @@ def _number(text: str) -> float | None:
             return None
         value = value * factor if position == 0 or operator == "*" else value / factor
     return value
-
-
-# ---- finding source
-
-
-def _find_class(module: str, name: str) -> griffe.Class | None:
-    """The class, followed through the imports of facades; None where there is no source for it."""
-    import griffe
-
-    for _ in range(8):  # facades that import from facades
-        parsed = _parse(module)
-        if parsed is None:
-            return None
-        member = parsed.members.get(name)
-        if isinstance(member, griffe.Class):
-            return member
-        path = parsed.imports.get(name)
-        if path is None or path == f"{module}.{name}":
-            return None
-        module, _, name = path.rpartition(".")
-    return None
-
-
-@functools.cache
-def _parse(module: str) -> griffe.Module | None:
-    import griffe
-
-    path = _module_file(module)
-    if path is None:
-        return None
-    # Empty packages above it, so that its relative imports resolve.
-    parent: griffe.Module | None = None
-    *packages, last = module.split(".")
-    for depth, package in enumerate(packages, start=1):
-        above = _module_file(".".join(packages[:depth]))
-        node = griffe.Module(package, filepath=above, parent=parent)
-        if parent is not None:
-            parent.set_member(package, node)
-        parent = node
-    try:
-        parsed = griffe.visit(last, filepath=path, code=path.read_text(encoding="utf-8"), parent=parent)
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return None
-    if parent is not None:
-        parent.set_member(last, parsed)
-    return parsed
-
-
-def _module_file(module: str) -> Path | None:
-    """Where the source of a module is; nothing is imported, its packages neither."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    for name in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, list(spec.submodule_search_locations))
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin)

@@ -246,11 +246,12 @@ class MinerSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReducerSpec(PartSpec):
-    """A reducer: which kinds of terms it ``reduces``."""
+    """A reducer: which kinds of terms it ``reduces``, and whether it ``keeps`` them as they are."""
 
     kind: ClassVar[str] = "reducer"
 
     reduces: tuple[str, ...] = ("element", "pos_pair", "neg_pair", "triplet")
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         PartSpec.__post_init__(self)

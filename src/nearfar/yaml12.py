@@ -49,4 +49,12 @@ def dump(value: Any) -> str:
     """Write plain data as YAML, keys in their order."""
     import yaml
 
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
+    class Dumper(yaml.SafeDumper):
+        """PyYAML's plain and single-quoted styles fold the rarer line breaks into spaces."""
+
+    def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+        style = '"' if any(break_ in data for break_ in "\x85\u2028\u2029\ufeff") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))

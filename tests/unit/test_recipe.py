@@ -7,7 +7,7 @@ import keyword
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nearfar.errors import ConfigError, RecipeError
@@ -180,6 +180,7 @@ recipes = st.lists(
 
 
 @given(recipes)
+@example(Recipe((Term(Part("a", ("\x85\u2028",))),)))
 def test_every_recipe_survives_being_written_and_read(recipe):
     assert Recipe.of(str(recipe)) == recipe
     assert Recipe.of(recipe.to_dict()) == recipe

@@ -86,10 +86,14 @@ class Loss(nn.Module):
             for name, terms in named.items()
         }
         # Theirs take one entry a call, but for those that are made to take them all.
-        if hasattr(self.reducer, "reducers") or type(self.reducer).__name__ == "DoNothingReducer":
+        if any(base.__name__ in _TAKE_ALL for base in type(self.reducer).__mro__):
             return self.reducer(loss_dict, inputs, labels)
         values = [self.reducer({name: entry}, inputs, labels) for name, entry in loss_dict.items()]
         return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+#: Reducers of pytorch-metric-learning that take the losses of all sub-losses at once; by name, as it is not imported.
+_TAKE_ALL = frozenset({"MultipleReducers", "DoNothingReducer"})
 
 
 class EmbeddingLoss(Loss):

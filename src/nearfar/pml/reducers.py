@@ -41,5 +41,6 @@ REDUCERS = (
     ReducerSpec(
         **named("reducers.do_nothing_reducer:DoNothingReducer"),
         summary="Every term, unreduced: the dictionary that the loss made.",
+        keeps=True,
     ),
 )

@@ -1,0 +1,146 @@
+"""Whether parts go together: what a miner gives and a loss takes, what a loss gives and a reducer takes.
+
+Each check yields the problems it finds; none stops at the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nearfar.errors import NearfarError
+from nearfar.plan import PlannedPart, PlannedTerm, Problem
+from nearfar.registry import Registry
+from nearfar.signature import Signature
+from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
+
+__all__ = ["check_loss", "check_sum", "check_thresholds"]
+
+
+def _error(message: str) -> Problem:
+    return Problem("error", message)
+
+
+def check_loss(
+    planned: PlannedPart, slots: Mapping[str, Any], signature: Signature, registry: Registry
+) -> Iterator[Problem]:
+    """Whether a loss, its miner, its reducer and its distance go together."""
+    spec, name = planned.entry.spec, registry.short_name(planned.entry)
+    assert isinstance(spec, LossSpec)
+    # A miner that the loss's own constructor takes is the loss's business.
+    if slots["miner"] is not None and "miner" not in planned.arguments:
+        yield from _check_miner(name, spec, slots["miner"])
+    if slots["reducer"] is not None:
+        yield from _check_reducer(name, spec, slots["reducer"])
+    if slots["distance"] is not None:
+        yield from _check_distance(name, spec, slots["distance"])
+    yield from check_thresholds(planned, slots["distance"], signature, registry)
+
+
+def _check_miner(name: str, spec: LossSpec, miner: Any) -> Iterator[Problem]:
+    if not spec.on_embeddings:
+        yield _error(f"{name} takes {', '.join(spec.inputs)}, and miners select among embeddings: leave the miner out")
+    elif not spec.accepts:
+        yield _error(f"{name} takes no miner; {_label(miner)} would be ignored")
+    elif isinstance(miner, PlannedPart):
+        miner_spec = miner.entry.spec
+        assert isinstance(miner_spec, MinerSpec)
+        if miner_spec.produces not in spec.accepts:
+            accepts = " or ".join(spec.accepts)
+            yield _error(f"{miner_spec.name} produces {miner_spec.produces}, but {name} accepts {accepts}")
+
+
+def _check_reducer(name: str, spec: LossSpec, reducer: Any) -> Iterator[Problem]:
+    if not spec.reducible:
+        yield _error(f"{name} reduces itself; the reducer {_label(reducer)} would be ignored")
+    elif isinstance(reducer, PlannedPart):
+        reducer_spec = reducer.entry.spec
+        assert isinstance(reducer_spec, ReducerSpec)
+        if cannot := [kind for kind in spec.emits if kind not in (*reducer_spec.reduces, "already_reduced")]:
+            yield _error(f"{reducer_spec.name} does not reduce {' or '.join(cannot)} terms, which {name} emits")
+
+
+def _check_distance(name: str, spec: LossSpec, distance: Any) -> Iterator[Problem]:
+    if not spec.distances:
+        yield _error(f"{name} works on no distance; {_label(distance)} would be ignored")
+    elif isinstance(distance, PlannedPart) and "*" not in spec.distances:
+        names = {distance.entry.spec.name, distance.entry.full_name}
+        if not names & set(spec.distances):
+            yield _error(f"{name} works on {' or '.join(spec.distances)}, not on {_label(distance)}")
+
+
+def _label(part: Any) -> str:
+    return part.entry.full_name if isinstance(part, PlannedPart) else str(part)
+
+
+def check_thresholds(
+    planned: PlannedPart, distance: Any, signature: Signature, registry: Registry
+) -> Iterator[Problem]:
+    """Margins that no distance of the range can violate: collapsed embeddings would cost nothing."""
+    spec = planned.entry.spec
+    assert isinstance(spec, LossSpec | MinerSpec)
+    distance_spec = _distance_spec(distance, spec.default_distance, registry)
+    for name, role in spec.thresholds.items() if distance_spec is not None else ():
+        assert distance_spec is not None
+        value = planned.arguments.get(name, signature[name].default if name in signature else None)
+        if role != "negative" or not isinstance(value, int | float):
+            continue
+        nearest, similarity = distance_spec.nearest, distance_spec.similarity
+        if nearest <= value if similarity else nearest >= value:
+            sort = "similarity" if similarity else "distance"
+            low, high = distance_spec.range
+            yield Problem(
+                "warning",
+                f"{registry.short_name(planned.entry)}: no {distance_spec.name} {sort} (in {low:g}..{high:g}) of a "
+                f"negative pair violates {name} = {value!r}, so embeddings collapsed to a point cost nothing; "
+                f"choose {name} {'below' if similarity else 'above'} {nearest:g}",
+            )
+
+
+def _distance_spec(distance: Any, default: str, registry: Registry) -> DistanceSpec | None:
+    """What is known of the distance in use; nothing of a live object."""
+    if isinstance(distance, PlannedPart):
+        spec = distance.entry.spec
+    elif distance is None and default:
+        try:
+            spec = registry.resolve("distance", default).spec
+        except NearfarError:
+            return None
+    else:
+        return None
+    return spec if isinstance(spec, DistanceSpec) else None
+
+
+def check_sum(terms: Iterable[PlannedTerm], registry: Registry) -> Iterator[Problem]:
+    """Whether the terms of a sum go together."""
+    planned = [term.loss for term in terms if isinstance(term.loss, PlannedPart)]
+    on_embeddings = [p for p in planned if isinstance(p.entry.spec, LossSpec) and p.entry.spec.on_embeddings]
+    centers = [p for p in on_embeddings if p.entry.spec.family == "center"]
+    others = [p for p in on_embeddings if p not in centers]
+    if centers and others and not any(_uses_norm(p) for p in others):
+        name, partners = registry.short_name(centers[0].entry), ", ".join(registry.short_name(p.entry) for p in others)
+        yield Problem(
+            "warning",
+            f"{name} pulls embeddings as they are, and {partners} ignores their length: together they shrink "
+            f"embeddings to 0; pair it with a loss on unnormalised embeddings, such as softmax",
+        )
+    for p in planned if len(planned) > 1 else ():
+        reducer = p.arguments.get("reducer", p.attributes.get("reducer"))
+        if (
+            isinstance(reducer, PlannedPart)
+            and isinstance(reducer.entry.spec, ReducerSpec)
+            and reducer.entry.spec.keeps
+        ):
+            yield _error(
+                f"{registry.short_name(p.entry)} is left unreduced by {reducer.entry.spec.name}, "
+                f"so it cannot be added to other terms"
+            )
+
+
+def _uses_norm(planned: PlannedPart) -> bool:
+    spec = planned.entry.spec
+    assert isinstance(spec, LossSpec)
+    distance = planned.arguments.get("distance", planned.attributes.get("distance"))
+    if isinstance(distance, PlannedPart):
+        return distance.entry.spec.name == "dot" or distance.arguments.get("normalize") is False
+    return spec.uses_norm

@@ -1,0 +1,247 @@
+"""From a recipe to a plan: names resolved, arguments bound, every problem found.
+
+Planning needs no torch; :mod:`nearfar.build` turns a plan into objects.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nearfar.errors import ArgumentError, NearfarError
+from nearfar.fit import check_loss, check_sum, check_thresholds
+from nearfar.grammar import SLOTS, Live, Part, Term
+from nearfar.plan import Plan, PlannedPart, PlannedTerm, Problem
+from nearfar.registry import Entry, Registry
+from nearfar.signature import Parameter, Signature, read_class, read_target
+from nearfar.spec import KINDS, LossSpec, MinerSpec
+
+__all__ = ["plan", "plan_part", "signature_of"]
+
+
+def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) -> Plan:
+    """Resolve, bind and check a sum of terms; nothing is raised, all problems are in the plan.
+
+    Parameters
+    ----------
+    terms
+        Of the recipe.
+    registry
+        Where names are looked up.
+    context
+        What the caller supplies for parts that need it: ``num_classes``, ``embedding_size`` …
+    """
+    planner = _Planner(registry, context)
+    planner.check_context()
+    planned = []
+    for term in terms:
+        loss = term.loss if isinstance(term.loss, Live) else planner.part(term.loss, "loss")
+        if loss is not None:
+            planned.append(PlannedTerm(loss, term.weight))
+    planner.problems.extend(check_sum(planned, registry))
+    return Plan(tuple(planned), tuple(dict.fromkeys(planner.problems)))
+
+
+def plan_part(part: Part, kind: str, registry: Registry, context: Mapping[str, Any]) -> tuple[PlannedPart | None, Plan]:
+    """Resolve, bind and check one part of any kind."""
+    planner = _Planner(registry, context)
+    planned = planner.part(part, kind)
+    return planned, Plan((), tuple(dict.fromkeys(planner.problems)))
+
+
+def signature_of(entry: Entry) -> Signature:
+    """The signature of an entry's constructor.
+
+    Raises
+    ------
+    ArgumentError
+        Its target can be neither read nor imported.
+    """
+    return read_class(entry.target) if entry.target is not None else read_target(entry.spec.target)
+
+
+class _Planner:
+    def __init__(self, registry: Registry, context: Mapping[str, Any]) -> None:
+        self.registry = registry
+        self.context = context
+        self.problems: list[Problem] = []
+
+    def error(self, message: str, cause: NearfarError | None = None) -> None:
+        self.problems.append(Problem("error", message, cause))
+
+    def warn(self, message: str) -> None:
+        self.problems.append(Problem("warning", message))
+
+    # ---- parts
+
+    def part(self, part: Part, kind: str | None) -> PlannedPart | None:
+        """Plan a part, or note what is wrong with it and return None."""
+        try:
+            entry = self.registry.resolve(kind or self.kind_of(part.name), part.name)
+            signature = signature_of(entry)
+            given = dict(part.named)
+            preset = self.preset(entry, given)
+            slots = {
+                name: given.pop(name)
+                for name in SLOTS
+                if entry.kind == "loss" and name in given and name not in signature
+            }
+            bound = preset | signature.bind(entry.spec.name, part.positional, given)
+        except NearfarError as error:
+            self.error(str(error), error)
+            return None
+        self.fill_from_context(entry, signature, bound)
+        self.check_values(entry, signature, bound)
+        if entry.spec.requires and not _installed(entry.spec.requires):
+            self.error(f"{entry.full_name} needs {entry.spec.requires}: pip install {entry.spec.requires}")
+        for defect in entry.spec.defects:
+            self.warn(f"{entry.full_name}: {defect}")
+        slots = {name: self.value(value, name) for name, value in slots.items() if value is not None}
+        arguments = {name: self.value(value, name) for name, value in bound.items()}
+        rest = next((p.name for p in signature.parameters if p.variadic), "")
+        planned = PlannedPart(
+            entry,
+            {name: value for name, value in arguments.items() if name != rest},
+            tuple(arguments.get(rest, ())),
+            {name: value for name, value in slots.items() if name != "miner"},
+            slots.get("miner"),
+        )
+        if isinstance(entry.spec, LossSpec):
+            composed = {name: arguments.get(name, slots.get(name)) for name in SLOTS}
+            self.problems.extend(check_loss(planned, composed, signature, self.registry))
+        elif isinstance(entry.spec, MinerSpec):
+            self.problems.extend(check_thresholds(planned, arguments.get("distance"), signature, self.registry))
+        return planned
+
+    def kind_of(self, name: str) -> str:
+        kinds = self.registry.kinds_of(name)
+        if len(kinds) > 1:
+            raise ArgumentError(
+                f"{name!r} names a {' and a '.join(kinds)}; give it by the name of the parameter it is for"
+            )
+        return kinds[0] if kinds else "loss"
+
+    def preset(self, entry: Entry, given: dict[str, Any]) -> dict[str, Any]:
+        name = given.pop("preset", None)
+        if name is None:
+            return {}
+        presets = entry.spec.presets
+        if name in presets:
+            return dict(presets[name].arguments)
+        if not presets:
+            raise ArgumentError(f"{entry.full_name} has no presets")
+        close = difflib.get_close_matches(str(name), presets, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ArgumentError(f"{entry.full_name} has no preset {name!r}; {hint}it has {', '.join(presets)}")
+
+    def fill_from_context(self, entry: Entry, signature: Signature, bound: dict[str, Any]) -> None:
+        for name in entry.spec.needs:
+            if name not in bound and name in self.context and name in signature:
+                bound[name] = self.context[name]
+        short, missing = self.registry.short_name(entry), signature.missing(bound)
+        for name in missing:
+            if name in entry.spec.needs:
+                self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)")
+        if lacking := [name for name in missing if name not in entry.spec.needs]:
+            self.error(f"{short} lacks {', '.join(lacking)}; {signature.takes(short)}")
+
+    def check_values(self, entry: Entry, signature: Signature, bound: Mapping[str, Any]) -> None:
+        """Whether literals are of the type, among the choices and within the range that the constructor names."""
+        for name, value in bound.items():
+            if name not in signature or not (value is None or isinstance(value, bool | int | float | str)):
+                continue
+            parameter = signature[name]
+            wanted, choices = _types(parameter.annotation), _choices(parameter.annotation)
+            # True is an int to Python, and a mistake for a number to everybody else.
+            fits = bool in wanted if isinstance(value, bool) else isinstance(value, wanted)
+            if wanted and not fits:
+                self.error(f"{entry.spec.name}: {name} is {value!r}, but must be {_named(parameter.annotation)}")
+            elif choices and isinstance(value, str) and value not in choices:
+                close = difflib.get_close_matches(value, choices, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                self.error(f"{entry.spec.name}: {name} is one of {', '.join(map(repr, choices))}, not {value!r}{hint}")
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                self.check_range(entry, parameter, value)
+
+    def check_range(self, entry: Entry, parameter: Parameter, value: float) -> None:
+        low = -float("inf") if parameter.low is None else parameter.low
+        high = float("inf") if parameter.high is None else parameter.high
+        if not low <= value <= high:
+            unit = f" {parameter.unit}" if parameter.unit else ""
+            self.error(
+                f"{entry.spec.name}: {parameter.name} = {value!r} is out of range; "
+                f"it lies in {low:.4g}..{high:.4g}{unit}"
+            )
+
+    def value(self, value: Any, parameter: str) -> Any:
+        """Plan the parts inside an argument's value."""
+        if isinstance(value, Part):
+            return self.part(value, parameter if parameter in SLOTS else _kind_for(parameter))
+        if isinstance(value, list | tuple):
+            return [self.value(item, parameter) for item in value]
+        if isinstance(value, dict):
+            return {key: self.value(item, parameter) for key, item in value.items()}
+        return value
+
+    # ---- the whole
+
+    def check_context(self) -> None:
+        known = {name for kind in KINDS for entry in self.registry.entries(kind) for name in entry.spec.needs}
+        known |= {"num_classes", "embedding_size", "image_size"}
+        for name in self.context:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; parts ask for {', '.join(sorted(known))}"
+                self.error(f"no part needs {name!r}{hint}")
+
+
+_WORDS = re.compile(r"[a-z]+")
+
+
+def _kind_for(parameter: str) -> str | None:
+    """The kind of part a parameter takes, from its name: ``loss``, ``losses``, ``default_reducer`` …"""
+    words = _WORDS.findall(parameter.lower())
+    last = words[-1] if words else ""
+    singular = {"losses": "loss"}.get(last, last.removesuffix("s") if last != "loss" else last)
+    return singular if singular in KINDS else None
+
+
+def _choices(annotation: str) -> list[str]:
+    """The strings of a ``Literal[...]`` annotation; empty for anything else."""
+    match = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", annotation, re.DOTALL)
+    return re.findall(r"['\"]([^'\"]*)['\"]", match.group(1)) if match else []
+
+
+_LITERALS: Mapping[str, tuple[type, ...]] = {
+    "float": (int, float),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+def _types(annotation: str) -> tuple[type, ...]:
+    """The types an annotation such as ``float | None`` allows; nothing where it names any other."""
+    pieces = [piece.strip() for piece in annotation.split("|")]
+    if not all(piece in _LITERALS for piece in pieces):
+        return ()
+    return tuple(t for piece in pieces for t in _LITERALS[piece])
+
+
+def _named(annotation: str) -> str:
+    words = {"float": "a number", "int": "a whole number", "bool": "True or False", "str": "a text", "None": "None"}
+    return " or ".join(words[piece.strip()] for piece in annotation.split("|"))
+
+
+def _installed(distribution: str) -> bool:
+    from importlib import metadata
+
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return importlib.util.find_spec(distribution.replace("-", "_")) is not None
+    return True
