@@ -129,6 +129,8 @@ class _Planner:
         if name is None:
             return {}
         presets = entry.spec.presets
+        if not isinstance(name, str):
+            raise ArgumentError(f"{entry.full_name}: preset is a name in quotes, such as preset='…', not {name}")
         if name in presets:
             return dict(presets[name].arguments)
         if not presets:

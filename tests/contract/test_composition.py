@@ -238,7 +238,7 @@ def test_their_reducers_that_return_or_take_dictionaries_do_so(loss):
 
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
 @pytest.mark.parametrize(
-    "loss", ["ContrastiveLoss", "TripletMarginLoss", "NTXentLoss", "SupConLoss", "MultiSimilarityLoss"]
+    "loss", ["ContrastiveLoss", "TripletMarginLoss", "NTXentLoss", "SupConLoss", "MultiSimilarityLoss", "MarginLoss"]
 )
 def test_our_reducers_reduce_their_losses_as_theirs_do(loss, reducer):
     embeddings, labels = batch()

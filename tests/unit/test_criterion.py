@@ -194,6 +194,38 @@ def test_half_precision_and_autocast_leave_loss_and_parameters_in_single(dtype):
     assert criterion.losses["norms"].scale.dtype == torch.float32
 
 
+def test_weights_may_change_between_calls():
+    criterion = nearfar.compose("norms + 0.5 * norms(power=1.0)")
+    criterion.weights["norms"] = 0.0
+    assert criterion(X, Y).item() == 0.5 * 3
+
+
+def test_what_is_remembered_is_of_the_last_call():
+    criterion = nearfar.compose("norms")
+    criterion.collect_stats()
+    criterion(X, Y)
+    criterion.collect_stats(False)
+    assert criterion.statistics() == {}
+    criterion.losses["norms"].reducer = nearfar.create_reducer("none")
+    criterion(X, Y)
+    assert criterion.last == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 2], Y), "embeddings must be a tensor"),
+        ((X, Y, None, 5), "ref_emb must be a tensor"),
+        ((X, Y, None, X, Y.flip(0)), "ref_emb is the batch itself, but ref_labels are not its labels"),
+    ],
+)
+@pytest.mark.parametrize("miner", [None, "first"])
+def test_what_is_no_tensor_is_refused_by_name(miner, arguments, message):
+    with pytest.raises(InputError) as caught:
+        nearfar.compose("norms", miner=miner)(*arguments)
+    assert message in str(caught.value)
+
+
 def test_warnings_of_a_recipe_are_told_and_composition_goes_on():
     nearfar.register("dubious", Norms, defects=("it is dubious",))
     try:

@@ -96,6 +96,56 @@ def test_distances_are_the_same_when_they_give_the_same_matrix():
     assert not Cosine().same_as(Dot())
 
 
+@pytest.mark.parametrize("distance", [Euclidean(), SquaredEuclidean()], ids=repr)
+@pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-4])
+def test_near_points_are_measured_as_exactly_as_far_ones(distance, apart):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(64, 128, generator=generator, dtype=torch.float64))
+    y = (
+        x + apart * torch.nn.functional.normalize(torch.randn(64, 128, generator=generator, dtype=torch.float64))
+    ).float()
+    exact = distance(x.float().double(), y.double()).diagonal()
+    torch.testing.assert_close(distance(x.float(), y).diagonal().double(), exact, rtol=2e-3, atol=0)
+
+
+def test_exact_duplicates_are_at_distance_zero():
+    x = torch.randn(64, 128)
+    assert (Euclidean()(x, x.clone()).diagonal() == 0).all()
+
+
+def test_points_far_from_the_origin_are_measured_as_exactly_as_near_it():
+    x = torch.randn(64, 32, dtype=torch.float64)
+    distance = Euclidean(normalize=False)
+    # The shifted points themselves are rounded to 6e-5 in float32.
+    torch.testing.assert_close(distance((x + 1000).float()).double(), distance(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", [Euclidean(), SquaredEuclidean(), Euclidean(normalize=False)], ids=repr)
+def test_the_second_derivative_is_right(distance):
+    torch.manual_seed(0)
+    query = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    ref = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(distance, (query, ref))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e19, 1e30])
+def test_lengths_neither_overflow_nor_underflow_on_the_way(scale):
+    x = torch.randn(4, 3)
+    expected = torch.nn.functional.normalize(x) if scale > 1e-12 else torch.zeros(4, 3)
+    torch.testing.assert_close(Euclidean().normalize(x * scale), expected)
+
+
+def test_a_distance_that_may_have_learned_is_the_same_as_itself_only():
+    class Learned(Euclidean):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.randn(3))
+
+    learned = Learned()
+    assert learned.same_as(learned)
+    assert not learned.same_as(Learned())
+
+
 def test_an_empty_batch_has_an_empty_matrix():
     x = torch.empty(0, 3, requires_grad=True)
     for distance in ALL:

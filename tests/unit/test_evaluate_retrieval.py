@@ -235,3 +235,15 @@ def test_wrong_input_is_named(arguments: dict[str, object], message: str) -> Non
 def test_a_gpu_computes_what_the_cpu_computes() -> None:
     x, labels = clustered([2, 3, 80, 5, 1, 40])
     equal(retrieval_metrics(x.double().cuda(), labels), retrieval_metrics(x.double(), labels))
+
+
+def test_queries_in_the_gallery_may_stand_beside_queries_that_are_not() -> None:
+    gallery, labels = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    metrics = retrieval_metrics(
+        gallery[:2] + 0.1,
+        labels[:2],
+        gallery=gallery,
+        gallery_labels=labels,
+        exclude_self=torch.tensor([-1, 1]),
+    )
+    assert metrics["r_precision"] == metrics["map@r"] == metrics["recall@1"] == 1.0

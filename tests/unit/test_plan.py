@@ -166,6 +166,7 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("triplet(margin=-1)", "error", "margin = -1 is out of range"),
         ("triplet(mode='sotf')", "error", "mode is one of 'hard', 'soft', not 'sotf'; did you mean 'soft'?"),
         ("head(1, 2, preset='wyde')", "error", "has no preset 'wyde'; did you mean 'wide'? it has wide"),
+        ("head(1, 2, preset=wide)", "error", "preset is a name in quotes, such as preset='…', not wide"),
         ("circle(preset='x')", "error", "has no presets"),
         ("head(num_classes=3)", "error", "head needs embedding_size: write head(embedding_size=…), or give compose("),
         ("memory", "error", "memory lacks loss; memory takes loss, size = 10, miner = None"),

@@ -10,7 +10,7 @@ import torch
 from nearfar.errors import InputError
 from nearfar.nn import Batch, IndexSelection, TripletRule
 from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
-from nearfar.nn.selection import all_pairs, all_triplets, as_selection
+from nearfar.nn.selection import all_triplets, as_selection
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
 
@@ -55,7 +55,7 @@ def test_a_triplet_rule_selects_by_its_definition(reference, distance, interval)
 
 def test_pairs_and_triplets_of_a_batch():
     batch = grid_batch()
-    a1, p, a2, n = all_pairs(batch)
+    a1, p, a2, n = batch.pairs()
     assert (LABELS[a1] == LABELS[p]).all()
     assert (a1 != p).all()
     assert (LABELS[a2] != LABELS[n]).all()
@@ -96,6 +96,7 @@ def test_selecting_nothing_weighs_everything_zero():
         ((index(-1), index(1), index(2)), "has indices from -1 to -1, but there are 6 embeddings"),
         ((torch.tensor([0.0]), index(1), index(2)), "one-dimensional tensor of integers"),
         ((index(0)[None], index(1), index(2)), "one-dimensional tensor of integers"),
+        ((index(0).bool(), index(1), index(2)), "one-dimensional tensor of integers"),
     ],
 )
 def test_tuples_that_cannot_be_are_refused(indices, message):
@@ -139,3 +140,13 @@ def test_the_batch_under_another_name_is_still_the_batch():
     x = torch.randn(6, 2)
     assert Batch.of(x, LABELS, None, x, LABELS).is_self
     assert not Batch.of(x, LABELS, None, x.clone(), LABELS).is_self
+
+
+@pytest.mark.parametrize("interval", [(0.0, 0.5), (-float("inf"), 0.0), (0.5, float("inf"))])
+def test_a_rule_made_into_a_tuple_does_not_depend_on_autocast(interval):
+    torch.manual_seed(0)
+    batch = Batch.of(torch.randn(64, 8), torch.arange(64) % 8)
+    rule = TripletRule(batch, Cosine(), *interval)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = rule.indices()
+    assert all(torch.equal(a, b) for a, b in zip(inside, rule.indices(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nearfar.errors import NearfarWarning
+from nearfar.nn import selection as nn_selection
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
 from nearfar.nn.reducers import AvgNonZero, Mean, Sum
@@ -52,9 +54,7 @@ def made_and_summed(loss: Triplet, batch: Batch, lower: float, upper: float) -> 
     rule = TripletRule(batch, loss.distance, lower, upper)
 
     def terms(selection: Any) -> Terms:
-        return loss.terms(
-            Batch(batch.embeddings, batch.labels, batch.reference, batch.reference_labels, selection, batch.is_self)
-        )
+        return loss.terms(dataclasses.replace(batch, selection=selection))
 
     made, summed = terms(IndexSelection(rule.indices())), terms(rule)
     assert isinstance(made, MaterialTerms)
@@ -84,7 +84,7 @@ def test_sums_counts_and_gradients_agree(
         others = REFERENCES[reference]
         r = x if others is None else brute.clustered(others, seed=1, dtype=dtype).requires_grad_()
         z = y if others is None else torch.tensor(others, dtype=torch.int64)
-        made, summed = made_and_summed(loss, Batch(x, y, r, z, None, others is None), *RULES[rule])
+        made, summed = made_and_summed(loss, Batch(x, y, r, z, None, others is None, (x, r)), *RULES[rule])
         assert summed.count() == made.count(), name
         assert summed.count_positive() == made.count_positive(), name
         assert torch.equal(summed.count_by_anchor(), made.count_by_anchor()), name
@@ -145,7 +145,7 @@ def test_ties_fall_as_in_the_definition(
     gaps = [d[a][n] - d[a][p] for a, p, n in brute.triplets(d, labels, others, *bounds)]
     costs = [-gap + margin for gap in gaps if -gap + margin > 0]
     metric = brute.distances[distance][0]()
-    batch = Batch(x, y, r, z, None, others is None)
+    batch = Batch(x, y, r, z, None, others is None, (x, r))
     terms = TripletTerms(
         (-1 if metric.is_inverted else 1) * metric(x, None if others is None else r),
         TripletRule(batch, metric, *bounds),
@@ -293,8 +293,31 @@ def test_labels_may_be_left_out_where_a_rule_has_them(brute: SimpleNamespace) ->
 
 
 def test_many_triplets_are_announced_when_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triplet_terms, "MANY", 10)
+    monkeypatch.setattr(nn_selection, "MANY", 10)
     terms = Triplet().terms(Batch.of(torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 1])))
     assert isinstance(terms, TripletTerms)
     with pytest.warns(NearfarWarning, match="36 triplets"):
         assert len(terms.values) == 36
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("form", [{}, {"swap": True}, {"smooth": True}], ids=str)
+@pytest.mark.parametrize("miner", [Hard, SemiHard, All])
+def test_what_is_not_a_number_shows_in_the_loss(
+    miner: type, form: dict[str, bool], dtype: torch.dtype, wrong: float
+) -> None:
+    x = torch.randn(8, 16).to(dtype)
+    x[3, 2] = wrong
+    y = torch.arange(8) // 2
+    loss = Triplet(**form)  # type: ignore[arg-type]
+    assert loss(x, y, miner().select(x, y, loss=loss)).isnan()
+
+
+def test_active_triplets_are_counted_beyond_what_float32_counts() -> None:
+    # One anchor at 0, 5001 positives at 1, 5001 negatives at 0.5: every triplet of that anchor costs something.
+    x = torch.cat([torch.zeros(1, 1), torch.ones(5001, 1), torch.full((5001, 1), 0.5)])
+    labels = torch.cat([torch.zeros(5002), torch.ones(5001)]).long()
+    loss = Triplet(0.2, distance=Euclidean(normalize=False))
+    batch = Batch.of(x[:1], labels[:1], None, x[1:], labels[1:])
+    assert loss.terms(batch).count_positive().item() == 5001 * 5001

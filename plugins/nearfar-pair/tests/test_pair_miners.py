@@ -91,7 +91,7 @@ def test_selections_are_compact() -> None:
         assert isinstance(miner.select(x, y), TripletRule)
     selection = BatchHard().select(x, y)
     assert isinstance(selection, IndexSelection)
-    assert all(len(index) == 8 for index in selection.tuple)
+    assert all(len(index) == 8 for index in selection.indices())
 
 
 def test_unset_a_miner_takes_margin_and_distance_of_its_loss() -> None:

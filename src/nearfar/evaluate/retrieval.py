@@ -91,7 +91,9 @@ def retrieval_metrics(
     if not len(queries):
         raise InputError(f"none of the {len(embeddings)} queries has a gallery item of its label to be found")
     index = Gallery(gallery.to(torch.promote_types(embeddings.dtype, gallery.dtype)), metric=metric, chunk=chunk)
-    available = index.size - (self_index is not None)
+    # A query that is in the gallery comes last among its own neighbours, where it counts for nothing; there is no
+    # place for it only where every query is.
+    available = index.size - (self_index is not None and bool((self_index >= 0).all()))
     sorted_relevant = relevant[queries].tolist()
     # One row a query: recall at each k, R-precision, MAP@R. Allocated once, because small results kept between the
     # large temporaries of many tiles would fragment the heap.

@@ -152,7 +152,8 @@ class Gallery:
             scores = self._scores(query, start, min(start + columns, self.size))
             if self_index is not None:
                 here = ((self_index >= start) & (self_index < start + columns)).nonzero().squeeze(1)
-                scores[here, self_index[here] - start] = -torch.inf
+                # Below everything, and yet a neighbour where all others are taken.
+                scores[here, self_index[here] - start] = torch.finfo(scores.dtype).min
             values, indices = _top(scores, min(k, scores.shape[1]))
             indices += start
             if best is not None:

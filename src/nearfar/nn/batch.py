@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
+from nearfar.nn.precision import raised
 
 if TYPE_CHECKING:
     from nearfar.nn.selection import Selection
 
-__all__ = ["Batch", "check_embeddings", "check_labels"]
+__all__ = ["Batch", "check_embeddings", "check_labels", "check_range"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Embeddings, their labels, the set they are compared with, and what a miner selected.
 
@@ -32,6 +33,9 @@ class Batch:
         What the miner chose, or None for everything.
     is_self
         Whether the reference *is* the batch, so that element i is not compared with itself.
+    given
+        The embeddings and references as they were given, before half precision was raised: by them two batches
+        are known to be one.
     """
 
     embeddings: Tensor
@@ -40,6 +44,7 @@ class Batch:
     reference_labels: Tensor | None
     selection: Selection | None
     is_self: bool
+    given: tuple[Tensor, Tensor]
 
     @classmethod
     def of(
@@ -57,16 +62,20 @@ class Batch:
         InputError
             A shape, dtype or length does not fit; the message has what was found.
         """
+        given, labels_given = embeddings, labels
         embeddings = check_embeddings(embeddings, "embeddings")
         if labels is not None:
             labels = check_labels(labels, embeddings, "labels")
         elif selection is None:
             raise InputError("labels are needed where no indices_tuple says which embeddings belong together")
         # The batch itself under another name is still the batch: its elements are not their own positives.
-        if ref_emb is None or ref_emb is embeddings:
-            if ref_emb is None and ref_labels is not None:
-                raise InputError("ref_labels were given without ref_emb")
-            return cls(embeddings, labels, embeddings, labels, selection, True)
+        if ref_emb is None or ref_emb is given:
+            if ref_labels is not None and ref_labels is not labels_given:
+                if ref_emb is None:
+                    raise InputError("ref_labels were given without ref_emb")
+                if labels is None or not torch.equal(check_labels(ref_labels, embeddings, "ref_labels"), labels):
+                    raise InputError("ref_emb is the batch itself, but ref_labels are not its labels")
+            return cls(embeddings, labels, embeddings, labels, selection, True, (given, given))
         reference = check_embeddings(ref_emb, "ref_emb").to(embeddings.dtype)
         if reference.shape[1] != embeddings.shape[1]:
             raise InputError(
@@ -76,7 +85,7 @@ class Batch:
             ref_labels = check_labels(ref_labels, reference, "ref_labels")
         elif labels is not None and selection is None:
             raise InputError("ref_emb was given without ref_labels")
-        return cls(embeddings, labels, reference, ref_labels, selection, False)
+        return cls(embeddings, labels, reference, ref_labels, selection, False, (given, ref_emb))
 
     def positive_mask(self) -> Tensor:
         """(n, m) boolean: which references are positives of which embedding; never an element of itself."""
@@ -122,7 +131,7 @@ def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
         raise InputError(f"{name} must be of shape (batch, dim); got {tuple(embeddings.shape)}")
     if not embeddings.is_floating_point():
         raise InputError(f"{name} must be of a floating dtype; got {embeddings.dtype}")
-    return embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
+    return raised(embeddings)
 
 
 def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
@@ -136,3 +145,19 @@ def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"{name} must be class ids of an integer dtype; got {labels.dtype}")
     return labels.to(embeddings.device, torch.int64)
+
+
+def check_range(index: Tensor, size: int, message: str) -> None:
+    """Raise :class:`InputError` unless all of ``index`` lie in 0 … size − 1.
+
+    ``message`` may hold ``{low}`` and ``{high}``, what was found. On a GPU the check is put in the stream instead of
+    waiting for it, and ends the program there: an index kernel would take −1 for the last.
+    """
+    if not len(index):
+        return
+    if index.device.type == "cpu":
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= size:
+            raise InputError(message.format(low=low, high=high))
+    elif index.device.type == "cuda":
+        torch._assert_async(((index >= 0) & (index < size)).all(), message)

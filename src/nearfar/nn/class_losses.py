@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
-from nearfar.nn.batch import Batch, check_embeddings
+from nearfar.nn.batch import Batch, check_embeddings, check_range
 from nearfar.nn.distances import Distance
-from nearfar.nn.losses import EmbeddingLoss, full_precision
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.precision import full_precision
 from nearfar.nn.terms import Terms, element_terms
 
 __all__ = ["ClassLoss"]
@@ -71,7 +72,7 @@ class ClassLoss(EmbeddingLoss):
         """
         embeddings = check_embeddings(embeddings, "embeddings")
         self._check_size(embeddings)
-        with full_precision(embeddings.device):
+        with full_precision(embeddings):
             return self.scores(embeddings)
 
     def terms(self, batch: Batch) -> Terms:
@@ -101,15 +102,10 @@ class ClassLoss(EmbeddingLoss):
             )
 
     def _check_range(self, labels: Tensor) -> None:
-        # On a GPU the check would stall the stream; there the indexing kernel reports it.
-        if labels.device.type != "cpu" or not len(labels):
-            return
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            raise InputError(
-                f"{type(self).__name__} has num_classes={self.num_classes}, so labels run from 0 to "
-                f"{self.num_classes - 1}; got labels from {low} to {high}"
-            )
+        expected = (
+            f"{type(self).__name__} has num_classes={self.num_classes}, so labels run from 0 to {self.num_classes - 1}"
+        )
+        check_range(labels, self.num_classes, expected + "; got labels from {low} to {high}")
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, embedding_size={self.embedding_size}"

@@ -66,29 +66,32 @@ class Criterion(nn.Module):
 
     def __init__(self, terms: Iterable[CriterionTerm], *, recipe: Any = None) -> None:
         super().__init__()
-        self._terms = list(terms)
+        terms = list(terms)
         self.recipe = recipe
-        self.losses = nn.ModuleDict({term.name: term.loss for term in self._terms})
-        self.miners = nn.ModuleDict({term.name: term.miner for term in self._terms if term.miner is not None})
-        self.weights = {term.name: term.weight for term in self._terms}
+        self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
+        self.miners = nn.ModuleDict({term.name: term.miner for term in terms if term.miner is not None})
+        #: What the value of each term is multiplied with; may be changed between calls.
+        self.weights = {term.name: term.weight for term in terms}
+        self._inputs = {term.name: term.inputs for term in terms}
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of all inputs, in the order in which the terms first name them."""
-        return tuple(dict.fromkeys(name for term in self._terms for name in term.inputs))
+        return tuple(dict.fromkeys(name for inputs in self._inputs.values() for name in inputs))
 
     @property
     def is_mixed(self) -> bool:
         """Whether the terms differ in their inputs, so that calls name them."""
-        return len({term.inputs for term in self._terms}) > 1
+        return len(set(self._inputs.values())) > 1
 
     def collect_stats(self, collect: bool = True) -> None:
         """Have every loss of nearfar's leave the statistics of its terms in :meth:`statistics`."""
         for module in self.modules():
             if isinstance(module, Loss):
                 module.collect_stats = collect
+                module.statistics = {}
 
     def statistics(self) -> dict[str, Tensor]:
         """The statistics of the last call, by ``term/sub-loss/name``; empty unless they are collected."""
@@ -108,20 +111,23 @@ class Criterion(nn.Module):
             An input is missing, unknown or given twice, or an unreduced loss stands beside another.
         """
         given = self._bind(args, kwargs)
-        values = {term.name: self._value(term, given) for term in self._terms}
-        if len(values) == 1 and not _is_scalar(value := values[self._terms[0].name]):
-            return value if self._terms[0].weight == 1 else _scaled(value, self._terms[0].weight)
+        self.last = {}
+        values = {name: self._value(name, given) for name in self.losses}
+        if len(values) == 1:
+            ((name, value),) = values.items()
+            if not _is_scalar(value):
+                return value if self.weights[name] == 1 else _scaled(value, self.weights[name])
         for name, value in values.items():
             if not _is_scalar(value):
                 raise InputError(
                     f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer"
                 )
         self.last = {name: value.detach() for name, value in values.items()}
-        weighted = [values[term.name] * term.weight if term.weight != 1 else values[term.name] for term in self._terms]
-        return weighted[0] if len(weighted) == 1 else torch.stack([value.reshape(()) for value in weighted]).sum()
+        weighted = [v if self.weights[name] == 1 else v * self.weights[name] for name, v in values.items()]
+        return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        on_embeddings = any(term.inputs[0] == "embeddings" for term in self._terms)
+        on_embeddings = any(inputs[0] == "embeddings" for inputs in self._inputs.values())
         extra = EMBEDDING_INPUTS[2:] if on_embeddings else ()
         order = EMBEDDING_INPUTS if on_embeddings and not self.is_mixed else self.inputs
         if args and self.is_mixed:
@@ -142,32 +148,36 @@ class Criterion(nn.Module):
             raise InputError(f"this criterion needs {', '.join(missing)}")
         return given
 
-    def _value(self, term: CriterionTerm, given: dict[str, Any]) -> Any:
-        if term.inputs[0] != "embeddings":
-            return term.loss(*(given[name] for name in term.inputs))
+    def _value(self, name: str, given: dict[str, Any]) -> Any:
+        loss, inputs = self.losses[name], self._inputs[name]
+        if inputs[0] != "embeddings":
+            return loss(*(given[each] for each in inputs))
         embeddings = given["embeddings"]
-        labels = given.get("labels") if "labels" in term.inputs else None
-        reference = {name: given[name] for name in ("ref_emb", "ref_labels") if given.get(name) is not None}
+        labels = given.get("labels") if "labels" in inputs else None
+        reference = {each: given[each] for each in ("ref_emb", "ref_labels") if given.get(each) is not None}
         selection = given.get("indices_tuple")
-        if term.miner is not None:
+        if name in self.miners:
             if selection is not None:
-                raise InputError(f"the term {term.name!r} has its own miner, so it takes no indices_tuple")
-            selection = self._select(term, embeddings, labels, reference)
-        if not isinstance(term.loss, EmbeddingLoss) and isinstance(selection, Selection):
+                raise InputError(f"the term {name!r} has its own miner, so it takes no indices_tuple")
+            selection = self._select(name, embeddings, labels, reference)
+        if isinstance(loss, EmbeddingLoss):
+            return loss(embeddings, labels, selection, **reference)
+        if isinstance(selection, Selection):
             selection = selection.indices()
-        if selection is None and not reference:
-            return term.loss(embeddings, labels)
-        return term.loss(embeddings, labels, indices_tuple=selection, **reference)
+        arguments = reference if selection is None else reference | {"indices_tuple": selection}
+        value = loss(embeddings, labels, **arguments)
+        # Some of pytorch-metric-learning's give their one number as (1,).
+        return value.reshape(()) if isinstance(value, Tensor) and value.shape == (1,) else value
 
-    def _select(self, term: CriterionTerm, embeddings: Tensor, labels: Any, reference: dict[str, Tensor]) -> Any:
-        if isinstance(term.miner, Miner):
-            return term.miner.select(embeddings, labels, **reference, loss=term.loss)
-        assert term.miner is not None
-        return term.miner(embeddings, labels, **reference)
+    def _select(self, name: str, embeddings: Tensor, labels: Any, reference: dict[str, Tensor]) -> Any:
+        miner = self.miners[name]
+        if isinstance(miner, Miner):
+            return miner.select(embeddings, labels, **reference, loss=self.losses[name])
+        return miner(embeddings, labels, **reference)
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1 and value.ndim <= 1
+    return isinstance(value, Tensor) and value.ndim == 0
 
 
 def _scaled(value: Any, weight: float) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from nearfar.errors import InputError
 from nearfar.nn.batch import Batch, check_embeddings
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.reducers import Mean, Reducer
 from nearfar.nn.selection import Selection, as_selection
 from nearfar.nn.terms import Terms
@@ -53,12 +53,14 @@ class Loss(nn.Module):
         InputError
             An input is not a tensor, or what the loss itself finds wrong with it.
         """
+        if not inputs:
+            raise InputError(f"{type(self).__name__} was called without inputs")
         for position, given in enumerate(inputs):
             if not isinstance(given, Tensor):
                 raise InputError(f"{type(self).__name__}: input {position} is no tensor but a {type(given).__name__}")
-        with full_precision(inputs[0].device):
-            raised = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in inputs]
-            return self.reduce(self.terms(*raised), raised[0], None)
+        with full_precision(inputs[0]):
+            full = [raised(given) for given in inputs]
+            return self.reduce(self.terms(*full), full[0], None)
 
     def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
         """Reduce each sub-loss and add them up; an unreduced loss of several comes back by name."""
@@ -145,28 +147,12 @@ class EmbeddingLoss(Loss):
         InputError
             A shape, dtype or range does not fit.
         """
-        with full_precision(embeddings.device if isinstance(embeddings, Tensor) else torch.device("cpu")):
+        with full_precision(embeddings):
             check_embeddings(embeddings, "embeddings")
-            references = len(embeddings) if ref_emb is None else len(ref_emb)
+            references = len(embeddings) if ref_emb is None else len(check_embeddings(ref_emb, "ref_emb"))
             selection = as_selection(indices_tuple, len(embeddings), references)
-            batch = Batch.of(
-                embeddings,
-                labels,
-                selection,
-                None if ref_emb is embeddings else ref_emb,
-                None if ref_emb is embeddings else ref_labels,
-            )
+            batch = Batch.of(embeddings, labels, selection, ref_emb, ref_labels)
             return self.reduce(self.terms(batch), batch.embeddings, batch.labels)
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Keep autocast out of a loss: exponentials and sums over a batch need more than half precision."""
-    if device.type == "meta":
-        yield
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield
 
 
 @torch.no_grad()

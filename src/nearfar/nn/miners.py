@@ -1,4 +1,4 @@
-"""The base class of miners: an author writes :meth:`select`, the rest is here."""
+"""The base class of miners: an author writes :meth:`choose`, the rest is here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Euclidean
-from nearfar.nn.losses import full_precision
+from nearfar.nn.precision import full_precision
 from nearfar.nn.selection import Selection
 
 __all__ = ["Miner"]
@@ -70,14 +70,8 @@ class Miner(nn.Module):
         InputError
             A shape or dtype does not fit.
         """
-        with torch.no_grad(), full_precision(embeddings.device):
-            batch = Batch.of(
-                embeddings.detach(),
-                labels,
-                None,
-                None if ref_emb is None or ref_emb is embeddings else ref_emb.detach(),
-                None if ref_emb is None or ref_emb is embeddings else ref_labels,
-            )
+        with torch.no_grad(), full_precision(embeddings):
+            batch = Batch.of(embeddings, labels, None, ref_emb, ref_labels)
             return self.choose(batch, self._distance_for(loss), loss)
 
     def _distance_for(self, loss: nn.Module | None) -> Any:

@@ -44,7 +44,6 @@ class Reducer(nn.Module):
             losses.reshape(-1),  # some of theirs are (n, 1)
             indices,
             num_anchors=len(embeddings),
-            normalizer=entry.get("divisor"),
             labels=labels,
         )
         return self.reduce(terms)

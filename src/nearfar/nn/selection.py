@@ -7,6 +7,7 @@ real tuple of index tensors that everybody else expects.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearfar.errors import InputError
-from nearfar.nn.batch import Batch
+from nearfar.errors import InputError, NearfarWarning
+from nearfar.nn.batch import Batch, check_range
 from nearfar.nn.distances import Distance
+from nearfar.nn.precision import full_precision
 
-__all__ = ["IndexSelection", "Selection", "TripletRule", "all_pairs", "all_triplets", "as_selection"]
+__all__ = ["IndexSelection", "Selection", "TripletRule", "all_triplets", "as_selection", "warn_if_many"]
 
 IndicesTuple = tuple[Tensor, ...]
 
@@ -62,14 +64,14 @@ class Selection(ABC):
         return counts / counts.max().clamp_min(1) if size else counts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class IndexSelection(Selection):
     """A selection whose index tensors are all there."""
 
-    tuple: IndicesTuple
+    tensors: IndicesTuple
 
     def indices(self) -> IndicesTuple:
-        return self.tuple
+        return self.tensors
 
 
 def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int, reference: int) -> Selection | None:
@@ -93,16 +95,12 @@ def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int,
         )
     checked = []
     for position, index in enumerate(indices_tuple):
-        if not isinstance(index, Tensor) or index.ndim != 1 or index.is_floating_point():
+        if not isinstance(index, Tensor) or index.ndim != 1 or not _is_integer(index):
             raise InputError(f"indices_tuple[{position}] must be a one-dimensional tensor of integers")
         is_anchor = position == 0 or (len(indices_tuple) == 4 and position == 2)
-        size = batch if is_anchor else reference
-        # On a GPU the check would stall the stream; there the indexing kernel reports it.
-        if index.device.type == "cpu" and len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
-            raise InputError(
-                f"indices_tuple[{position}] has indices from {int(index.min())} to {int(index.max())}, "
-                f"but there are {size} {'embeddings' if is_anchor else 'references'}"
-            )
+        size, what = (batch, "embeddings") if is_anchor else (reference, "references")
+        found = f"indices_tuple[{position}] has indices from {{low}} to {{high}}, but there are {size} {what}"
+        check_range(index, size, found)
         checked.append(index.long())
     lengths = [len(index) for index in checked]
     if len(set(lengths[:2])) > 1 or len(set(lengths[-2:])) > 1 or (len(checked) == 3 and len(set(lengths)) > 1):
@@ -110,17 +108,31 @@ def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int,
     return IndexSelection(tuple(checked))
 
 
-def all_pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every positive pair and every negative pair of a batch, whatever was selected."""
-    return dataclasses.replace(batch, selection=None).pairs()
-
-
 def all_triplets(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Every (anchor, positive, negative) of a batch, whatever was selected."""
     return dataclasses.replace(batch, selection=None).triplets()
 
 
-@dataclass(frozen=True, slots=True)
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+#: From how many triplets on it is said that somebody made them: 100 MB of indices.
+MANY = 2**22
+
+
+def warn_if_many(triplets: int) -> None:
+    """Say that so many triplets were made, where there are many."""
+    if triplets > MANY:
+        warnings.warn(
+            f"{triplets:,} triplets are made one by one; a plain triplet loss on the miner's distance, reduced by "
+            "mean, sum or avg_non_zero, needs none",
+            NearfarWarning,
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TripletRule(Selection):
     """For each positive pair (a, p) the negatives n of a with ``d(a, n) − d(a, p)`` in ``(lower, upper]``.
 
@@ -154,8 +166,11 @@ class TripletRule(Selection):
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor]:
         if self.lower == -float("inf") and self.upper == float("inf"):
-            return all_triplets(self.batch)
-        matrix = distance_matrix(self.distance, self.batch)
+            triplets = all_triplets(self.batch)
+            warn_if_many(len(triplets[0]))
+            return triplets
+        with full_precision(self.batch.embeddings):
+            matrix = distance_matrix(self.distance, self.batch)
         anchors, positives = torch.where(self.batch.positive_mask())
         negative = self.batch.negative_mask()
         found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -169,11 +184,13 @@ class TripletRule(Selection):
         if not found:
             return anchors, positives, anchors
         a, p, n = (torch.cat(parts) for parts in zip(*found, strict=True))
+        warn_if_many(len(a))
         return a, p, n
 
     def holds(self, gap: Tensor) -> Tensor:
         """Whether a triplet with this ``d(a, n) − d(a, p)`` is selected."""
-        return (gap > self.lower) & (gap <= self.upper)
+        # Not a comparison that is false of NaN: what is not a number must show in the loss.
+        return ~((gap <= self.lower) | (gap > self.upper))
 
 
 def distance_matrix(distance: Distance, batch: Batch) -> Tensor:

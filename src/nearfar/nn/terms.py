@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ class Terms(ABC):
 
     def count(self) -> Tensor:
         """How many values there are: a 0-d int64 tensor."""
-        return torch.tensor(len(self.values), device=self.values.device)
+        return torch.full((), len(self.values), dtype=torch.int64, device=self.values.device)
 
     def count_positive(self) -> Tensor:
         """How many values are greater than zero: a 0-d int64 tensor."""
@@ -139,15 +138,26 @@ class MaterialTerms(Terms):
         return self._indices
 
 
-class _ElementTerms(MaterialTerms):
+class _ElementTerms(Terms):
     """One value for each element, in order: where each came from is written only when somebody asks."""
 
-    def __init__(self, values: Tensor, **fields: Any) -> None:
-        super().__init__("element", values, (values,), num_anchors=len(values), **fields)
+    kind = "element"
+
+    def __init__(
+        self, values: Tensor, weights: Tensor | None, normalizer: Tensor | float | None, labels: Tensor | None
+    ) -> None:
+        if values.ndim != 1:
+            raise InputError(f"element terms take values (n,); got {tuple(values.shape)}")
+        self._values, self.num_anchors = values, len(values)
+        self.weights, self.normalizer, self.labels = weights, normalizer, labels
+
+    @property
+    def values(self) -> Tensor:
+        return self._values
 
     @property
     def indices(self) -> tuple[Tensor, ...]:
-        return (torch.arange(len(self.values), device=self.values.device),)
+        return (torch.arange(len(self._values), device=self._values.device),)
 
     def sum_by_anchor(self) -> Tensor:
         return self.values
@@ -162,7 +172,7 @@ def element_terms(
     weights: Tensor | None = None,
     normalizer: Tensor | float | None = None,
     labels: Tensor | None = None,
-) -> MaterialTerms:
+) -> Terms:
     """Terms with one value for each element of the batch, multiplied here with ``weights`` (n,)."""
     weighted = values if weights is None else values * weights
-    return _ElementTerms(weighted, weights=weights, normalizer=normalizer, labels=labels)
+    return _ElementTerms(weighted, weights, normalizer, labels)

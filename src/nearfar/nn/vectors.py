@@ -7,16 +7,22 @@ from torch import Tensor
 
 __all__ = ["unit"]
 
-#: Below this a vector has no direction; torch.nn.functional.normalize has the same bound.
+#: A vector none of whose components is greater than this has no direction.
 TINY = 1e-12
 
 
 def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     """Vectors scaled to length one, and their lengths; a zero vector stays zero and passes no gradient.
 
-    torch's ``normalize`` passes a gradient of 1e12 there: finite, and fatal to the step that follows.
+    torch's ``normalize`` passes a gradient of 1e12 there: finite, and fatal to the step that follows. Lengths are
+    taken of vectors scaled by their largest component, so that none overflows on the way.
     """
-    norm = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
-    none = norm <= TINY
-    inverse = norm.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
-    return vectors * inverse, norm.squeeze(dim)
+    if not vectors.shape[dim]:
+        return vectors, vectors.sum(dim)
+    largest = vectors.detach().abs().amax(dim, keepdim=True)
+    none = largest <= TINY
+    largest = largest.masked_fill(none, 1)
+    scaled = vectors / largest
+    # Ones stand in for a zero vector, so that its second derivative is finite too.
+    length = torch.linalg.vector_norm(scaled.masked_fill(none, 1), dim=dim, keepdim=True)
+    return (scaled / length).masked_fill(none, 0), (length * largest).masked_fill(none, 0).squeeze(dim)

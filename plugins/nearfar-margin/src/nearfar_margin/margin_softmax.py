@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
+from nearfar.nn.arguments import positive
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import plain
@@ -51,9 +51,7 @@ class MarginSoftmax(ClassLoss):
         self, num_classes: int, embedding_size: int, *, scale: float, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
-        if not scale > 0:
-            raise ArgumentError(f"{type(self).__name__}: scale must be greater than 0; got {scale}")
-        self.scale = scale
+        self.scale = positive("scale", scale)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, std=0.01)
 

@@ -12,7 +12,6 @@ Every decision is made by the floating-point expression of :meth:`TripletRule.ho
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,8 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nearfar.errors import NearfarWarning
-from nearfar.nn.selection import TripletRule
+from nearfar.nn.selection import TripletRule, warn_if_many
 from nearfar.nn.terms import Terms
 
 __all__ = ["TripletTerms"]
@@ -29,8 +27,6 @@ __all__ = ["TripletTerms"]
 # Elements of the buffers that are worked on: four of 512 kB stay in the second-level cache of a CPU, and on
 # a GPU launching a kernel costs more than its work below this.
 CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
-#: From how many triplets on it is said that somebody made them.
-MANY = 2**24
 
 
 class _Hinges(NamedTuple):
@@ -113,12 +109,7 @@ class TripletTerms(Terms):
         with torch.set_grad_enabled(self._matrix.requires_grad):
             parts = list(self.blocks())
             values = torch.cat([values for values, _ in parts])
-        if len(values) > MANY:
-            warnings.warn(
-                f"{len(values):,} triplets are made one by one; the reducers mean, sum and avg_non_zero need none",
-                NearfarWarning,
-                stacklevel=2,
-            )
+        warn_if_many(len(values))
         return values, tuple(torch.cat(column) for column in zip(*(indices for _, indices in parts), strict=True))
 
 
@@ -182,8 +173,10 @@ class _Positives:
         self.most = int(self.size.max())
 
     def table(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """(r, most) indices of positives, and which of them there are; the rest repeat the first."""
-        place = torch.arange(self.most, device=self.first.device)
+        """(r, k) indices of positives, and which of them there are; the rest repeat the first."""
+        # On a GPU asking for the most of these rows would be waited for.
+        most = int(self.size[rows].max()) if self.size.device.type == "cpu" else self.most
+        place = torch.arange(most, device=self.first.device)
         valid = place < self.size[rows, None]
         place = place + self.first[rows, None]
         if self.is_self:
@@ -203,8 +196,6 @@ def _add_rows(
     coefficients: Tensor | None,
 ) -> None:
     """Add what a few rows of the matrix hold."""
-    if not positives.most:
-        return
     d = matrix[rows]
     r = len(d)
     d_an, minus_gap, selected, costs = (buffer[:r] for buffer in buffers)
@@ -212,6 +203,8 @@ def _add_rows(
     # neither ever fulfils a condition, and 0 times their cost is 0.
     far = torch.finfo(d.dtype).max / 4
     index, valid = positives.table(rows)
+    if not index.shape[1]:
+        return
     d_ap = d.gather(1, index)
     d_an.copy_(d)
     d_an.scatter_(1, index, torch.where(valid[:, :1], far, d_ap))
@@ -222,7 +215,7 @@ def _add_rows(
     if selects_all:
         hinges.counts.add_(positives.size[rows] * positives.negatives[rows])
     tally = torch.empty_like(d_ap)
-    for k in range(positives.most):
+    for k in range(index.shape[1]):
         # In place throughout: a buffer newly asked for costs more than what is done with it.
         torch.sub(d_ap[:, k : k + 1], d_an, out=minus_gap)
         if not selects_all:
@@ -238,6 +231,6 @@ def _add_rows(
         if coefficients is not None:
             coefficients.sub_(costs)
         hinges.sums.add_(violation.mul_(costs).sum(1))
-    hinges.active.add_(tally.sum(1).long())
+    hinges.active.add_(tally.sum(1, dtype=torch.float64).long())  # float32 counts to 2²⁴
     if coefficients is not None:
         coefficients.scatter_add_(1, index, tally)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
-from nearfar.nn.arguments import check_choice
+from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import SquaredEuclidean
 
 __all__ = ["ProxyNCA"]
@@ -83,9 +83,7 @@ class ProxyNCA(ClassLoss):
         self.denominator = check_choice(self, "denominator", denominator, ("others", "all"))
         if denominator == "others" and num_classes < 2:
             raise ArgumentError("ProxyNCA: denominator='others' needs two classes at least, or it sums over none")
-        if not scale > 0:
-            raise ArgumentError(f"ProxyNCA: scale must be greater than 0; got {scale}")
-        self.scale = scale
+        self.scale = positive("scale", scale)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, std=1 / 8)
 

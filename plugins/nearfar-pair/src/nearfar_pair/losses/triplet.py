@@ -96,7 +96,7 @@ class Triplet(EmbeddingLoss):
         a, p, n = selection.triplets()
         d_ap, d_an = matrix[a, p], matrix[a, n]
         if self.swap:
-            d_an = torch.minimum(d_an, self._between_references(batch, p, n))
+            d_an = torch.minimum(d_an, matrix[p, n] if batch.is_self else self._between_references(batch, p, n))
         violation = d_ap - d_an + self.margin
         # Not softplus: it is the identity from 20 on, 1e-10 off.
         values = torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
@@ -119,16 +119,10 @@ def _decides_alike(rule: TripletRule, batch: Batch, distance: Any) -> bool:
     return (
         same_distance(rule.distance, distance)
         and rule.batch.is_self == batch.is_self
-        and _equal(rule.batch.embeddings, batch.embeddings)
-        and (batch.is_self or _equal(rule.batch.reference, batch.reference))
+        and all(map(_equal, rule.batch.given, batch.given))
     )
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors hold the same numbers; most often they are one, and then nothing is compared."""
-    return (
-        first.data_ptr() == second.data_ptr()
-        and first.dtype == second.dtype
-        and first.stride() == second.stride()
-        and first.shape == second.shape
-    ) or torch.equal(first, second)
+    return first is second or torch.equal(first, second)
