@@ -118,9 +118,13 @@ def _make(planned: PlannedPart, versions: dict[str, str]) -> Any:
     except NearfarError:
         raise
     except Exception as error:
-        written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        written = ", ".join(
+            f"{name}={type(value).__name__ if isinstance(value, nn.Module) else repr(value)}"
+            for name, value in arguments.items()
+        )
+        reason = next(iter(str(error).splitlines()), "")
         raise ArgumentError(
-            f"{entry.full_name}({written}) could not be made: {type(error).__name__}: {error}"
+            f"{entry.full_name}({written}) could not be made: {type(error).__name__}: {reason}"
         ) from error
     for name, value in planned.attributes.items():
         if not isinstance(made, Loss):

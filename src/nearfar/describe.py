@@ -53,8 +53,6 @@ class Description:
             for p in self.parameters
         ]
         spec = self.spec.to_dict()
-        if isinstance(self.spec, DistanceSpec):
-            spec["range"] = [_finite(end) for end in self.spec.range]
         return {
             "full_name": self.full_name,
             "provider": self.provider,

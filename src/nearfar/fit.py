@@ -5,6 +5,7 @@ Each check yields the problems it finds; none stops at the first.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,19 @@ def check_loss(
     if slots["distance"] is not None:
         yield from _check_distance(name, spec, slots["distance"])
     yield from check_thresholds(planned, slots["distance"], signature, registry)
+    for inner in _inner_losses((*planned.variadic, *planned.arguments.values())):
+        if not any(fnmatch.fnmatchcase(inner.entry.full_name, pattern) for pattern in spec.wraps):
+            yield _error(f"{name} takes {' or '.join(spec.wraps)} only, not {inner.entry.full_name}")
+
+
+def _inner_losses(values: Iterable[Any]) -> Iterator[PlannedPart]:
+    for value in values:
+        if isinstance(value, PlannedPart) and value.entry.kind == "loss":
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _inner_losses(value)
+        elif isinstance(value, Mapping):
+            yield from _inner_losses(value.values())
 
 
 def _check_miner(name: str, spec: LossSpec, miner: Any) -> Iterator[Problem]:

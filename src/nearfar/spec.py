@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -166,6 +167,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
     return value
 
 
@@ -194,6 +197,8 @@ class LossSpec(PartSpec):
     thresholds
         Parameters that are compared with a distance itself rather than with a difference of two:
         name → ``"positive"`` (positive pairs cost beyond it) or ``"negative"`` (negative pairs cost within it).
+    wraps
+        Shell patterns of the full names of the losses it can take as an argument.
     """
 
     kind: ClassVar[str] = "loss"
@@ -207,6 +212,7 @@ class LossSpec(PartSpec):
     default_reducer: str = "core.mean"
     uses_norm: bool = False
     thresholds: Mapping[str, str] = field(default_factory=dict)
+    wraps: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.

@@ -9,6 +9,13 @@ from nearfar.errors import ConfigError
 
 __all__ = ["dump", "load"]
 
+#: What a number looks like beyond what PyYAML takes for one: its tag, its form, the characters it starts with.
+_FLOAT = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|[-+]?\.\d+([eE][-+]?\d+)?$"),
+    list("-+.0123456789"),
+)
+
 
 def load(text: str, *, source: str) -> Any:
     """Read a YAML document.
@@ -31,11 +38,7 @@ def load(text: str, *, source: str) -> Any:
                     raise ConfigError(f"{source}, line {line}: the key {key!r} is given twice")
             return super().construct_mapping(node, deep)
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|[-+]?\.\d+([eE][-+]?\d+)?$"),
-        list("-+.0123456789"),
-    )
+    Loader.add_implicit_resolver(*_FLOAT)
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -57,4 +60,6 @@ def dump(value: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     Dumper.add_representer(str, text)
+    # What would read as a number is quoted.
+    Dumper.add_implicit_resolver(*_FLOAT)
     return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))

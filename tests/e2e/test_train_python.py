@@ -241,5 +241,5 @@ def test_a_loss_that_is_no_number_stops_the_run_which_keeps_its_checkpoint(tmp_p
 
 
 def test_an_unreduced_criterion_is_told(tmp_path: Path) -> None:
-    with pytest.raises(nearfar.NearfarError, match="gives no single number to train on"):
+    with pytest.raises(nearfar.NearfarError, match="leaves sup_con unreduced"):
         train({**TINY, "criterion": "sup_con(reducer=none)"}, data=Squares(), output=tmp_path / "run", quiet=True)

@@ -147,8 +147,9 @@ def test_a_missing_extra(refusal: Refusal, monkeypatch: pytest.MonkeyPatch, miss
     assert sentence == "nearfar: training needs an optional part of nearfar: pip install 'nearfar[train]'"
 
 
-def test_a_damaged_checkpoint(refusal: Refusal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and then nothing", b"epoch: 3\n", b""])
+def test_a_damaged_checkpoint(refusal: Refusal, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("epochs: 3\n")
-    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\x03\x04 and then nothing")
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(content)
     assert "checkpoint.pt is damaged" in refusal("train", "--resume", "run")

@@ -34,7 +34,8 @@ def test_list_shows_names_providers_and_summaries():
 
 def test_list_filters():
     assert "semihard" in run("list", "--kind", "miner").output
-    assert "pml" not in run("list", "--exclude", "pml.*").output.replace("pml.", "")
+    assert "pml." in run("list").output
+    assert "pml." not in run("list", "--exclude", "pml.*").output
     assert "arcface" not in run("list", "--plugin", "iou").output
     assert "giou" in run("list", "--inputs", "pred_boxes").output
 
@@ -127,12 +128,12 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_2(capsys, arguments, messag
     assert "Traceback" not in err
 
 
-def test_every_command_has_the_help_it_is_listed_with():
+def test_every_command_is_listed_with_the_first_words_of_its_own_help():
     listed = run("--help").output
     for name, (_, line) in COMMANDS.items():
-        assert name in listed
-        assert run(name, "--help").exit_code == 0
-        assert line.split(":")[0].split(",")[0][:20] in listed
+        assert f"  {name} " in listed
+        own = " ".join(run(name, "--help").output.split())
+        assert line.split()[0] in own, name
 
 
 def test_a_plugin_can_be_left_out_for_one_call():

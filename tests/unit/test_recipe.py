@@ -180,6 +180,7 @@ recipes = st.lists(
 
 
 @given(recipes)
+@example(Recipe((Term(Part("a", ("1e3", ".5", "1", "no", "2020-01-01"))),)))
 @example(Recipe((Term(Part("a", ("\x85\u2028",))),)))
 def test_every_recipe_survives_being_written_and_read(recipe):
     assert Recipe.of(str(recipe)) == recipe

@@ -60,4 +60,4 @@ def test_a_paper_reads_as_a_citation():
 
 @pytest.mark.parametrize("spec", [entry.spec for kind in KINDS for entry in default_registry().entries(kind)], ids=str)
 def test_every_installed_spec_is_json_serialisable(spec: PartSpec):
-    assert json.loads(json.dumps(spec.to_dict()))["name"] == spec.name
+    assert json.loads(json.dumps(spec.to_dict(), allow_nan=False))["name"] == spec.name

@@ -23,6 +23,7 @@ LOSSES = (
         needs=("embedding_size",),
         emits=("already_reduced",),
         default_reducer="",
+        wraps=("pml.*",),
         deviations=("A miner is given as its own argument, so that it can mine the memory.",),
         defects=(
             _BY_NAME,
@@ -37,6 +38,7 @@ LOSSES = (
         summary="Two views of the same samples, each its own class, given to another loss; takes no labels.",
         family="wrapper",
         inputs=("first_view", "second_view"),
+        wraps=("pml.*",),
         emits=("already_reduced",),
         default_reducer="",
         defects=(_BY_NAME,),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ class Checkpoint:
                 f"{path.parent} has no {path.name} to go on from: it stopped before the first one was written; "
                 "start anew with --output"
             ) from None
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except Exception as error:  # on bytes that are no checkpoint torch's reader raises whatever it stumbles over
             raise CheckpointError(f"{path} is damaged, or no checkpoint of a run") from error
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
             raise CheckpointError(f"{path} is no checkpoint of a run, or of another version of nearfar")

@@ -285,7 +285,11 @@ def _closest(key: str) -> str:
     section, _, leaf = key.rpartition(".")
     same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
     siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = list(difflib.get_close_matches(key, siblings, n=1, cutoff=0.6))
+    # By the last part alone: what stands before it is the same in all, and would make any two of them alike.
+    close = [
+        f"{section}.{found}" if section else found
+        for found in difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.6)
+    ]
     found = close or same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if found:
         return f"did you mean {found[0]}?"

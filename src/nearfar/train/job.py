@@ -14,6 +14,7 @@ from nearfar.errors import ConfigError
 from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion
 from nearfar.nn.criterion import EMBEDDING_INPUTS
+from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
 from nearfar.train.config import Config
@@ -131,6 +132,11 @@ def build_model(config: Config) -> EmbeddingModel:
     return model
 
 
+def _keeps(reducer: Any) -> bool:
+    """Whether a reducer gives every term, as nearfar's ``none`` and pytorch-metric-learning's do."""
+    return isinstance(reducer, NoReduction) or type(reducer).__name__ == "DoNothingReducer"
+
+
 def build_criterion(config: Config, train: ImageSource, model: EmbeddingModel) -> Criterion:
     """The criterion for these classes and embeddings, its weights a function of the seed.
 
@@ -142,6 +148,11 @@ def build_criterion(config: Config, train: ImageSource, model: EmbeddingModel) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counted.key(config.seed, CRITERION_KEY))
         criterion = compose(config.criterion, num_classes=train.num_classes, embedding_size=model.embedding_size)
+    if kept := [name for name, loss in criterion.losses.items() if _keeps(getattr(loss, "reducer", None))]:
+        raise ConfigError(
+            f"criterion {criterion.recipe} leaves {', '.join(kept)} unreduced, and a training run needs one number: "
+            "give it a reducer that reduces, such as mean"
+        )
     if foreign := [name for name in criterion.inputs if name not in EMBEDDING_INPUTS[:2]]:
         raise ConfigError(
             f"criterion {criterion.recipe} wants {', '.join(foreign)}, and a training run gives embeddings and "
