@@ -386,7 +386,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half a zip", b"epoch: 3\n", b"\x80\x02c"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half a zip", b"epoch: 3\n", b"\x80\x02}"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_file_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
