@@ -158,7 +158,7 @@ def _import(entry: Entry) -> Any:
     module, _, name = entry.spec.target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a third party's import raises
+    except (Exception, SystemExit) as error:  # whatever a third party's import raises
         raise ArgumentError(
             f"{entry.full_name} of {entry.plugin.provider} cannot be imported from {entry.spec.target}: "
             f"{type(error).__name__}: {error}"
@@ -166,6 +166,8 @@ def _import(entry: Entry) -> Any:
 
 
 def _create(kind: str, name: str | Part, context: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    if not isinstance(name, str | Part):
+        raise ArgumentError(f"a {kind} is made by its name, not by {name!r}")
     part = parse_part(name) if isinstance(name, str) else name
     part = Part(part.name, part.positional, {**part.named, **arguments})
     planned, plan = plan_part(part, kind, default_registry(), context)

@@ -80,9 +80,9 @@ class Selector:
         plugins ``core`` and ``pml`` need not be on an allow-list.
         """
         environ = os.environ if environ is None else environ
-        allow = environ.get("NEARFAR_PLUGINS")
+        allow = environ.get("NEARFAR_PLUGINS", "")
         return cls(
-            allow=None if allow is None else _names(allow),
+            allow=_names(allow) or None,
             block=_names(environ.get("NEARFAR_BLOCK", "")),
         )
 
@@ -246,10 +246,18 @@ def _load(plugin: Plugin, entry_point: metadata.EntryPoint, manager: pluggy.Plug
 
 
 def _ask(manager: pluggy.PluginManager, module: ModuleType, plugin: Plugin) -> tuple[PartSpec, ...]:
+    for name in vars(module):
+        # Defined here and named like a hook, but without the mark pluggy looks for.
+        found = getattr(module, name)
+        if name in HOOKS.values() and callable(found) and not hasattr(found, f"{PROJECT}_impl"):
+            raise RegistrationError(f"{name} is not marked as a hook: put @hookimpl above it")
     others = [other for other in manager.get_plugins() if other is not module]
     specs: list[PartSpec] = []
     for kind, hook in HOOKS.items():
-        for answer in manager.subset_hook_caller(hook, remove_plugins=others)():
+        answers = manager.subset_hook_caller(hook, remove_plugins=others)()
+        if hasattr(module, hook) and not answers:  # pluggy leaves out answers of None
+            raise RegistrationError(f"{hook} returned None; it must return an iterable of {KINDS[kind].__name__}")
+        for answer in answers:
             specs.extend(_validated(answer, kind, hook))
     _refuse_duplicates(specs)
     return tuple(specs)

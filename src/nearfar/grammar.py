@@ -55,6 +55,8 @@ class Part:
     def __post_init__(self) -> None:
         if not all(is_identifier(piece) for piece in self.name.split(".")) or self.name.count(".") > 1:
             raise RecipeError(f"{self.name!r} is not the name of a part: write name or namespace.name")
+        if odd := [name for name in self.named if not is_identifier(name)]:
+            raise RecipeError(f"{odd[0]!r} cannot be the name of an argument of {self.name}")
         object.__setattr__(self, "positional", tuple(_canonical(value) for value in self.positional))
         object.__setattr__(self, "named", {name: self._argument(name, value) for name, value in self.named.items()})
 
@@ -79,6 +81,10 @@ class Term:
 
     loss: Part | Live
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise RecipeError(f"the weight of {self.loss} is {self.weight}; a weight is a finite number")
 
     def slot(self, name: str) -> Any:
         """What stands in one of :data:`SLOTS`: a part, a live object, or None."""
@@ -119,7 +125,7 @@ def parse_terms(source: str) -> tuple[Term, ...]:
 
 def _expression(source: str) -> ast.expr:
     if not source.strip():
-        raise RecipeError("the recipe is empty; write the name of a loss")
+        raise RecipeError("the recipe is empty; write the name of a part")
     try:
         return ast.parse(source.replace("\n", " ").strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

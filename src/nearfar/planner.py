@@ -99,6 +99,9 @@ class _Planner:
             self.error(f"{entry.full_name} needs {entry.spec.requires}: pip install {entry.spec.requires}")
         for defect in entry.spec.defects:
             self.warn(f"{entry.full_name}: {defect}")
+        for name, value in (bound | slots).items():
+            if name in SLOTS and (wrong := _no_part(name, value)):
+                self.error(f"{entry.spec.name}: {wrong}")
         slots = {name: self.value(value, name) for name, value in slots.items() if value is not None}
         arguments = {name: self.value(value, name) for name, value in bound.items()}
         rest = next((p.name for p in signature.parameters if p.variadic), "")
@@ -141,8 +144,11 @@ class _Planner:
 
     def fill_from_context(self, entry: Entry, signature: Signature, bound: dict[str, Any]) -> None:
         for name in entry.spec.needs:
-            if name not in bound and name in self.context and name in signature:
-                bound[name] = self.context[name]
+            if name not in self.context or name not in signature:
+                continue
+            if bound.setdefault(name, self.context[name]) != self.context[name]:
+                short = self.registry.short_name(entry)
+                self.error(f"{short} is given {name} = {bound[name]!r}, and its context {self.context[name]!r}")
         short, missing = self.registry.short_name(entry), signature.missing(bound)
         for name in missing:
             if name in entry.spec.needs:
@@ -153,14 +159,15 @@ class _Planner:
     def check_values(self, entry: Entry, signature: Signature, bound: Mapping[str, Any]) -> None:
         """Whether literals are of the type, among the choices and within the range that the constructor names."""
         for name, value in bound.items():
-            if name not in signature or not (value is None or isinstance(value, bool | int | float | str)):
+            if name not in signature or name in SLOTS or isinstance(value, Live):
                 continue
             parameter = signature[name]
             wanted, choices = _types(parameter.annotation), _choices(parameter.annotation)
             # True is an int to Python, and a mistake for a number to everybody else.
             fits = bool in wanted if isinstance(value, bool) else isinstance(value, wanted)
             if wanted and not fits:
-                self.error(f"{entry.spec.name}: {name} is {value!r}, but must be {_named(parameter.annotation)}")
+                said = str(value) if isinstance(value, Part) else repr(value)
+                self.error(f"{entry.spec.name}: {name} is {said}, but must be {_named(parameter.annotation)}")
             elif choices and isinstance(value, str) and value not in choices:
                 close = difflib.get_close_matches(value, choices, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -215,6 +222,20 @@ def _choices(annotation: str) -> list[str]:
     """The strings of a ``Literal[...]`` annotation; empty for anything else."""
     match = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", annotation, re.DOTALL)
     return re.findall(r"['\"]([^'\"]*)['\"]", match.group(1)) if match else []
+
+
+def _no_part(slot: str, value: Any) -> str:
+    """What is wrong with something that should be a miner, a reducer or a distance; empty where nothing is."""
+    if value is None or isinstance(value, Part):
+        return ""
+    if not isinstance(value, Live):
+        return f"{slot} is {value!r}, but must be the name of a {slot}"
+    if isinstance(value.value, type):
+        return f"{slot} is a class; give an instance of it: {value.value.__name__}(…)"
+    # A torch module, told by its ways: torch is not imported here.
+    if not (callable(value.value) and hasattr(value.value, "state_dict")):
+        return f"{slot} is {value.value!r}, but must be a torch module or the name of a {slot}"
+    return ""
 
 
 _LITERALS: Mapping[str, tuple[type, ...]] = {

@@ -268,6 +268,15 @@ def test_parts_are_made_one_by_one_too():
         nearfar.create_reducer("maen")
 
 
+def test_terms_that_are_none_are_told_with_what_belongs_there():
+    class Forgetful(Norms):
+        def terms(self, batch):
+            return 3
+
+    with pytest.raises(ArgumentError, match=r"Forgetful\.terms returned int; it must return Terms"):
+        Forgetful()(X, Y)
+
+
 def test_a_term_that_is_not_selected_for_has_a_usable_gradient():
     x = X.clone().requires_grad_()
     empty = torch.zeros(0, dtype=torch.int64)

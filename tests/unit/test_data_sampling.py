@@ -145,7 +145,7 @@ def test_too_few_classes_are_an_error_that_says_how_many_there_are():
     with pytest.raises(DataError) as caught:
         sampler(classes_per_batch=11)
     assert str(caught.value) == (
-        "a batch of 11 classes × 4 images needs 11 classes, and the data set has 10: "
+        "a batch of 11 classes × 4 images needs 11 classes, and there are 10 to train on: "
         "lower classes_per_batch to 10 or fewer, or add classes"
     )
 

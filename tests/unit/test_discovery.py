@@ -56,6 +56,12 @@ def test_an_installed_plugin_registers_under_the_name_of_its_entry_point(install
             "KeyError: 'x'",
             id="hook raises",
         ),
+        pytest.param("def nearfar_losses(): return []", "nearfar_losses is not marked as a hook", id="no hookimpl"),
+        pytest.param(
+            "from nearfar import hookimpl\n@hookimpl\ndef nearfar_losses(): ...",
+            "nearfar_losses returned None",
+            id="hook returns None",
+        ),
         pytest.param(
             "from nearfar import hookimpl\n@hookimpl\ndef nearfar_losses(): return 3",
             "nearfar_losses returned int; it must return an iterable of LossSpec",
@@ -200,7 +206,7 @@ def test_a_distribution_that_is_on_the_path_twice_is_one_plugin(install, tmp_pat
         ({"NEARFAR_BLOCK": "margin, pair"}, {"margin", "pair"}),
         ({"NEARFAR_PLUGINS": "acme"}, {"iou", "margin", "pair", "proxy"}),
         ({"NEARFAR_PLUGINS": "acme-losses nearfar-iou"}, {"margin", "pair", "proxy"}),
-        ({"NEARFAR_PLUGINS": ""}, {"acme", "iou", "margin", "pair", "proxy"}),
+        ({"NEARFAR_PLUGINS": ""}, set()),
         ({"NEARFAR_PLUGINS": "acme", "NEARFAR_BLOCK": "acme,core"}, {"acme", "core", "iou", "margin", "pair", "proxy"}),
     ],
 )

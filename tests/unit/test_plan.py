@@ -48,6 +48,10 @@ class Many:
     def __init__(self, losses, default_reducer=None): ...
 
 
+class Anything:
+    def __init__(self, thing=None): ...
+
+
 class Sum:
     def __init__(self, *losses, weight=1.0): ...
 
@@ -102,6 +106,7 @@ PARTS = [
     part(LossSpec, "picky", Wrapper, emits=("already_reduced",), wraps=("pml.*",)),
     part(LossSpec, "multiple", Many),
     part(LossSpec, "sum_of", Sum),
+    part(LossSpec, "anything", Anything),
     part(LossSpec, "optional", Plain, requires="no-such-distribution"),
     part(MinerSpec, "hard", Miner, produces="triplets", distances=("*",)),
     part(MinerSpec, "pairs", Miner, produces="pairs"),
@@ -182,7 +187,7 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("triplet(miner=mean)", "error", "no miner is called 'mean'; there is a reducer of that name"),
         ("triplet(miner=hard(margn=1))", "error", "no parameter 'margn'"),
         ("memory(tripplet)", "error", "no loss is called 'tripplet'"),
-        ("head(1, 2, twin)", "error", "'twin' names a loss and a miner; give it by the name of the parameter"),
+        ("anything(twin)", "error", "'twin' names a loss and a miner; give it by the name of the parameter"),
         ("buggy", "warning", "local.buggy: it fails on duplicates"),
         (
             "contrastive(distance=cosine)",
@@ -190,6 +195,10 @@ def test_what_fits_has_no_problems(registry, text, context):
             "embeddings collapsed to a point cost nothing; choose neg_margin below 1",
         ),
         ("contrastive(neg_margin=0)", "warning", "collapsed to a point cost nothing"),
+        ("triplet(miner=3)", "error", "triplet: miner is 3, but must be the name of a miner"),
+        ("triplet(reducer=[mean])", "error", "but must be the name of a reducer"),
+        ("triplet(margin=[1])", "error", "triplet: margin is [1], but must be a number"),
+        ("triplet(margin=mean)", "error", "triplet: margin is mean, but must be a number"),
         ("picky(triplet)", "error", "picky takes pml.* only, not local.triplet"),
         ("triplet(reducer=none) + circle", "error", "triplet is left unreduced by none, so it cannot be added"),
         ("center + circle", "warning", "center pulls embeddings as they are, and circle ignores their length"),
@@ -204,6 +213,26 @@ def test_what_does_not_fit_is_said(registry, text, severity, message):
 def test_all_problems_come_at_once(registry):
     text = "tripplet + head(margn=1) + circle(miner=hard, distance=euclidean) + buggy"
     assert len(problems(registry, text)) == 5
+
+
+def test_what_contradicts_its_context_is_a_mistake(registry):
+    ((severity, message),) = problems(registry, "head(num_classes=2)", num_classes=3, embedding_size=4)
+    assert severity == "error"
+    assert message == "head is given num_classes = 2, and its context 3"
+
+
+def test_a_class_where_an_instance_belongs_is_told(registry):
+    class Mine:
+        state_dict = None
+
+        def __call__(self): ...
+
+    def found(**slots):
+        return [p.message for p in Recipe.of("triplet", **slots).check(registry)]
+
+    assert found(miner=Mine) == ["triplet: miner is a class; give an instance of it: Mine(…)"]
+    assert found(miner=Mine()) == []
+    assert "but must be a torch module" in found(distance=len)[0]
 
 
 def test_a_context_that_no_part_asks_for_is_a_mistake(registry):

@@ -111,6 +111,12 @@ def test_what_the_grammar_does_not_name_is_refused_in_a_sentence(text, message):
     assert text.strip() == "" or text[:4] in str(caught.value)
 
 
+@pytest.mark.parametrize("weight", ["1e400", "inf", "nan", "-inf"])
+def test_a_weight_is_a_finite_number(weight):
+    with pytest.raises(RecipeError, match=r"the weight of triplet is (-?inf|nan); a weight is a finite number"):
+        Recipe.of(f"{weight} * triplet")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -206,7 +206,7 @@ def test_what_is_no_run_is_told(tmp_path: Path, path: str) -> None:
 
 def checkpoint(**changed: object) -> Checkpoint:
     values: dict[str, object] = {k: {} for k in ("model", "criterion", "optimizer", "scaler", "best")}
-    return Checkpoint(**{"step": 3, "steps": 9, "seconds": 1.5, "data": "x", **values, **changed})  # type: ignore[arg-type]
+    return Checkpoint(**{"step": 3, "steps": 9, "seconds": 1.5, "data": "x", "losses": [0.5], **values, **changed})  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
@@ -215,6 +215,7 @@ def test_a_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
     read = Checkpoint.read(tmp_path / "checkpoint.pt")
     assert torch.equal(read.model["w"], torch.arange(3.0))
     assert (read.step, read.steps, read.seconds, read.best, read.data) == (3, 9, 1.5, written.best, "x")
+    assert read.losses == [0.5]
 
 
 def test_a_damaged_or_foreign_checkpoint_is_told(tmp_path: Path) -> None:

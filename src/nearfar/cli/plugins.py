@@ -37,6 +37,8 @@ def command(as_json: bool) -> None:
 def _registers(plugin: Plugin) -> str:
     counts = Counter(spec.kind for spec in plugin.specs)
     plural = {"loss": "losses"}
+    if plugin.status == "active" and not counts:
+        return "nothing"
     return ", ".join(f"{n} {kind if n == 1 else plural.get(kind, kind + 's')}" for kind, n in counts.items())
 
 

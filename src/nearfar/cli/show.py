@@ -11,7 +11,7 @@ import click
 from nearfar.describe import Description, describe
 from nearfar.errors import UnknownPart
 from nearfar.registry import Entry, default_registry
-from nearfar.spec import KINDS
+from nearfar.spec import KINDS, is_identifier
 
 
 @click.command("show")
@@ -34,6 +34,8 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
 
 def _entries(name: str, kind: str | None) -> list[Entry]:
     registry = default_registry()
+    if not all(map(is_identifier, name.split("."))):
+        raise UnknownPart(f"{name!r} is not the name of a part: write name or namespace.name", name=name)
     kinds = [kind] if kind else registry.kinds_of(name)
     if kinds:
         return [registry.resolve(found, name) for found in kinds]

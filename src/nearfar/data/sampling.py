@@ -88,7 +88,7 @@ class PKSampler(Sampler[list[Draw]]):
         if len(members) < classes_per_batch:
             raise DataError(
                 f"a batch of {classes_per_batch} classes × {samples_per_class} images needs {classes_per_batch} "
-                f"classes, and the data set has {len(members)}: "
+                f"classes, and there are {len(members)} to train on: "
                 f"lower classes_per_batch to {len(members)} or fewer, or add classes"
             )
         self.classes_per_batch = classes_per_batch

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import InputError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.batch import Batch, check_embeddings
 from nearfar.nn.distances import Distance, Euclidean
 from nearfar.nn.precision import full_precision, raised
@@ -65,6 +65,11 @@ class Loss(nn.Module):
     def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
         """Reduce each sub-loss and add them up; an unreduced loss of several comes back by name."""
         named = {"loss": terms} if isinstance(terms, Terms) else terms
+        if not isinstance(named, Mapping) or not all(isinstance(part, Terms) for part in named.values()):
+            raise ArgumentError(
+                f"{type(self).__name__}.terms returned {type(terms).__name__}; it must return Terms, or a mapping of "
+                "names to Terms"
+            )
         if self.collect_stats:
             self.statistics = _statistics(named)
         if not isinstance(self.reducer, Reducer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Checkpoint:
         Of float16 training; otherwise empty.
     best
         ``score``, ``step`` and ``metrics`` of the best validation; empty before the first.
+    losses
+        Of the steps of the epoch that is not done yet.
     data
         Of :func:`data_digest`.
     """
@@ -50,6 +52,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
     best: Mapping[str, Any]
+    losses: Sequence[float]
     data: str
 
     def write(self, path: Path) -> None:

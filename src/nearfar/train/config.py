@@ -135,8 +135,10 @@ class Config(Section):
     validation: Validation = Validation()
 
     @classmethod
-    def of(cls, *layers: Layer) -> Self:
+    def of(cls, *layers: Layer | Mapping[str, Any]) -> Self:
         """Read a configuration from layers of nested data, of which a later one wins key by key.
+
+        A layer is a mapping, or a pair of a name for messages and a mapping.
 
         Raises
         ------
@@ -144,16 +146,19 @@ class Config(Section):
             A key is unknown or a value unusable; the message says which, where, and what is meant.
         """
         merged: dict[str, Any] = {}
-        for name, data in layers:
+        named = [("the configuration", layer) if isinstance(layer, Mapping) else layer for layer in layers]
+        for name, data in named:
             if not isinstance(data, Mapping):
                 raise ConfigError(f"{name}: a configuration is a mapping of keys, not {data!r}")
+            if odd := [key for key in _keys(data) if not isinstance(key, str)]:
+                raise ConfigError(f"{name}: a key is a text, not {odd[0]!r}")
             merged = merge(merged, data)
         if isinstance(merged.get("precision"), int):
             merged["precision"] = str(merged["precision"])  # YAML reads 32 as a number
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            problems = [_sentence(problem, layers) for problem in error.errors()]
+            problems = [_sentence(problem, named) for problem in error.errors()]
             # Of the members of a union pydantic reports each, and each becomes the same sentence.
             raise ConfigError("; ".join(dict.fromkeys(problems))) from None
 
@@ -237,6 +242,13 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
+def _keys(data: Mapping[Any, Any]) -> Iterator[Any]:
+    for key, value in data.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys(value)
+
+
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in data.items():
         if isinstance(value, Mapping) and key != "criterion":
@@ -290,7 +302,7 @@ def _closest(key: str) -> str:
         f"{section}.{found}" if section else found
         for found in difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.6)
     ]
-    found = close or same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    found = same_leaf or close or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if found:
         return f"did you mean {found[0]}?"
     return f"{section or 'a configuration'} has {', '.join(name.rpartition('.')[2] for name in siblings)}"

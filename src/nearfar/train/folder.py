@@ -56,6 +56,8 @@ class RunFolder:
                     f"{folder} holds a run already, which is not overwritten: go on with it by --resume {folder}, "
                     "or choose another folder with --output"
                 )
+        if folder.path.is_dir() and any(folder.path.iterdir()) and not folder.config.is_file():
+            raise ConfigError(f"{folder} holds other files than a run's: choose another folder with --output")
         try:
             folder.logs.mkdir(parents=True, exist_ok=True)
             write_text(folder.path / ".writable", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from nearfar.build import compose
 from nearfar.data import Augment, ImageSource, PKSampler, counted
-from nearfar.errors import ConfigError
+from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion
 from nearfar.nn.criterion import EMBEDDING_INPUTS
@@ -50,6 +52,8 @@ class Job:
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    #: Of the steps of the epoch that is not done yet.
+    losses: list[Any] = field(default_factory=list)
     interrupted: bool = False
 
 
@@ -79,6 +83,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.model_dump(), steps=0, seed=config.seed)
     sources.check()
+    _rehearse(criterion, model, sources.train, config)
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
@@ -122,7 +127,11 @@ def build_model(config: Config) -> EmbeddingModel:
         raise ConfigError(f"model.options.{taken[0]} is not passed on to timm: set model.{taken[0]} instead")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counted.key(config.seed, MODEL_KEY))
-        model = create_model(**arguments, **options)
+        try:
+            model = create_model(**arguments, **options)
+        except (MemoryError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"the model {config.model.name} cannot be made as configured: {reason}") from error
     channels, height, width = model.data_config["input_size"]
     if channels != 3 or height != width:
         raise ConfigError(
@@ -159,6 +168,31 @@ def build_criterion(config: Config, train: ImageSource, model: EmbeddingModel) -
             "labels: nearfar list --inputs embeddings shows what fits"
         )
     return criterion
+
+
+def _rehearse(criterion: Criterion, model: EmbeddingModel, train: ImageSource, config: Config) -> None:
+    """Have a copy of the criterion judge a batch of noise, so that what cannot judge is found before the first step.
+
+    Raises
+    ------
+    ConfigError
+        It cannot.
+    """
+    if sum(p.numel() for p in criterion.parameters()) > 2**26:
+        return  # a copy of so many class weights would cost more than the first step
+    count = config.batch.classes_per_batch * config.batch.samples_per_class
+    noise = torch.randn(count, model.embedding_size, generator=torch.Generator().manual_seed(config.seed))
+    labels = torch.arange(count) // config.batch.samples_per_class % train.num_classes
+    try:
+        # Some of pytorch-metric-learning's draw from the global generator.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy.deepcopy(criterion)(noise, labels)
+    except NearfarError as error:
+        raise ConfigError(f"criterion {criterion.recipe} cannot judge a batch: {error}") from error
+    except Exception as error:  # whatever a part of somebody else's raises
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise ConfigError(f"criterion {criterion.recipe} cannot judge a batch: {reason}") from error
 
 
 def _augmentation(config: Config, model: EmbeddingModel) -> Augment:

@@ -117,7 +117,7 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         scale = factor(config.schedule, step, self._job.steps)
         for group in self._job.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * scale
-        self.criterion.collect_stats((step + 1) % config.log_every == 0)
+        self.criterion.collect_stats((step + 1) % config.log_every == 0 or step + 1 == self._job.steps)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels, keys = batch
@@ -158,7 +158,6 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         warmup = round(job.config.schedule.warmup * job.steps)
         self.watch = CollapseWatch(max(warmup, min(job.steps_per_epoch, 50)))
         self.since = time.monotonic() - job.seconds
-        self.losses: list[Tensor] = []
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -170,12 +169,12 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         job.step += 1
         job.seconds = time.monotonic() - self.since
         loss = outputs["loss"].detach()
-        self.losses.append(loss)
+        job.losses.append(loss)
         last = job.step == job.steps
         epoch_done = job.step % job.steps_per_epoch == 0 or last
         validate = last or job.step % (job.config.validation.every * job.steps_per_epoch) == 0
         keep = last or stop or job.step % job.config.checkpoint_every == 0
-        log = job.step % job.config.log_every == 0
+        log = last or job.step % job.config.log_every == 0
         if log or validate or keep:
             pl_module.check_finite()
         if log:
@@ -184,8 +183,8 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         if keep:
             self._write_checkpoint(trainer)
         if epoch_done:
-            mean = float(torch.stack(self.losses).mean())
-            self.losses.clear()
+            mean = sum(map(float, job.losses)) / len(job.losses)
+            job.losses.clear()
             epochs = math.ceil(job.steps / job.steps_per_epoch)
             job.narrator.epoch(math.ceil(job.step / job.steps_per_epoch), epochs, mean, result)
         job.narrator.step(job.step)
@@ -211,7 +210,10 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
     def _validate(self, trainer: L.Trainer) -> str:
         """Score the validation classes; the best weights so far become ``model.safetensors``."""
         job = self.job
-        scores = score(embed(job.model, job.validation, device=job.device, workers=job.workers), job.validation.labels)
+        embeddings = embed(job.model, job.validation, device=job.device, workers=job.workers)
+        if not embeddings.isfinite().all():
+            raise Diverged(f"the network's embeddings are not finite after step {job.step}: lower optimizer.lr")
+        scores = score(embeddings, job.validation.labels)
         metric = job.config.validation.metric
         better = not job.best or scores[metric] > job.best["score"]
         if better:
@@ -235,6 +237,7 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
             optimizer=job.optimizer.state_dict(),
             scaler=trainer.precision_plugin.state_dict(),
             best=job.best,
+            losses=[float(loss) for loss in job.losses],
             data=job.digest,
         ).write(job.folder.checkpoint)
 

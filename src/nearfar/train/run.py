@@ -22,7 +22,7 @@ from nearfar.train.config import Config, Layer, default_layer, differences, file
 from nearfar.train.folder import RunFolder, write_text
 from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
 from nearfar.train.progress import Narrator
-from nearfar.train.sources import Sources, loader_workers, open_test
+from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
 from nearfar.train.table import Scores, compare, render
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
@@ -115,7 +115,10 @@ def train(
     Interrupted
         Ctrl-C; a checkpoint was written.
     """
-    return start(as_config(config), data=data, output=output, narrator=Narrator(quiet=quiet))
+    read = as_config(config)
+    if isinstance(data, str | os.PathLike):  # a source is a source, wherever it is said
+        read, data = read.model_copy(update={"data": read.data.model_copy(update={"source": str(data)})}), None
+    return start(read, data=data, output=output, narrator=Narrator(quiet=quiet))
 
 
 def as_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
@@ -126,6 +129,8 @@ def as_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None
         return Config.of(default_layer())
     if isinstance(config, Mapping):
         return Config.of(("config", config))
+    if not isinstance(config, str | os.PathLike):
+        raise ConfigError(f"a configuration is a mapping, a Config or the path of a YAML file, not {config!r}")
     return Config.of(file_layer(Path(config)))
 
 
@@ -196,7 +201,7 @@ def _restore(job: Job, checkpoint: Checkpoint) -> None:
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is of another optimizer than the configuration describes: {error}") from error
     job.step, job.seconds = checkpoint.step, checkpoint.seconds
-    job.best, job.scaler = dict(checkpoint.best), dict(checkpoint.scaler)
+    job.best, job.scaler, job.losses = dict(checkpoint.best), dict(checkpoint.scaler), list(checkpoint.losses)
 
 
 def _saved_config(folder: RunFolder) -> Config:
@@ -211,7 +216,8 @@ def _described(job: Job, sources: Sources) -> str:
     config = job.config
     return (
         f"{config.model.name} with {criterion_text(config)} on {sources.train.num_classes} classes, "
-        f"{config.epochs} epochs of {job.steps_per_epoch} steps on the {job.device.type}"
+        f"{config.epochs} epochs of {job.steps_per_epoch} steps of "
+        f"{config.batch.classes_per_batch * config.batch.samples_per_class} images on the {job.device.type}"
     )
 
 
@@ -266,7 +272,9 @@ def _run(job: Job, sources: Sources, begun: float) -> Run:
     }
     write_text(job.folder.metrics, json.dumps(metrics, indent=2) + "\n")
     run = Run(job.folder.path, job.config, metrics)
-    job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; nearfar evaluate {job.folder} recomputes this")
+    from_python = job.config.data.source.startswith(FROM_PYTHON)
+    again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
+    job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; {again} recomputes this")
     return run
 
 
@@ -274,8 +282,9 @@ def _data_facts(source: str, test: ImageSource) -> dict[str, Any]:
     return {"source": source, "test_classes": test.num_classes, "test_images": len(test)}
 
 
-def _title(data: Mapping[str, Any]) -> str:
-    return f"{data['source']}: {data['test_images']} images of {data['test_classes']} unseen test classes, per cent"
+def _title(data: Mapping[str, Any], *, unseen: bool = True) -> str:
+    sort = "unseen test classes" if unseen else "classes"
+    return f"{data['source']}: {data['test_images']} images of {data['test_classes']} {sort}, per cent"
 
 
 def _table(config: Config, folder: RunFolder, test: ImageSource, device: torch.device) -> dict[str, Scores]:
@@ -310,10 +319,8 @@ def evaluate(
     """
     folder = RunFolder.open(path)
     if not folder.model.exists():
-        raise CheckpointError(
-            f"{path} has no {folder.model.name} yet: it is written at the first validation; nearfar train --resume "
-            f"{path} goes on"
-        )
+        then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
+        raise CheckpointError(f"{path} has no {folder.model.name} yet, which the first validation writes: {then}")
     config = _saved_config(folder)
     where = resolve_device(device)
     if isinstance(data, Mapping):
@@ -324,4 +331,4 @@ def evaluate(
     test = open_test(config.data.source if own else data, whole=not own, image_size=size)
     rows = _table(config, folder, test, where)
     name = config.data.source if own else str(data) if named else type(data).__name__
-    return {"test": rows}, render(rows, _title(_data_facts(name, test)))
+    return {"test": rows}, render(rows, _title(_data_facts(name, test), unseen=own))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 from nearfar.data import SPLITS, Adapted, ImageFolder, ImageSource, open_dataset
 from nearfar.data.imagefolder import split_folders
 from nearfar.data.source import ClassSubset
-from nearfar.errors import ConfigError, DataError
+from nearfar.errors import ConfigError, DataError, NearfarWarning
 
 #: How a data set that came as an object is written into the configuration.
 FROM_PYTHON = "python:"
@@ -25,7 +27,21 @@ class Sources(NamedTuple):
     test: ImageSource
 
     def check(self) -> None:
-        """Verify that every image can be read, each once."""
+        """Verify that no class of one part is in another, and that every image can be read, each once.
+
+        Raises
+        ------
+        DataError
+            Folders of two parts have a class in common, or an image cannot be read.
+        """
+        for (first, one), (second, other) in itertools.combinations(zip(SPLITS, self, strict=True), 2):
+            if common := sorted(set(one.class_names) & set(other.class_names)):
+                named = f"{', '.join(common[:3])}{' …' if len(common) > 3 else ''}"
+                message = f"{len(common)} classes are in {first} and in {second} ({named}): each belongs in one of them"
+                if not isinstance(_whole(one), Adapted):
+                    raise DataError(message)
+                # Objects from Python may number the classes of each part from 0 on; only their maker knows.
+                warnings.warn(message, NearfarWarning, stacklevel=2)
         wholes = {id(whole): whole for whole in (_whole(source) for source in self)}
         for whole in wholes.values():
             whole.check()
