@@ -326,6 +326,19 @@ def test_our_criterion_trains_inside_their_trainer():
     assert criterion(trunk(dataset.tensors[0]), labels).item() < before
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("loss", ["pml.arc_face_loss", "pml.triplet_margin_loss", "pml.multi_similarity_loss"])
+def test_their_losses_are_computed_in_full_precision_and_keep_their_weights(loss, dtype):
+    embeddings, labels = batch()
+    criterion = compose(loss, **CONTEXT)
+    weights = {name: p.clone() for name, p in criterion.named_parameters()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = criterion(embeddings.detach().to(dtype), labels)
+    assert value.dtype == torch.float32
+    for name, parameter in criterion.named_parameters():
+        assert torch.equal(parameter, weights[name])
+
+
 # ---- an author's part needs to know nothing of all this
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nearfar.errors import InputError
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.miners import Miner
+from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.selection import Selection
 
 __all__ = ["Criterion", "CriterionTerm"]
@@ -165,7 +166,11 @@ class Criterion(nn.Module):
         if isinstance(selection, Selection):
             selection = selection.indices()
         arguments = reference if selection is None else reference | {"indices_tuple": selection}
-        value = loss(embeddings, labels, **arguments)
+        if "ref_emb" in arguments:
+            arguments["ref_emb"] = raised(arguments["ref_emb"])
+        # Given half precision, pytorch-metric-learning's cast their class weights to it, in place.
+        with full_precision(embeddings):
+            value = loss(raised(embeddings), labels, **arguments)
         # Some of pytorch-metric-learning's give their one number as (1,).
         return value.reshape(()) if isinstance(value, Tensor) and value.shape == (1,) else value
 
@@ -173,7 +178,8 @@ class Criterion(nn.Module):
         miner = self.miners[name]
         if isinstance(miner, Miner):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
-        return miner(embeddings, labels, **reference)
+        with full_precision(embeddings):
+            return miner(embeddings, labels, **reference)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -1,28 +1,64 @@
-"""Arithmetic on rows of vectors that stays sound where they are zero."""
+"""Arithmetic on rows of vectors that stays sound where they are zero, or so large that their squares overflow."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["unit"]
 
-#: A vector none of whose components is greater than this has no direction.
+#: A vector not longer than this has no direction; torch.nn.functional.normalize has the same bound.
 TINY = 1e-12
 
 
 def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     """Vectors scaled to length one, and their lengths; a zero vector stays zero and passes no gradient.
 
-    torch's ``normalize`` passes a gradient of 1e12 there: finite, and fatal to the step that follows. Lengths are
-    taken of vectors scaled by their largest component, so that none overflows on the way.
+    torch's ``normalize`` passes a gradient of 1e12 there: finite, and fatal to the step that follows.
     """
-    if not vectors.shape[dim]:
-        return vectors, vectors.sum(dim)
-    largest = vectors.detach().abs().amax(dim, keepdim=True)
-    none = largest <= TINY
-    largest = largest.masked_fill(none, 1)
-    scaled = vectors / largest
-    # Ones stand in for a zero vector, so that its second derivative is finite too.
-    length = torch.linalg.vector_norm(scaled.masked_fill(none, 1), dim=dim, keepdim=True)
-    return (scaled / length).masked_fill(none, 0), (length * largest).masked_fill(none, 0).squeeze(dim)
+    units, lengths = _Unit.apply(vectors, dim)
+    return units, lengths
+
+
+class _Unit(torch.autograd.Function):
+    """Written out because class weights are large: autograd would keep, and go back through, several copies of them.
+
+    The backward pass is a function of the results alone and can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+        none = length <= TINY
+        units = vectors / length.masked_fill(none, 1)
+        # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
+        on_cpu = vectors.device.type == "cpu"
+        if not on_cpu or bool(none.any()):
+            units.masked_fill_(none, 0)
+        too_long = length.isinf()
+        if vectors.shape[dim] and (not on_cpu or bool(too_long.any())):
+            scaled = vectors / torch.linalg.vector_norm(vectors, torch.inf, dim=dim, keepdim=True)
+            scaled /= torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
+            units = torch.where(too_long, scaled, units)
+        lengths = length.masked_fill(none, 0).squeeze(dim)
+        ctx.dim = dim
+        ctx.save_for_backward(units, lengths)
+        ctx.set_materialize_grads(False)
+        return units, lengths
+
+    @staticmethod
+    def backward(ctx: Any, to_units: Tensor | None, to_lengths: Tensor | None) -> tuple[Tensor | None, None]:
+        units, lengths = ctx.saved_tensors
+        grad = None
+        if to_units is not None:
+            length = lengths.unsqueeze(ctx.dim)
+            none = length == 0
+            inverse = length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
+            radial = (to_units * units).sum(ctx.dim, keepdim=True)
+            grad = (to_units - units * radial) * inverse
+        if to_lengths is not None:
+            along = to_lengths.unsqueeze(ctx.dim) * units
+            grad = along if grad is None else grad + along
+        return grad, None
