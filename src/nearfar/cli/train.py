@@ -14,7 +14,7 @@ import click
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set any key; may be repeated.")
 @click.option("--criterion", metavar="RECIPE", help="What is minimised, such as 'triplet(miner=semihard)'.")
 @click.option("--model", metavar="NAME", help="Any timm backbone, with its own pooling.")
-@click.option("--epochs", type=int, metavar="N", help="Passes over the training classes.")
+@click.option("--epochs", type=int, metavar="N", help="Draws of every training class, K images each.")
 @click.option("--data", metavar="emoji|FOLDER", help="Images as FOLDER/class/file, or FOLDER/split/class/file.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to train.")
 @click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of the network; losses are in 32.")
