@@ -79,15 +79,8 @@ def compose(
 def _term(planned: PlannedPart, weight: float, terms: list[CriterionTerm], versions: dict[str, str]) -> CriterionTerm:
     spec = planned.entry.spec
     assert isinstance(spec, LossSpec)
-    loss = _make(planned, versions)
-    miner = planned.miner.value if isinstance(planned.miner, Live) else planned.miner
-    return CriterionTerm(
-        name=_distinct(spec.name, terms),
-        loss=loss,
-        inputs=spec.inputs,
-        weight=weight,
-        miner=_make(miner, versions) if isinstance(miner, PlannedPart) else miner,
-    )
+    loss, miner = _make(planned, versions), _value(planned.miner, versions)
+    return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner)
 
 
 def _live_term(loss: Any, weight: float, terms: list[CriterionTerm]) -> CriterionTerm:
@@ -141,8 +134,7 @@ def _value(value: Any, versions: dict[str, str]) -> Any:
         # A nested loss brings its miner along as a criterion of one term.
         spec = value.entry.spec
         assert isinstance(spec, LossSpec)
-        miner = value.miner.value if isinstance(value.miner, Live) else _make(value.miner, versions)
-        return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, miner)])
+        return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, _value(value.miner, versions))])
     if isinstance(value, Live):
         return value.value
     if isinstance(value, list | tuple):

@@ -100,5 +100,5 @@ def test_what_does_not_fit_is_said() -> None:
     for beta in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ArgumentError, match="beta"):
             SmoothL1(beta)
-    with pytest.raises(ArgumentError, match="'sum' or 'mean'"):
+    with pytest.raises(ArgumentError, match="'sum', 'mean'"):
         SmoothL1(coordinates="none")

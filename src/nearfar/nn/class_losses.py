@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
@@ -14,7 +15,10 @@ from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.precision import full_precision
 from nearfar.nn.terms import Terms, element_terms
 
-__all__ = ["ClassLoss"]
+__all__ = ["ClassLoss", "cross_entropy"]
+
+#: No label is this one: torch's own default of −100 would silence a wrong label of −100 on a GPU.
+NO_LABEL = torch.iinfo(torch.int64).min
 
 
 class ClassLoss(EmbeddingLoss):
@@ -109,3 +113,8 @@ class ClassLoss(EmbeddingLoss):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, embedding_size={self.embedding_size}"
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The cross entropy of each row of ``logits``, ``smoothing`` / c on every class."""
+    return F.cross_entropy(logits, labels, ignore_index=NO_LABEL, label_smoothing=smoothing, reduction="none")

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn import Loss, Terms, element_terms
+from nearfar.nn.arguments import check_choice
 from nearfar_iou.closed_form import pieces, refuse_second_derivative
-from nearfar_iou.geometry import Pairs, Slopes, check_boxes, check_format, extents, to_coordinates
+from nearfar_iou.geometry import BOX_FORMATS, Pairs, Slopes, check_boxes, extents, to_coordinates
 
 __all__ = ["BoxLoss"]
 
@@ -38,7 +39,7 @@ class BoxLoss(Loss):
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(reducer=reducer)
-        self.box_format = check_format(box_format)
+        self.box_format = check_choice(self, "box_format", box_format, BOX_FORMATS)
 
     @abstractmethod
     def measure(self, pairs: Pairs, *, slopes: bool) -> tuple[Tensor, Slopes | None]:

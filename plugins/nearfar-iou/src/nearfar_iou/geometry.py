@@ -26,25 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearfar.errors import ArgumentError, InputError
+from nearfar.errors import InputError
 
-__all__ = ["BOX_FORMATS", "Pairs", "Slopes", "check_boxes", "check_format", "extents", "to_coordinates"]
+__all__ = ["BOX_FORMATS", "Pairs", "Slopes", "check_boxes", "extents", "to_coordinates"]
 
 #: xyxy: two corners; xywh: the lower corner and the sides; cxcywh: the centre and the sides.
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
-
-
-def check_format(box_format: str) -> str:
-    """A known box format, as it is.
-
-    Raises
-    ------
-    ArgumentError
-        It is not one of :data:`BOX_FORMATS`.
-    """
-    if box_format not in BOX_FORMATS:
-        raise ArgumentError(f"box_format is one of {', '.join(map(repr, BOX_FORMATS))}; not {box_format!r}")
-    return box_format
 
 
 def check_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:

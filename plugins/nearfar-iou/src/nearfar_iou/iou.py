@@ -7,13 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
+from nearfar.nn.arguments import check_choice
 from nearfar_iou.box_loss import BoxLoss
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["IoU"]
 
-FORMS = ("linear", "log", "square")
 
 #: Where −ln IoU stops growing: −ln 1e-6 = 13.8155.
 FLOOR = 1e-6
@@ -74,9 +73,7 @@ class IoU(BoxLoss):
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(box_format=box_format, reducer=reducer)
-        if form not in FORMS:
-            raise ArgumentError(f"form is one of {', '.join(map(repr, FORMS))}; not {form!r}")
-        self.form = form
+        self.form = check_choice(self, "form", form, ("linear", "log", "square"))
 
     def measure(self, pairs: Pairs, *, slopes: bool) -> tuple[Tensor, Slopes | None]:
         iou, union = pairs.iou_and_union()

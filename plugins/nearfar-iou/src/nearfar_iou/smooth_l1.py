@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
 from nearfar.nn import Loss, Terms, element_terms
+from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_iou.geometry import check_boxes
 
 __all__ = ["SmoothL1"]
@@ -58,12 +57,8 @@ class SmoothL1(Loss):
         self, beta: float = 1.0, coordinates: Literal["sum", "mean"] = "sum", *, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(reducer=reducer)
-        if not 0 <= beta < math.inf:
-            raise ArgumentError(f"beta is a finite number, 0 or greater; not {beta!r}")
-        if coordinates not in ("sum", "mean"):
-            raise ArgumentError(f"coordinates is 'sum' or 'mean'; not {coordinates!r}")
-        self.beta = beta
-        self.coordinates = coordinates
+        self.beta = non_negative("beta", beta)
+        self.coordinates = check_choice(self, "coordinates", coordinates, ("sum", "mean"))
 
     def terms(self, pred_boxes: Tensor, target_boxes: Tensor) -> Terms:
         pred, target = check_boxes(pred_boxes, target_boxes)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Declaration, Rows
 
-__all__ = ["cross_entropy", "plain"]
-
-#: No label is this one: torch's own default of −100 would silence a wrong label of −100 on a GPU.
-NO_LABEL = torch.iinfo(torch.int64).min
+__all__ = ["plain"]
 
 
 def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -33,11 +29,6 @@ def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor)
     z = n * loss.scale
     # z is ours, and a product does not keep its result for the backward pass: it may be written to.
     return cross_entropy(z.scatter_(1, labels[:, None], (psi * loss.scale)[:, None]), labels)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The cross entropy of each row of ``logits``, ``smoothing`` / c on every class."""
-    return F.cross_entropy(logits, labels, ignore_index=NO_LABEL, label_smoothing=smoothing, reduction="none")
 
 
 def _straight_through(value: Tensor, argument: Tensor) -> Tensor:

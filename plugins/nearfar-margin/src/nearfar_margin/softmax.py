@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice
-from nearfar_margin.engine import cross_entropy
+from nearfar.nn.class_losses import cross_entropy
 
 __all__ = ["Softmax"]
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, positive
+from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.distances import SquaredEuclidean
 
 __all__ = ["ProxyNCA"]
-
-#: No label is this one: torch's own default of −100 would silence a wrong label of −100 on a GPU.
-NO_LABEL = torch.iinfo(torch.int64).min
 
 
 class ProxyNCA(ClassLoss):
@@ -93,7 +90,7 @@ class ProxyNCA(ClassLoss):
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         z = self.scores(embeddings)
         if self.denominator == "all":
-            return F.cross_entropy(z, labels, ignore_index=NO_LABEL, reduction="none")
+            return cross_entropy(z, labels)
         own = labels[:, None]
         return z.scatter(1, own, -torch.inf).logsumexp(1) - z.gather(1, own)[:, 0]
 
