@@ -157,20 +157,31 @@ def _import(entry: Entry) -> Any:
         ) from error
 
 
-def _create(kind: str, name: str | Part, context: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-    if not isinstance(name, str | Part):
-        raise ArgumentError(f"a {kind} is made by its name, not by {name!r}")
-    part = parse_part(name) if isinstance(name, str) else name
-    part = Part(part.name, part.positional, {**part.named, **arguments})
-    planned, plan = plan_part(part, kind, default_registry(), context)
+def make_part(part: Part, kind: str, registry: Registry, context: Mapping[str, Any], *, stacklevel: int = 2) -> Any:
+    """Make one part of a kind; what :mod:`nearfar.grammar` reads, with the names of ``registry``.
+
+    Raises
+    ------
+    UnknownPart, ArgumentError
+        As :func:`create_loss`.
+    """
+    planned, plan = plan_part(part, kind, registry, context)
     for problem in plan.problems:
         if problem.severity == "warning":
-            warnings.warn(problem.message, NearfarWarning, stacklevel=3)
+            warnings.warn(problem.message, NearfarWarning, stacklevel=stacklevel + 1)
     if plan.errors or planned is None:
         if len(plan.errors) == 1 and plan.errors[0].cause is not None:
             raise plan.errors[0].cause
         raise ArgumentError("; ".join(problem.message for problem in plan.errors))
     return _value(planned, {})
+
+
+def _create(kind: str, name: str | Part, arguments: Mapping[str, Any]) -> Any:
+    if not isinstance(name, str | Part):
+        raise ArgumentError(f"a {kind} is made by its name, not by {name!r}")
+    part = parse_part(name) if isinstance(name, str) else name
+    part = Part(part.name, part.positional, {**part.named, **arguments})
+    return make_part(part, kind, default_registry(), {}, stacklevel=4)
 
 
 def create_loss(name: str, **arguments: Any) -> Any:
@@ -183,19 +194,19 @@ def create_loss(name: str, **arguments: Any) -> Any:
     ArgumentError
         An argument is wrong; the message has what was found and what is taken.
     """
-    return _create("loss", name, {}, arguments)
+    return _create("loss", name, arguments)
 
 
 def create_miner(name: str, **arguments: Any) -> Any:
     """Make one miner by name; as :func:`create_loss`."""
-    return _create("miner", name, {}, arguments)
+    return _create("miner", name, arguments)
 
 
 def create_reducer(name: str, **arguments: Any) -> Any:
     """Make one reducer by name; as :func:`create_loss`."""
-    return _create("reducer", name, {}, arguments)
+    return _create("reducer", name, arguments)
 
 
 def create_distance(name: str, **arguments: Any) -> Any:
     """Make one distance by name; as :func:`create_loss`."""
-    return _create("distance", name, {}, arguments)
+    return _create("distance", name, arguments)

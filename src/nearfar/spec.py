@@ -35,6 +35,9 @@ TERM_KINDS = frozenset({"element", "pos_pair", "neg_pair", "triplet", "already_r
 #: What a miner hands to a loss.
 SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
 
+#: What a loss on boxes may say that its value does not change with.
+INVARIANCES = frozenset({"translation", "scale", "flip"})
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -103,6 +106,18 @@ class PartSpec:
         Whether the value depends on the order of the batch.
     random
         Whether it draws random numbers.
+    example
+        Arguments with which it can be made, as a recipe writes them, where some have no default:
+        ``"margin=0.4, tau=10"``.
+    definition
+        A slow and plain function that says what it computes, ``"package.module:function"``; the checks of
+        :mod:`nearfar.testing` hold the part to it.
+    memory
+        The power of the batch size that its peak memory grows with: 1, 2 or 3; None where it does not say.
+    synchronizations
+        How often a call makes the host wait for a GPU; None where it does not say.
+    expected_failures
+        Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
 
     kind: ClassVar[str] = ""
@@ -121,6 +136,11 @@ class PartSpec:
     requires: str = ""
     order_dependent: bool = False
     random: bool = False
+    example: str = ""
+    definition: str = ""
+    memory: int | None = None
+    synchronizations: int | None = None
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._freeze()
@@ -131,6 +151,13 @@ class PartSpec:
             raise RegistrationError(
                 f"{self.kind} {self.name!r}: the target {self.target!r} is not of the form 'package.module:Class'"
             )
+        for field_name in ("definition", "sample"):
+            function = getattr(self, field_name, "")
+            if function and not _TARGET.fullmatch(function):
+                raise RegistrationError(
+                    f"{self.kind} {self.name!r}: the {field_name} {function!r} is not of the form "
+                    "'package.module:function'"
+                )
         if not self.summary:
             raise RegistrationError(f"{self.kind} {self.name!r}: the summary is empty; say in one line what it is")
 
@@ -199,6 +226,19 @@ class LossSpec(PartSpec):
         name → ``"positive"`` (positive pairs cost beyond it) or ``"negative"`` (negative pairs cost within it).
     wraps
         Shell patterns of the full names of the losses it can take as an argument.
+    sample
+        A function ``(n, seed) -> tuple of tensors`` that makes inputs for checks, ``"package.module:function"``,
+        where the inputs are none that :mod:`nearfar.testing` knows.
+    optimum
+        Its value, with a gradient of zero, where the input is perfect: each class in one point and the classes
+        orthogonal, or predictions equal to their targets. None where no such input is its optimum.
+    detached
+        Why its gradient is not that of its value: what is held constant on purpose. Empty where nothing is.
+    invariances
+        Of a loss on boxes: what leaves its value as it is when it happens to all boxes, any of ``translation``,
+        ``scale``, ``flip``.
+    separates
+        Of a loss on boxes: whether it goes on growing as boxes that share nothing move apart.
     """
 
     kind: ClassVar[str] = "loss"
@@ -213,12 +253,18 @@ class LossSpec(PartSpec):
     uses_norm: bool = False
     thresholds: Mapping[str, str] = field(default_factory=dict)
     wraps: tuple[str, ...] = ("*",)
+    sample: str = ""
+    optimum: float | None = None
+    detached: str = ""
+    invariances: tuple[str, ...] = ()
+    separates: bool = False
 
     def __post_init__(self) -> None:
         # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.
         PartSpec.__post_init__(self)
         self._among("accepts", self.accepts, SELECTION_KINDS)
         self._among("emits", self.emits, TERM_KINDS)
+        self._among("invariances", self.invariances, INVARIANCES)
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
 

@@ -26,6 +26,11 @@ COMMANDS = {
     "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+    "new-plugin": ("nearfar.cli.new_plugin", "Write a plugin that installs, registers, documents and tests itself."),
+    "check-plugin": ("nearfar.cli.check_plugin", "Hold every part of a plugin to the laws of its kind."),
+    "docs": ("nearfar.cli.docs", "Write the catalogue pages of a plugin."),
+    "doctor": ("nearfar.cli.doctor", "Say what is installed, what is wrong, and what mends it."),
+    "completion": ("nearfar.cli.completion", "Print what makes a shell complete commands and part names."),
 }
 
 

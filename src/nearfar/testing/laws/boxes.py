@@ -1,0 +1,3 @@
+"""Laws of losses on boxes."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Laws of distances and similarities."""
+
+from __future__ import annotations

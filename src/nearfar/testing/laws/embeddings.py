@@ -1,0 +1,3 @@
+"""Laws of losses on embeddings."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Laws of miners."""
+
+from __future__ import annotations

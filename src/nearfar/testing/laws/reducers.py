@@ -1,0 +1,3 @@
+"""Laws of reducers."""
+
+from __future__ import annotations
