@@ -162,7 +162,9 @@ class _Planner:
             if name not in signature or name in SLOTS or isinstance(value, Live):
                 continue
             parameter = signature[name]
-            wanted, choices = _types(parameter.annotation), _choices(parameter.annotation)
+            if value is None and parameter.default is None:  # whatever its annotation says
+                continue
+            wanted, choices = _types(parameter.annotation), _choices(parameter)
             # True is an int to Python, and a mistake for a number to everybody else.
             fits = bool in wanted if isinstance(value, bool) else isinstance(value, wanted)
             if wanted and not fits:
@@ -176,13 +178,10 @@ class _Planner:
                 self.check_range(entry, parameter, value)
 
     def check_range(self, entry: Entry, parameter: Parameter, value: float) -> None:
-        low = -float("inf") if parameter.low is None else parameter.low
-        high = float("inf") if parameter.high is None else parameter.high
-        if not low <= value <= high:
+        if not parameter.holds(value):
             unit = f" {parameter.unit}" if parameter.unit else ""
             self.error(
-                f"{entry.spec.name}: {parameter.name} = {value!r} is out of range; "
-                f"it lies in {low:.4g}..{high:.4g}{unit}"
+                f"{entry.spec.name}: {parameter.name} = {value!r} is out of range; it lies in {parameter.range}{unit}"
             )
 
     def value(self, value: Any, parameter: str) -> Any:
@@ -218,10 +217,10 @@ def _kind_for(parameter: str) -> str | None:
     return singular if singular in KINDS else None
 
 
-def _choices(annotation: str) -> list[str]:
-    """The strings of a ``Literal[...]`` annotation; empty for anything else."""
-    match = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", annotation, re.DOTALL)
-    return re.findall(r"['\"]([^'\"]*)['\"]", match.group(1)) if match else []
+def _choices(parameter: Parameter) -> list[str]:
+    """The texts a parameter may be; empty where it may be any, or none."""
+    any_text = "str" in {piece.strip() for piece in parameter.annotation.split("|")}
+    return [] if any_text else [choice for choice in parameter.choices if isinstance(choice, str)]
 
 
 def _no_part(slot: str, value: Any) -> str:

@@ -5,9 +5,12 @@ ranges are written. A description may open with a bracket that says unit and ran
 
     margin : float
         [radians, 0..pi/2] Additive angular margin.
+    temperature : float
+        (0..inf] What similarities are divided by; a round bracket leaves its end out.
 
-A constructor that passes ``**kwargs`` up takes the parameters of its bases too. A target that cannot be
-read as source is imported and inspected.
+A unit is words: ``radians``, ``degrees``, ``units of the distance``. A parameter that a class does not describe is
+described as in its bases. A constructor that passes ``**kwargs`` up takes the parameters of its bases too. A target
+that cannot be read as source is imported and inspected.
 """
 
 from __future__ import annotations
@@ -65,6 +68,8 @@ class Parameter:
         As written; ``default`` is :data:`REQUIRED` where there is none.
     unit, low, high
         What the bracket that opens the description says: ``""`` and None where it says nothing.
+    low_open, high_open
+        Whether that end of the range is left out of it.
     keyword_only, variadic
         Whether it must be given by name; whether it is ``*args``.
     """
@@ -76,12 +81,43 @@ class Parameter:
     unit: str = ""
     low: float | None = None
     high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
     keyword_only: bool = False
     variadic: bool = False
 
     @property
     def required(self) -> bool:
         return self.default is REQUIRED and not self.variadic
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a ``Literal[...]`` in the annotation; empty where there is none."""
+        try:
+            nodes = list(ast.walk(ast.parse(self.annotation, mode="eval")))
+        except SyntaxError:
+            return ()
+        literals = [n for n in nodes if isinstance(n, ast.Subscript) and ast.unparse(n.value).endswith("Literal")]
+        try:
+            found = [ast.literal_eval(literal.slice) for literal in literals]
+        except ValueError:  # a name that stands for values
+            return ()
+        return tuple(value for each in found for value in (each if isinstance(each, tuple) else (each,)))
+
+    @property
+    def range(self) -> str:
+        """The range in words, ``0..inf without 0``; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        left_out = [f"{end:.4g}" for end, out in ((self.low, self.low_open), (self.high, self.high_open)) if out]
+        return f"{self.low:.4g}..{self.high:.4g}" + (f" without {' and '.join(left_out)}" if left_out else "")
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range; any does where there is none."""
+        if self.low is None or self.high is None:
+            return True
+        above = self.low < value if self.low_open else self.low <= value
+        return above and (value < self.high if self.high_open else value <= self.high)
 
     def __str__(self) -> str:
         unit = f" ({self.unit})" if self.unit else ""
@@ -92,12 +128,14 @@ class Parameter:
 class Signature:
     """What a part's constructor takes, and what its docstring says.
 
-    ``open`` marks a constructor whose ``**kwargs`` cannot be followed: it may take more than is listed.
+    ``open`` marks a constructor whose ``**kwargs`` cannot be followed: it may take more than is listed. ``strangers``
+    are names that the docstring describes as parameters and that are none.
     """
 
     parameters: tuple[Parameter, ...]
     docstring: str = ""
     open: bool = False
+    strangers: tuple[str, ...] = ()
 
     def __contains__(self, name: str) -> bool:
         return any(parameter.name == name for parameter in self.parameters)
@@ -173,73 +211,91 @@ def read_class(cls: Any) -> Signature:
     """The signature of a class that is at hand."""
     parameters: dict[str, Parameter] = {}
     pinned: set[str] = set()
-    is_open = False
+    documented: list[Mapping[str, str]] = []
+    is_open, takes_more, travels = False, True, False
     for base in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):
-        init = base.__dict__.get("__init__") if inspect.isclass(base) else base
-        if init is None or base is object:
-            continue
-        if _is_torch(getattr(base, "__module__", "")):
+        if base is object or _is_torch(getattr(base, "__module__", "")):
             break
+        documented.append(_documented(inspect.cleandoc(base.__doc__ or "")))
+        init = base.__dict__.get("__init__") if inspect.isclass(base) else base
+        if init is None or not takes_more:
+            continue
         own = [p for n, p in enumerate(inspect.signature(init).parameters.values()) if n or not inspect.isclass(base)]
-        documented = _documented(inspect.getdoc(base) or "")
         for p in own:
             if p.kind is not p.VAR_KEYWORD and p.name not in pinned:
-                default = REQUIRED if p.default is p.empty else p.default
-                annotation = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "")
-                parameter = Parameter(
-                    p.name,
-                    default,
-                    "" if p.annotation is p.empty else annotation,
-                    keyword_only=p.kind is p.KEYWORD_ONLY,
-                    variadic=p.kind is p.VAR_POSITIONAL,
-                )
-                parameters.setdefault(p.name, _described(parameter, documented))
-        if not any(p.kind is p.VAR_KEYWORD for p in own):
-            break
-        is_open = not inspect.isclass(base)
+                parameters.setdefault(p.name, _live_parameter(p, travels))
+        travels = True
+        takes_more = any(p.kind is p.VAR_KEYWORD for p in own)
+        is_open = takes_more and not inspect.isclass(base)
         with contextlib.suppress(OSError, TypeError):
-            pinned |= _pinned(inspect.getsource(base))
-    return Signature(tuple(parameters.values()), inspect.getdoc(cls) or "", is_open)
+            pinned |= _pinned(inspect.getsource(base)) if takes_more else set()
+    return _signature(parameters, documented, inspect.getdoc(cls) or "", is_open)
+
+
+def _live_parameter(p: inspect.Parameter, travels: bool) -> Parameter:
+    annotation = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
+    return Parameter(
+        p.name,
+        REQUIRED if p.default is p.empty else p.default,
+        "" if p.annotation is p.empty else annotation,
+        # What travels up through **kwargs has to be named.
+        keyword_only=(travels and p.kind is not p.VAR_POSITIONAL) or p.kind is p.KEYWORD_ONLY,
+        variadic=p.kind is p.VAR_POSITIONAL,
+    )
 
 
 def _static(cls: griffe.Class) -> Signature | None:
     """Walk the bases until a constructor takes no ``**kwargs``; None where the walk leaves what can be read."""
     parameters: dict[str, Parameter] = {}
     pinned: set[str] = set()
-    queue, seen = [cls], set()
-    docstring = inspect.cleandoc(cls.docstring.value) if cls.docstring else ""
+    documented: list[Mapping[str, str]] = []
+    # Bases, and whether arguments still reach them: of the others the descriptions alone are read.
+    queue, seen, travels = [(cls, True)], set(), False
     while queue:
-        current = queue.pop(0)
-        if current.path in seen:
+        current, reached = queue.pop(0)
+        if (current.path, reached) in seen:
             continue
-        seen.add(current.path)
+        seen.add((current.path, reached))
+        documented.append(_documented(inspect.cleandoc(current.docstring.value) if current.docstring else ""))
         init = current.members.get("__init__")
-        goes_on = True
-        if init is not None:
-            own = list(init.parameters)[1:]  # type: ignore[union-attr]  # an __init__ is a function
-            documented = _documented(current.docstring.value if current.docstring else "")
+        goes_on = reached
+        if init is not None and reached:
+            if not init.is_function:  # made elsewhere and assigned
+                return None
+            own = list(init.parameters)[1:]  # type: ignore[union-attr]  # a function has them
             for p in own:
                 if p.kind is not None and p.kind.name != "var_keyword" and p.name not in pinned:
-                    parameter = _described(_parameter(p), documented)
-                    # What travels up through **kwargs has to be named.
-                    parameters.setdefault(
-                        p.name, replace(parameter, keyword_only=True) if current is not cls else parameter
-                    )
+                    parameters.setdefault(p.name, _parameter(p, travels))
+            travels = True
             goes_on = any(p.kind is not None and p.kind.name == "var_keyword" for p in own)
             pinned |= _pinned(text_of(current))
-            if not goes_on:
-                # A mixin beside it may still be reached by **kwargs of another base: those stay in the queue.
-                continue
         for base in current.bases:
             path = base if isinstance(base, str) else base.canonical_path
             if path in ("object", "ABC", "abc.ABC") or _is_torch(path) or path.startswith("typing."):
                 continue
             module, _, name = path.rpartition(".")
             found = find_class(module, name) if module else None
-            if found is None:
+            if found is not None:
+                # A mixin beside it may still be reached by **kwargs of another base.
+                queue.append((found, goes_on))
+            elif goes_on:
                 return None
-            queue.append(found)
-    return Signature(tuple(parameters.values()), docstring)
+    return _signature(parameters, documented, inspect.cleandoc(cls.docstring.value) if cls.docstring else "")
+
+
+def _signature(
+    parameters: Mapping[str, Parameter],
+    documented: Sequence[Mapping[str, str]],
+    docstring: str,
+    is_open: bool = False,
+) -> Signature:
+    """Parameters with what the nearest of the classes, the first being their own, says of each."""
+    described = tuple(
+        _described(p, next((each[p.name] for each in documented if p.name in each), "")) for p in parameters.values()
+    )
+    own = documented[0] if documented else {}
+    strangers = () if is_open else tuple(name for name in own if name not in parameters)
+    return Signature(described, docstring, is_open, strangers)
 
 
 def _pinned(source: str) -> set[str]:
@@ -264,7 +320,7 @@ def _is_torch(path: str) -> bool:
     return path.split(".")[0] == "torch"
 
 
-def _parameter(p: griffe.Parameter) -> Parameter:
+def _parameter(p: griffe.Parameter, travels: bool) -> Parameter:
     assert p.kind is not None
     variadic = p.kind.name == "var_positional"
     default: Any = REQUIRED
@@ -278,17 +334,20 @@ def _parameter(p: griffe.Parameter) -> Parameter:
         p.name,
         default,
         "" if p.annotation is None else str(p.annotation),
-        keyword_only=p.kind.name == "keyword_only",
+        # What travels up through **kwargs has to be named.
+        keyword_only=(travels and not variadic) or p.kind.name == "keyword_only",
         variadic=variadic,
     )
 
 
 # ---- docstrings
 
-_BRACKET = re.compile(r"\[([^\]]*)\]\s*", re.DOTALL)
+_BRACKET = re.compile(r"([\[(])([^\])]*)([\])])\s*", re.DOTALL)
+_UNIT = re.compile(r"[^\W\d_]+([ /²³-]+[^\W\d_]+)*[²³%°]?|[%°]")
 
 
-def _documented(docstring: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=1024)
+def _documented(docstring: str) -> Mapping[str, str]:
     """Descriptions of the parameters in a numpy docstring."""
     if "Parameters\n" not in docstring:
         return {}
@@ -297,7 +356,7 @@ def _documented(docstring: str) -> dict[str, str]:
     text = inspect.cleandoc(docstring)
     sections = griffe.parse_numpy(griffe.Docstring(text), warnings=False)
     return {
-        name.strip(): textwrap.dedent(parameter.description)
+        name.strip().lstrip("*"): textwrap.dedent(parameter.description)
         for section in sections
         if section.kind.value == "parameters"
         for parameter in section.value
@@ -305,22 +364,35 @@ def _documented(docstring: str) -> dict[str, str]:
     }
 
 
-def _described(parameter: Parameter, documented: Mapping[str, str]) -> Parameter:
-    text = " ".join(documented.get(parameter.name, "").split())
-    unit, low, high = "", None, None
-    if (match := _BRACKET.match(text)) and (read := _bracket(match.group(1))):
-        unit, low, high = read
-        text = text[match.end() :]
-    return replace(parameter, description=text, unit=unit, low=low, high=high)
+def _described(parameter: Parameter, description: str) -> Parameter:
+    text = " ".join(description.split())
+    found = _BRACKET.match(text)
+    read = _bracket(found.group(2)) if found else None
+    # A round bracket is a range or it is prose.
+    if not found or read is None or (read[1] is None and found.group(1) + found.group(3) != "[]"):
+        return replace(parameter, description=text)
+    unit, low, high = read
+    return replace(
+        parameter,
+        description=text[found.end() :],
+        unit=unit,
+        low=low,
+        high=high,
+        low_open=found.group(1) == "(",
+        high_open=found.group(3) == ")",
+    )
 
 
 def _bracket(text: str) -> tuple[str, float | None, float | None] | None:
+    """Unit and range of ``radians, 0..pi``, of ``radians`` or of ``0..pi``; None for anything else."""
     head, _, tail = text.rpartition(",")
     ends = tail.split("..")
-    if len(ends) == 2:
-        numbers = [_number(end) for end in ends]
-        return None if None in numbers else (head.strip(), numbers[0], numbers[1])
-    return (text.strip(), None, None) if text.strip() else None
+    if len(ends) != 2:
+        return (text.strip(), None, None) if _UNIT.fullmatch(text.strip()) else None
+    numbers = [_number(end) for end in ends]
+    if None in numbers or (head.strip() and not _UNIT.fullmatch(head.strip())):
+        return None
+    return head.strip(), numbers[0], numbers[1]
 
 
 def _number(text: str) -> float | None:

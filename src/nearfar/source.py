@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import griffe
 
-__all__ = ["find_class", "text_of"]
+__all__ = ["declares", "find_class", "text_of"]
 
 
 def find_class(module: str, name: str) -> griffe.Class | None:
@@ -28,6 +28,26 @@ def find_class(module: str, name: str) -> griffe.Class | None:
         path = parsed.imports.get(name)
         if path is None or path == f"{module}.{name}":
             return None
+        module, _, name = path.rpartition(".")
+    return None
+
+
+def declares(module: str, name: str) -> bool | None:
+    """Whether a module has something of this name; None where its source cannot tell."""
+    for _ in range(8):  # facades that import from facades
+        if not _exists(module):
+            return False
+        parsed = _parse(module)
+        if parsed is None:
+            return None
+        member = parsed.members.get(name)
+        if member is not None and not member.is_alias:
+            return True
+        path = parsed.imports.get(name)
+        if path is None:  # unless it comes by a star, or is made when it is asked for
+            return None if "__getattr__" in parsed.members or any(m.endswith("*") for m in parsed.members) else False
+        if _exists(path):
+            return True
         module, _, name = path.rpartition(".")
     return None
 
@@ -59,6 +79,17 @@ def _parse(module: str) -> griffe.Module | None:
 
 def _module_file(module: str) -> Path | None:
     """Where the source of a module is; nothing is imported, its packages neither."""
+    spec = _find(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)
+
+
+def _exists(module: str) -> bool:
+    return _find(module) is not None
+
+
+def _find(module: str) -> importlib.machinery.ModuleSpec | None:
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -68,9 +99,7 @@ def _module_file(module: str) -> Path | None:
         if spec is None or spec.submodule_search_locations is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, list(spec.submodule_search_locations))
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin)
+    return spec
 
 
 def text_of(cls: griffe.Class) -> str:

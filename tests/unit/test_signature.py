@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
+from typing import Literal
 
 import pytest
 
@@ -66,8 +67,13 @@ def package(tmp_path, monkeypatch):
     }
     for name, text in files.items():
         (root / name).write_text(textwrap.dedent(text), encoding="utf-8")
-    made = "def init(self, margin): ...\nMade = type('Made', (), {'__init__': init})\n"
-    (tmp_path / "acme_sig_made.py").write_text(made, encoding="utf-8")
+    made = """
+        def init(self, margin): ...
+        Made = type('Made', (), {'__init__': init})
+        class Assigned:
+            __init__ = init
+    """
+    (tmp_path / "acme_sig_made.py").write_text(textwrap.dedent(made), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return "acme_sig.loss"
 
@@ -110,6 +116,7 @@ def test_what_travels_up_must_be_named(package):
 
 def test_a_target_that_cannot_be_read_as_source_is_imported(package):
     assert [p.name for p in read_target("acme_sig_made:Made").parameters] == ["margin"]
+    assert [p.name for p in read_target("acme_sig_made:Assigned").parameters] == ["margin"]
     with pytest.raises(ArgumentError, match="cannot be read: RuntimeError: imported"):
         read_target(f"{package}:Lost")
 
@@ -155,6 +162,68 @@ class Base:
 
 class Derived(Base):
     def __init__(self, margin, *, hard: bool = False, **kwargs): ...
+
+
+class Described(Base):
+    """A class that says what its base leaves unsaid.
+
+    Parameters
+    ----------
+    temperature : float
+        (0..inf] What it is divided by.
+    share : float
+        [percent, 0..100) How much.
+    shape : tuple
+        (n, d), or [n] for one.
+    *parts : nn.Module
+        What it is put together of.
+    gone : int
+        No longer taken.
+    """
+
+    def __init__(self, temperature: float, scale=1.0, share: float | Literal["auto", 2] = 5, shape=None, *parts): ...
+
+
+def test_a_round_bracket_leaves_its_end_out():
+    temperature, share = (read_class(Described)[name] for name in ("temperature", "share"))
+    assert (temperature.low, temperature.high) == (0.0, math.inf)
+    assert [temperature.holds(value) for value in (-1, 0, 1e-9, math.inf)] == [False, False, True, True]
+    assert [share.holds(value) for value in (0, 99.9, 100, math.nan)] == [True, True, False, False]
+    assert (temperature.range, share.range, share.unit) == ("0..inf without 0", "0..100 without 100", "percent")
+
+
+def test_a_bracket_that_is_neither_unit_nor_range_is_left_in_the_description():
+    shape = read_class(Described)["shape"]
+    assert shape.description == "(n, d), or [n] for one."
+    assert (shape.unit, shape.low, shape.range) == ("", None, "")
+    assert shape.holds(-1)
+
+
+def test_what_a_class_does_not_describe_is_described_as_in_its_base():
+    assert read_class(Described)["scale"].description == "How much."
+    assert read_class(Described)["parts"].description == "What it is put together of."
+
+
+def test_what_is_described_and_is_no_parameter_is_a_stranger():
+    assert read_class(Described).strangers == ("gone",)
+    assert read_class(Derived).strangers == ()
+
+
+def test_choices_are_those_of_a_literal():
+    assert read_class(Described)["share"].choices == ("auto", 2)
+    assert read_class(Described)["scale"].choices == ()
+
+
+@pytest.mark.parametrize("read", [read_class, lambda cls: read_target(f"{cls.__module__}:{cls.__name__}")])
+def test_source_and_class_are_read_alike(read):
+    assert [(p.name, p.unit, p.keyword_only) for p in read(Described).parameters] == [
+        ("temperature", "", False),
+        ("scale", "", False),
+        ("share", "percent", False),
+        ("shape", "", False),
+        ("parts", "", False),
+    ]
+    assert read(Described).strangers == ("gone",)
 
 
 def test_a_class_at_hand_reads_as_its_source_would():

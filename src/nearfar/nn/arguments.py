@@ -6,7 +6,7 @@ import math
 
 from nearfar.errors import ArgumentError
 
-__all__ = ["check_choice", "finite", "non_negative", "positive"]
+__all__ = ["check_choice", "finite", "non_negative", "positive", "within"]
 
 
 def check_choice(part: object, name: str, value: str, choices: tuple[str, ...]) -> str:
@@ -28,6 +28,13 @@ def non_negative(name: str, value: float) -> float:
     """``value`` as a float, or :class:`ArgumentError` where it is no finite number of at least 0."""
     if finite(name, value) < 0:
         raise ArgumentError(f"{name} must not be negative; got {value!r}")
+    return float(value)
+
+
+def within(name: str, value: float, low: float, high: float, unit: str = "") -> float:
+    """``value`` as a float, or :class:`ArgumentError` where it is no number from ``low`` to ``high``."""
+    if not low <= finite(name, value) <= high:
+        raise ArgumentError(f"{name} lies in {low:.4g}..{high:.4g}{f' {unit}' if unit else ''}; got {value!r}")
     return float(value)
 
 
