@@ -9,18 +9,38 @@ from nearfar.spec import DistanceSpec, ReducerSpec
 @hookimpl
 def nearfar_reducers() -> list[ReducerSpec]:
     return [
-        ReducerSpec(name="mean", target="nearfar.nn.reducers:Mean", summary="The mean of all terms."),
-        ReducerSpec(name="sum", target="nearfar.nn.reducers:Sum", summary="The sum of all terms."),
+        ReducerSpec(
+            name="mean",
+            target="nearfar.nn.reducers:Mean",
+            summary="The mean of all terms.",
+            definition="nearfar.definitions:mean",
+            memory=1,
+            synchronizations=0,
+        ),
+        ReducerSpec(
+            name="sum",
+            target="nearfar.nn.reducers:Sum",
+            summary="The sum of all terms.",
+            definition="nearfar.definitions:total",
+            memory=1,
+            synchronizations=0,
+        ),
         ReducerSpec(
             name="avg_non_zero",
             target="nearfar.nn.reducers:AvgNonZero",
             summary="The mean of the terms greater than zero.",
+            definition="nearfar.definitions:avg_non_zero",
+            memory=1,
+            synchronizations=0,
         ),
         ReducerSpec(
             name="none",
             target="nearfar.nn.reducers:NoReduction",
             summary="Every term, unreduced; makes each value, however the loss would compute their sum.",
             keeps=True,
+            definition="nearfar.definitions:none",
+            memory=1,
+            synchronizations=0,
         ),
     ]
 
@@ -35,12 +55,18 @@ def nearfar_distances() -> list[DistanceSpec]:
             range=(0.0, 2.0),
             metric=True,
             aliases=("l2",),
+            definition="nearfar.definitions:euclidean",
+            memory=2,
+            synchronizations=0,
         ),
         DistanceSpec(
             name="squared_euclidean",
             target="nearfar.nn.distances:SquaredEuclidean",
             summary="Squared Euclidean distance of normalised embeddings: 2 − 2 cos θ.",
             range=(0.0, 4.0),
+            definition="nearfar.definitions:squared_euclidean",
+            memory=2,
+            synchronizations=0,
         ),
         DistanceSpec(
             name="cosine",
@@ -48,6 +74,9 @@ def nearfar_distances() -> list[DistanceSpec]:
             summary="Cosine similarity; larger is nearer.",
             similarity=True,
             range=(-1.0, 1.0),
+            definition="nearfar.definitions:cosine",
+            memory=2,
+            synchronizations=0,
         ),
         DistanceSpec(
             name="dot",
@@ -55,5 +84,8 @@ def nearfar_distances() -> list[DistanceSpec]:
             summary="Inner product of embeddings as they are; larger is nearer.",
             similarity=True,
             range=(-float("inf"), float("inf")),
+            definition="nearfar.definitions:dot",
+            memory=2,
+            synchronizations=0,
         ),
     ]

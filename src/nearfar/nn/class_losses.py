@@ -45,7 +45,7 @@ class ClassLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(distance=distance, reducer=reducer)
         for name, value in (("num_classes", num_classes), ("embedding_size", embedding_size)):
-            if value < 1:
+            if not value >= 1:  # not a number is none either
                 raise ArgumentError(f"{type(self).__name__}: {name} must be at least 1; got {value}")
         self.num_classes = num_classes
         self.embedding_size = embedding_size

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.nn.precision import raised
 from nearfar.nn.terms import MaterialTerms, Terms
 
 __all__ = ["AvgNonZero", "Mean", "NoReduction", "Reducer", "Sum"]
@@ -41,7 +42,7 @@ class Reducer(nn.Module):
         indices = (indices,) if isinstance(indices, Tensor) else tuple(indices)
         terms = MaterialTerms(
             entry["reduction_type"],
-            losses.reshape(-1),  # some of theirs are (n, 1)
+            raised(losses.reshape(-1)),  # some of theirs are (n, 1); a sum in float16 ends at 65504
             indices,
             num_anchors=len(embeddings),
             labels=labels,

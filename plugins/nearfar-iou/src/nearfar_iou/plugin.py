@@ -32,6 +32,10 @@ def nearfar_losses() -> list[LossSpec]:
             ),
             presets={"unitbox": Preset(arguments={"form": "log"}, source="Yu et al. 2016")},
             inputs=BOXES,
+            optimum=0.0,
+            invariances=("translation", "scale", "flip"),
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="giou",
@@ -46,6 +50,11 @@ def nearfar_losses() -> list[LossSpec]:
             ),
             deviations=(INVERTED,),
             inputs=BOXES,
+            optimum=0.0,
+            invariances=("translation", "scale", "flip"),
+            separates=True,
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="smooth_l1",
@@ -58,6 +67,11 @@ def nearfar_losses() -> list[LossSpec]:
                 "torchvision": Preset(arguments={"beta": 1 / 9}, source="torchvision's region proposals and heads"),
             },
             inputs=BOXES,
+            optimum=0.0,
+            invariances=("translation", "flip"),
+            separates=True,
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="focal",
@@ -78,5 +92,8 @@ def nearfar_losses() -> list[LossSpec]:
                 )
             },
             inputs=("logits", "targets"),
+            optimum=0.0,
+            memory=1,
+            synchronizations=0,
         ),
     ]

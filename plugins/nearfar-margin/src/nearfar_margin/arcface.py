@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nearfar.nn.arguments import check_choice
+from nearfar.nn.arguments import check_choice, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
@@ -36,7 +36,7 @@ class ArcFace(MarginSoftmax):
     margin : float
         [radians, 0..pi] Additive angular margin m; 0.5 as in the paper.
     scale : float
-        [0..inf] What the logits are multiplied with, s; 64 as in the paper.
+        (0..inf] What the logits are multiplied with, s; 64 as in the paper.
     gradient : {"exact", "detached"}
         ``exact``: the gradient of the formula. ``detached``: ψ changes the value only and passes the gradient as
         if it were cos θ, as insightface's code does since December 2022.
@@ -59,7 +59,8 @@ class ArcFace(MarginSoftmax):
     Raises
     ------
     ArgumentError
-        ``gradient`` or ``beyond_pi`` is none of its choices, or the scale is not positive.
+        ``gradient`` or ``beyond_pi`` is none of its choices, the margin is out of its range, or the scale is not
+        positive.
     InputError
         A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
 
@@ -82,7 +83,7 @@ class ArcFace(MarginSoftmax):
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
-        self.margin = margin
+        self.margin = within("margin", margin, 0.0, math.pi, "radians")
         self.gradient = check_choice(self, "gradient", gradient, ("exact", "detached"))
         self.beyond_pi = check_choice(self, "beyond_pi", beyond_pi, ("linear", "raw"))
         self.easy_margin = easy_margin

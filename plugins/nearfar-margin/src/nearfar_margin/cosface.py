@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nearfar.nn.arguments import within
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
 
@@ -27,7 +28,7 @@ class CosFace(MarginSoftmax):
     margin : float
         [cosine, 0..2] Additive margin m; 0.35 as in the paper.
     scale : float
-        [0..inf] What the logits are multiplied with, s; 64 as in the paper.
+        (0..inf] What the logits are multiplied with, s; 64 as in the paper.
     reducer : nn.Module, optional
         Reduction of the elements' losses; the mean unless given.
 
@@ -39,7 +40,7 @@ class CosFace(MarginSoftmax):
     Raises
     ------
     ArgumentError
-        The scale is not positive.
+        The scale is not positive, or the margin is out of its range.
     InputError
         A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
 
@@ -59,7 +60,7 @@ class CosFace(MarginSoftmax):
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
-        self.margin = margin
+        self.margin = within("margin", margin, 0.0, 2.0)
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
         return t - self.margin

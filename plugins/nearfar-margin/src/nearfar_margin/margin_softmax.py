@@ -36,7 +36,7 @@ class MarginSoftmax(ClassLoss):
     embedding_size : int
         [1..inf] Dimension of the embeddings.
     scale : float
-        [0..inf] What every logit is multiplied with.
+        (0..inf] What every logit is multiplied with.
 
     Notes
     -----

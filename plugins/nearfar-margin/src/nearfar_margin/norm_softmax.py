@@ -28,7 +28,7 @@ class NormSoftmax(MarginSoftmax):
     embedding_size : int
         [1..inf] Dimension of the embeddings.
     scale : float or "auto"
-        [0..inf] What the cosines are multiplied with, s; 30 as in AM-Softmax (1801.05599). "auto" takes
+        (0..inf] What the cosines are multiplied with, s; 30 as in AM-Softmax (1801.05599). "auto" takes
         :func:`least_scale`, CosFace's lower bound for a probability of 0.99.
     learn_scale : bool
         Whether s is a parameter that starts there, as in NormFace; nothing keeps it positive but the loss.

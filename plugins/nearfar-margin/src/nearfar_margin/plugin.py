@@ -43,6 +43,8 @@ def nearfar_losses() -> list[LossSpec]:
                     source="fast-reid, cross_entropy_loss with a fixed eps: smoothing spread over the other classes",
                 ),
             },
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="norm_softmax",
@@ -72,6 +74,8 @@ def nearfar_losses() -> list[LossSpec]:
                     source="NormFace (1704.06369): learned; started at CosFace's lower bound here",
                 ),
             },
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="cosface",
@@ -98,6 +102,8 @@ def nearfar_losses() -> list[LossSpec]:
                     source="insightface recognition/arcface_torch, class CosFace; its Glint360K configurations",
                 ),
             },
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="arcface",
@@ -119,6 +125,8 @@ def nearfar_losses() -> list[LossSpec]:
                 "t cos m alone.",
                 UNMINED,
             ),
+            detached="gradient='detached': the margin changes the value alone, and the gradient is that of cos θ, as "
+            "in insightface's code.",
             presets={
                 "insightface_2023": Preset(
                     arguments={"scale": 64.0, "margin": 0.5, "gradient": "detached", "beyond_pi": "raw"},
@@ -147,5 +155,7 @@ def nearfar_losses() -> list[LossSpec]:
                     source="cos(acos t + m) under autograd, as ElasticFace's code has it",
                 ),
             },
+            memory=1,
+            synchronizations=0,
         ),
     ]

@@ -58,6 +58,9 @@ def nearfar_losses() -> list[LossSpec]:
             default_distance="core.euclidean",
             default_reducer="core.avg_non_zero",
             thresholds={"pos_margin": "positive", "neg_margin": "negative"},
+            memory=2,
+            synchronizations=0,
+            optimum=0.0,
         ),
         LossSpec(
             name="triplet",
@@ -87,6 +90,9 @@ def nearfar_losses() -> list[LossSpec]:
             distances=("*",),
             default_distance="core.euclidean",
             default_reducer="core.avg_non_zero",
+            memory=2,
+            synchronizations=1,
+            optimum=0.0,
         ),
         LossSpec(
             name="sup_con",
@@ -105,6 +111,8 @@ def nearfar_losses() -> list[LossSpec]:
             distances=("*",),
             default_distance="core.cosine",
             default_reducer="core.mean",
+            memory=2,
+            synchronizations=0,
         ),
     ]
 
@@ -117,8 +125,15 @@ def nearfar_miners() -> list[MinerSpec]:
             target="nearfar_pair.miners.all:All",
             summary="Every triplet of a batch.",
             family="triplet",
+            expected_failures={
+                "distance_honoured": "Every triplet is every triplet on any distance; it takes one so that miners can "
+                "be exchanged."
+            },
             produces="triplets",
             distances=("*",),
+            definition="nearfar_pair.definitions:all_triplets",
+            memory=3,
+            synchronizations=2,
         ),
         MinerSpec(
             name="semihard",
@@ -129,6 +144,10 @@ def nearfar_miners() -> list[MinerSpec]:
             deviations=("All such negatives of a positive pair are selected; the paper picks one.",),
             produces="triplets",
             distances=("*",),
+            example="margin=0.2",
+            definition="nearfar_pair.definitions:semihard",
+            memory=3,
+            synchronizations=2,
         ),
         MinerSpec(
             name="hard",
@@ -138,6 +157,9 @@ def nearfar_miners() -> list[MinerSpec]:
             paper=SCHROFF,
             produces="triplets",
             distances=("*",),
+            definition="nearfar_pair.definitions:hard",
+            memory=3,
+            synchronizations=2,
         ),
         MinerSpec(
             name="batch_hard",
@@ -147,5 +169,8 @@ def nearfar_miners() -> list[MinerSpec]:
             paper=HERMANS,
             produces="triplets",
             distances=("*",),
+            definition="nearfar_pair.definitions:batch_hard",
+            memory=2,
+            synchronizations=1,
         ),
     ]

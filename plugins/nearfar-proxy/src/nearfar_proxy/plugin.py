@@ -47,6 +47,8 @@ def nearfar_losses() -> list[LossSpec]:
                     source="Teh, DeVries, Taylor 2020, ProxyNCA++ (2004.01113): the loss, with a temperature of 1/9",
                 ),
             },
+            memory=1,
+            synchronizations=0,
         ),
         LossSpec(
             name="center",
@@ -62,6 +64,8 @@ def nearfar_losses() -> list[LossSpec]:
             needs=NEEDS,
             accepts=ACCEPTS,
             uses_norm=True,
+            collapses="It only draws a class together; the loss it is added to keeps classes apart.",
+            optimum=0.0,
             deviations=(
                 "The paper's formula sums over the batch; here the mean is taken, as in the authors' Caffe layer. "
                 "reducer=sum gives the sum.",
@@ -69,5 +73,7 @@ def nearfar_losses() -> list[LossSpec]:
                 "An embedding that is not finite moves no centre, so one bad batch does not spoil them for good.",
                 UNMINED,
             ),
+            memory=2,
+            synchronizations=0,
         ),
     ]

@@ -33,7 +33,7 @@ class ProxyNCA(ClassLoss):
     embedding_size : int
         [1..inf] Dimension of the embeddings.
     scale : float
-        [0..inf] What distances are multiplied with, s; 1 as in the paper. Values of 8 to 14 do better.
+        (0..inf] What distances are multiplied with, s; 1 as in the paper. Values of 8 to 14 do better.
     denominator : {"others", "all"}
         Which proxies are summed over: ``others``, without the own one, as the paper defines it and hence the
         default; ``all``, with it, the softmax of ProxyNCA++, pytorch-metric-learning and most programs. Its

@@ -32,7 +32,7 @@ class SupCon(EmbeddingLoss):
     Parameters
     ----------
     temperature : float
-        [units of the similarity, 0..inf] τ; 0.1 as in the paper.
+        (units of the similarity, 0..inf] τ; 0.1 as in the paper.
     distance : nn.Module, optional
         What s is; cosine similarity by default. A distance is negated.
     reducer : nn.Module, optional

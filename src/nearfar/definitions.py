@@ -1,0 +1,61 @@
+"""What core's reducers and distances compute, said slowly and plainly: the checks of ``nearfar.testing`` hold the
+parts to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["avg_non_zero", "cosine", "dot", "euclidean", "mean", "none", "squared_euclidean", "total"]
+
+Row = Sequence[float]
+
+
+def mean(values: Row, normalizer: float | None = None) -> float:
+    """Σ v / K, or Σ v over what the loss gives to divide by."""
+    divisor = len(values) if normalizer is None else normalizer
+    return math.fsum(values) / divisor if divisor else 0.0
+
+
+def total(values: Row) -> float:
+    """Σ v."""
+    return math.fsum(values)
+
+
+def avg_non_zero(values: Row) -> float:
+    """The mean of the values greater than zero; 0 where there is none."""
+    return mean([v for v in values if v > 0])
+
+
+def none(values: Row) -> list[float]:
+    """The values."""
+    return list(values)
+
+
+def euclidean(x: Row, y: Row, normalize: bool = True) -> float:
+    """‖x − y‖, of vectors scaled to length one where that is asked for."""
+    return math.dist(_unit(x), _unit(y)) if normalize else math.dist(x, y)
+
+
+def squared_euclidean(x: Row, y: Row, normalize: bool = True) -> float:
+    """‖x − y‖², of vectors scaled to length one where that is asked for."""
+    if normalize:
+        x, y = _unit(x), _unit(y)
+    return math.fsum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def cosine(x: Row, y: Row) -> float:
+    """x · y / (‖x‖ ‖y‖)."""
+    return dot(_unit(x), _unit(y))
+
+
+def dot(x: Row, y: Row) -> float:
+    """x · y."""
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def _unit(x: Row) -> Row:
+    """x scaled to length one; a vector without a direction stays as it is."""
+    length = math.hypot(*x)
+    return [a / length for a in x] if length else x
