@@ -111,7 +111,13 @@ class PartSpec:
         ``"margin=0.4, tau=10"``.
     definition
         A slow and plain function that says what it computes, ``"package.module:function"``; the checks of
-        :mod:`nearfar.testing` hold the part to it.
+        :mod:`nearfar.testing` hold the part to it. A miner's takes ``(embeddings, labels, ref_emb, ref_labels)``,
+        the last two None for the batch itself, and returns a set of ``(anchor, positive, negative)`` or, of pairs, of
+        ``("positive", anchor, other)`` and ``("negative", anchor, other)``; a reducer's takes the list of values, a
+        distance's two lists of coordinates, a loss's its inputs in order, and each returns a number. Inputs are
+        float64. What else it names it is given: any argument of the part; in a miner's ``distance``, a function of
+        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``weights`` and ``normalizer``; in a
+        loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
     memory
         The power of the batch size that its peak memory grows with: 1, 2 or 3; None where it does not say.
     synchronizations
@@ -234,6 +240,9 @@ class LossSpec(PartSpec):
         orthogonal, or predictions equal to their targets. None where no such input is its optimum.
     detached
         Why its gradient is not that of its value: what is held constant on purpose. Empty where nothing is.
+    collapses
+        Why embeddings that are all the same cost no more than perfect clusters, so that it needs another loss beside
+        it. Empty where they cost more.
     invariances
         Of a loss on boxes: what leaves its value as it is when it happens to all boxes, any of ``translation``,
         ``scale``, ``flip``.
@@ -256,6 +265,7 @@ class LossSpec(PartSpec):
     sample: str = ""
     optimum: float | None = None
     detached: str = ""
+    collapses: str = ""
     invariances: tuple[str, ...] = ()
     separates: bool = False
 
@@ -322,6 +332,8 @@ class DistanceSpec(PartSpec):
         The least and greatest value it can take, as it is set up by default.
     metric
         Whether it obeys the triangle inequality.
+    symmetric
+        Whether the distance of x to y is always that of y to x.
     """
 
     kind: ClassVar[str] = "distance"
@@ -329,6 +341,7 @@ class DistanceSpec(PartSpec):
     similarity: bool = False
     range: tuple[float, float] = (0.0, float("inf"))
     metric: bool = False
+    symmetric: bool = True
 
     @property
     def nearest(self) -> float:

@@ -13,7 +13,9 @@ import torch
 
 from nearfar import EmbeddingLoss, Loss, MaterialTerms, Miner, Reducer
 from nearfar.discovery import Selector, discover
+from nearfar.errors import InputError
 from nearfar.nn import IndexSelection
+from nearfar.nn.arguments import non_negative
 from nearfar.nn.distances import Distance
 from nearfar.nn.terms import element_terms
 from nearfar.registry import Registry
@@ -38,7 +40,7 @@ class SoundLoss(EmbeddingLoss):
 
     def __init__(self, margin: float = 0.5, *, distance: Any = None, reducer: Any = None) -> None:
         super().__init__(distance=distance, reducer=reducer)
-        self.margin = margin
+        self.margin = non_negative("margin", margin)
 
     def terms(self, batch: Any) -> Any:
         a, p, n = batch.triplets()
@@ -69,6 +71,8 @@ class SoundBoxLoss(Loss):
 
     def terms(self, *inputs: Any) -> Any:
         prediction, target = inputs
+        if prediction.shape != target.shape:
+            raise InputError(f"pred_boxes {tuple(prediction.shape)} and target_boxes {tuple(target.shape)} differ")
         return element_terms((prediction - target).abs().mean(1))
 
 
@@ -146,14 +150,14 @@ SPECS: Mapping[str, type[PartSpec]] = {
 }
 
 
-def broken_laws(kind: str, target: Any, spec: Mapping[str, Any], **changed: Any) -> dict[str, str]:
-    """Law → what it has to say, of every law that a class with such a spec does not keep."""
+def broken_laws(kind: str, target: Any, spec: Mapping[str, Any], *, only: str = "", **changed: Any) -> dict[str, str]:
+    """Law → what it has to say, of every law that a class with such a spec does not keep; of ``only`` one, if named."""
     registry = Registry(discover(selector=Selector(allow=frozenset({"core", "pml"}))))
     entry = registry.register(SPECS[kind](**{**spec, **changed}), target)
     subject = Subject(entry, registry)
     found: dict[str, str] = {}
     for law in LAWS.values():
-        if kind in law.kinds:
+        if kind in law.kinds and only in ("", law.name):
             for case in law.cases(subject) if law.cases else ("",):
                 result = Check(subject, law, case).run()
                 if result.status == "failed":

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from nearfar.testing import Report, Result
+    from nearfar.testing import Check, Report, Result
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow", "expected": "cyan"}
+_SLOWEST = 5
+
+
+def _writable(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+    """The file of a report, once it is sure that it can be written: the checks take a while."""
+    if file is not None and not file.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(file.parent)!r}", context, parameter)
+    if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise click.BadParameter(f"{str(file)!r} cannot be written", context, parameter)
+    return file
 
 
 @click.command("check-plugin")
@@ -20,9 +33,14 @@ _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow", "expected":
 @click.option("-k", "pattern", default="", metavar="PATTERN", help="Only checks whose name has this, or matches it.")
 @click.option("--seed", default=0, help="What everything random is started from.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit's XML to this file.")
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_writable,
+    help="Also write JUnit's XML to this file.",
+)
 @click.option("--badge", is_flag=True, help="Also print a line for a README.")
-@click.option("-v", "--verbose", is_flag=True, help="Also list what passed.")
+@click.option("-v", "--verbose", is_flag=True, help="Also list what passed, what was skipped and why, and the slowest.")
 def command(
     plugin: str, pattern: str, seed: int, as_json: bool, junit: Path | None, badge: bool, verbose: bool
 ) -> None:
@@ -34,48 +52,101 @@ def command(
     nearfar check-plugin acme
     nearfar check-plugin ./acme-losses -k gradient
     """
-    from nearfar.testing import checks_of, run
-    from nearfar.testing.project import find_plugin
+    if badge and (pattern or as_json):
+        raise click.UsageError(
+            f"--badge tells of all checks, in a line of its own: leave out {'-k' if pattern else '--json'}"
+        )
+    from nearfar.testing import checks_of, find_plugin, run
 
     registry, namespace = find_plugin(plugin)
-    checks = [check for check in checks_of(registry, namespace, seed=seed) if _matches(check.id, pattern)]
+    checks = _chosen(checks_of(registry, namespace, seed=seed, folder=plugin if plugin != namespace else ""), pattern)
     found = next(p for p in registry.plugins if p.namespace == namespace and p.status == "active")
-    report = run(checks, found, seen=lambda result: None if as_json else _tell(result, verbose))
+    progress = _Progress(len(checks), verbose=verbose, quiet=as_json)
+    try:
+        report = run(checks, found, starts=progress.starts, seen=progress.seen)
+    except KeyboardInterrupt:
+        progress.clear()
+        click.echo(f"stopped in {progress.current}, {progress.done} of {len(checks)} checks done", err=True)
+        raise
+    progress.clear()
     if junit is not None:
         junit.write_text(report.to_junit(), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        _conclude(report, pattern)
+        _conclude(report, pattern, verbose)
         if badge:
             click.echo(report.badge())
     if not report.is_good:
         raise click.exceptions.Exit(1)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return pattern in name or fnmatch.fnmatchcase(name, pattern)
+def _chosen(checks: Sequence[Check], pattern: str) -> list[Check]:
+    """Those whose name has the pattern or matches it; one alone whose name it is."""
+    exact = [check for check in checks if check.id == pattern]
+    return exact or [check for check in checks if pattern in check.id or fnmatch.fnmatchcase(check.id, pattern)]
 
 
-def _tell(result: Result, verbose: bool) -> None:
-    if result.status == "failed":
-        click.secho(f"FAILED {result.id}", fg="red", bold=True)
-        click.echo("\n".join(f"    {line}" for line in result.reason.splitlines()))
-    elif verbose:
-        reason = f"  ({next(iter(result.reason.splitlines()), '')})" if result.reason else ""
-        click.secho(f"{result.status:<8}", fg=_COLOURS[result.status], nl=False)
-        click.echo(f" {result.id}{reason}")
+class _Progress:
+    """What is told while the checks run: failures, and on a terminal how far they are."""
+
+    def __init__(self, total: int, *, verbose: bool, quiet: bool) -> None:
+        self._total, self._verbose, self._quiet = total, verbose, quiet
+        self._is_live = sys.stderr.isatty()
+        self.done, self.current = 0, ""
+
+    def starts(self, check: Check) -> None:
+        self.current = check.id
+        if self._is_live:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # of a terminal that does not say
+            click.echo(f"\r\x1b[K{f'{self.done}/{self._total} {check.id}'[: columns - 1]}", err=True, nl=False)
+
+    def seen(self, result: Result) -> None:
+        self.done += 1
+        if self._quiet or not (self._verbose or result.status == "failed"):
+            return
+        self.clear()
+        if result.status == "failed":
+            click.secho(f"FAILED {result.id}", fg="red", bold=True)
+            click.echo(f"{result.reason}\n")
+        else:
+            reason = f"  ({next(iter(result.reason.splitlines()))})" if result.reason else ""
+            click.echo(f"{click.style(f'{result.status:<8}', fg=_COLOURS[result.status])} {result.id}{reason}")
+
+    def clear(self) -> None:
+        if self._is_live:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _conclude(report: Report, pattern: str) -> None:
+def _conclude(report: Report, pattern: str, verbose: bool) -> None:
     counts = report.counts
     if not report.results:
         click.echo(f"no check has {pattern!r} in its name" if pattern else "there was nothing to check")
         return
+    if verbose:
+        click.secho("slowest", bold=True)
+        for result in sorted(report.results, key=lambda result: -result.seconds)[:_SLOWEST]:
+            click.echo(f"  {result.seconds:6.2f} s  {result.id}")
+    _table(report)
     for result in report.results:
-        if result.status == "expected":
-            click.echo(f"expected failure: {result.id}: {result.reason}")
+        if result.status == "failed":
+            click.echo(f"{click.style('FAILED', fg='red')} {result.id}: {result.reason.partition(chr(10))[0]}")
     said = ", ".join(
         click.style(f"{counts[status]} {status}", fg=colour) for status, colour in _COLOURS.items() if counts[status]
     )
     click.echo(f"{report.plugin.namespace} ({report.plugin.provider}): {said} of {len(report.results)} checks")
+    if not counts["passed"] and not counts["failed"]:
+        click.echo("nothing was checked: every law was skipped")
+
+
+def _table(report: Report) -> None:
+    """Part × status: how many."""
+    rows = report.by_part
+    width = max(map(len, ("part", *rows)))
+    click.secho("  ".join([f"{'part':<{width}}", *_COLOURS]), bold=True)
+    for part, counts in rows.items():
+        cells = [
+            click.style(f"{counts[status] or '·':>{len(status)}}", fg=colour if counts[status] else None)
+            for status, colour in _COLOURS.items()
+        ]
+        click.echo("  ".join([f"{part:<{width}}", *cells]))

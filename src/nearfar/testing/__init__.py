@@ -25,7 +25,9 @@ except ImportError as error:  # pragma: no cover
 from nearfar.testing.check import Check, Result, checks_of
 from nearfar.testing.law import LAWS, Law
 from nearfar.testing.parametrize import parts
+from nearfar.testing.project import find_plugin
 from nearfar.testing.report import Report, run
 from nearfar.testing.scene import batch
+from nearfar.testing.subject import seeded
 
-__all__ = ["LAWS", "Check", "Law", "Report", "Result", "batch", "checks_of", "parts", "run"]
+__all__ = ["LAWS", "Check", "Law", "Report", "Result", "batch", "checks_of", "find_plugin", "parts", "run", "seeded"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import difflib
+import io
+import shlex
 import time
 import traceback
 import warnings
@@ -10,12 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 import nearfar.testing.laws  # noqa: F401  # writes the laws down
+from nearfar.discovery import canonical
 from nearfar.errors import UnknownPart
 from nearfar.registry import Registry
 from nearfar.spec import KINDS
 from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
+from nearfar.testing.reproduction import script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
+from nearfar.testing.variants import variants
 
 __all__ = ["Check", "Result", "Status", "checks_of"]
 
@@ -27,7 +37,8 @@ class Result:
     """What came of a check.
 
     ``status`` is ``passed``; ``failed``; ``skipped`` where the law says nothing of the part; or ``expected``
-    where it fails as the spec says. ``reason`` says why for all but the first.
+    where it fails as the spec says. ``reason`` says why for all but the first, for which it may say what was
+    measured.
     """
 
     id: str
@@ -41,11 +52,15 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """One law and one part; called, it passes, skips or fails the pytest test that calls it."""
+    """One law and one part; called, it passes, skips or fails the pytest test that calls it.
+
+    ``folder`` is where the plugin is written, if it is not installed.
+    """
 
     subject: Subject | PluginSubject
     law: Law
     case: str = ""
+    folder: str = ""
 
     @property
     def key(self) -> str:
@@ -57,27 +72,28 @@ class Check:
         return f"{self.subject.name}::{self.key}"
 
     def run(self) -> Result:
-        """Hold the law against the part."""
-        start = time.perf_counter()
-        status, reason = self._judge(*self._outcome())
+        """Hold the law against the part; what the part prints is kept off the terminal."""
+        start, printed = time.perf_counter(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _one_thread():
+            status, reason = self._judge(*self._outcome(printed))
         seconds = time.perf_counter() - start
         return Result(self.id, self.subject.name, self.law.name, self.case, status, reason, seconds)
 
-    def _outcome(self) -> tuple[Status, str]:
+    def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
         subject = self.subject
         try:
             if not self.law.standalone and subject.trouble:
                 return "skipped", f"a plain call does not run: {subject.trouble}"
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.law.check(subject, self.case) if self.case else self.law.check(subject)
+                measured = self.law.check(subject, self.case) if self.case else self.law.check(subject)
         except NotApplicable as error:
             return "skipped", str(error)
         except LawBroken as error:
-            return "failed", f"{error}{self._reproduction(error)}"
+            return "failed", f"{error}{self._explanation(error, printed)}"
         except (Exception, SystemExit) as error:
-            return "failed", f"{type(error).__name__}: {error}\n{_where(error)}{self._reproduction(error)}"
-        return "passed", ""
+            return "failed", f"{_named(error)}\n{_where(error)}{self._explanation(error, printed)}"
+        return "passed", measured or ""
 
     def _judge(self, status: Status, reason: str) -> tuple[Status, str]:
         """The outcome in the light of what the spec expects."""
@@ -87,25 +103,29 @@ class Check:
         if status == "failed":
             return "expected", expected
         return "failed", (
-            f"the law is kept, but the spec expects that it is not ({expected}); take it out of expected_failures"
+            f"the law is kept, but the spec expects that it is not ({expected}); take {self.key!r} out of "
+            "expected_failures"
         )
 
-    def _reproduction(self, error: BaseException) -> str:
-        """How to see it again: a script where the inputs are known, and the command."""
-        lines = ["", "", f"    The law: {self.law.says}", "", "    Reproduce:"]
+    def _explanation(self, error: BaseException, printed: io.StringIO) -> str:
+        """The law in a sentence, what the part printed, and how to see the failure again.
+
+        The script is flush left and everything around it a comment, so that it can be copied with its surroundings.
+        """
+        lines = ["", "", f"The law: {self.law.says}"]
+        if said := printed.getvalue().strip():
+            lines += ["It printed:", *(f"    {line}" for line in said.splitlines()[-5:])]
+        lines += ["", f"# To reproduce {self.id}"]
         scene = getattr(error, "scene", None)
-        if scene is not None and scene.origin and isinstance(self.subject, Subject):
-            lines += [
-                "        import nearfar, nearfar.testing",
-                f"        part = {self.subject.source(getattr(error, 'arguments', {}))}.double()",
-                f"        inputs = {scene.origin}",
-                "        part(*inputs)",
-            ]
-        namespace = self.subject.name.partition(".")[0]
+        if scene is not None and isinstance(self.subject, Subject):
+            known = error.arguments if isinstance(error, LawBroken) else variants(self.subject).get(self.case, {})
+            lines += script(self.subject, scene, known, self.folder).splitlines()
+        return "\n".join([*lines, f"# {self._command()}"])
+
+    def _command(self) -> str:
+        plugin = self.folder or self.subject.name.partition(".")[0]
         seed = getattr(self.subject, "seed", 0)
-        seeding = f" --seed {seed}" if seed else ""
-        lines.append(f"        nearfar check-plugin {namespace} -k '{self.id}'{seeding}")
-        return "\n".join(lines)
+        return shlex.join(["nearfar", "check-plugin", plugin, "-k", self.id, *(["--seed", str(seed)] if seed else [])])
 
     def __call__(self) -> None:
         import pytest
@@ -120,30 +140,85 @@ class Check:
             pytest.fail(f"{result.id}\n{result.reason}", pytrace=False)
 
 
-def checks_of(registry: Registry, namespace: str, *, seed: int = 0) -> list[Check]:
+def checks_of(registry: Registry, namespace: str, *, seed: int = 0, folder: str = "") -> list[Check]:
     """Every check of a plugin and its parts: a law of the kind each, case by case.
+
+    Parameters
+    ----------
+    registry
+        Where the plugin is.
+    namespace
+        The plugin's.
+    seed
+        What everything random is started from.
+    folder
+        Where the plugin is written, if it is not installed: what a failure is reproduced with.
 
     Raises
     ------
     UnknownPart
         No plugin has the namespace, or it is not active; the message says why.
     """
-    plugin = next((p for p in registry.plugins if p.namespace == namespace), None)
-    if plugin is None:
-        known = ", ".join(sorted(p.namespace for p in registry.plugins))
-        raise UnknownPart(f"no plugin has the namespace {namespace!r}; there are {known}", name=namespace)
+    found = [p for p in registry.plugins if p.namespace == namespace]
+    if not found:
+        raise UnknownPart(_unknown(registry, namespace), name=namespace)
+    plugin = next((p for p in found if p.status == "active"), found[0])
     if plugin.status != "active":
         raise UnknownPart(f"the plugin {namespace!r} is {plugin.status}: {plugin.reason}", name=namespace)
     subjects: list[Any] = [PluginSubject(plugin, registry)]
     subjects += [Subject(e, registry, seed) for kind in KINDS for e in registry.find(kind, plugin=namespace)]
-    return list(_checks(subjects))
+    # To tell the cases parts are made, and what is made may print.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return [dataclasses.replace(check, folder=folder) for check in _checks(subjects)]
+
+
+def _unknown(registry: Registry, namespace: str) -> str:
+    """What to say of a namespace that nobody has."""
+    for plugin in registry.plugins:
+        if canonical(plugin.distribution) == canonical(namespace):
+            return f"{namespace!r} is the distribution; its namespace is {plugin.namespace!r}"
+    known = sorted({p.namespace for p in registry.plugins})
+    close = difflib.get_close_matches(namespace, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}; or give the folder of a plugin"
+    return f"no plugin has the namespace {namespace!r}; {hint}"
 
 
 def _checks(subjects: Iterable[Any]) -> Iterator[Check]:
     for subject in subjects:
         for law in LAWS.values():
-            if subject.kind in law.kinds:
-                yield from (Check(subject, law, case) for case in (law.cases(subject) if law.cases else ("",)))
+            if subject.kind not in law.kinds:
+                continue
+            try:
+                cases = list(law.cases(subject)) if law.cases else [""]
+            except (Exception, SystemExit) as error:  # of a part so broken that not even its cases can be told
+                yield Check(subject, _raising(law, error))
+            else:
+                yield from (Check(subject, law, case) for case in cases)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On tensors this small threads only wait for each other; and what is summed in parts depends on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _raising(law: Law, error: BaseException) -> Law:
+    """The law with a check that says what went wrong before it."""
+
+    def check(subject: Subject) -> None:
+        raise error
+
+    return dataclasses.replace(law, cases=None, check=check)
+
+
+def _named(error: BaseException) -> str:
+    said = str(error)
+    return f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
 
 
 def _where(error: BaseException) -> str:

@@ -53,7 +53,8 @@ class Law:
     cases
         Of a part: the cases that are checked one by one; None for a law with a single one.
     check
-        Raises :class:`LawBroken` where the part does not keep it, :class:`NotApplicable` where it says nothing.
+        Raises :class:`LawBroken` where the part does not keep it, :class:`NotApplicable` where it says nothing;
+        returns what was measured, in a few words, or nothing.
     standalone
         Whether it means something of a part that cannot even be called.
     """
@@ -63,7 +64,7 @@ class Law:
     kinds: tuple[str, ...]
     says: str
     cases: Callable[[Subject], Iterable[str]] | None
-    check: Callable[..., None]
+    check: Callable[..., str | None]
     standalone: bool = False
 
 
@@ -75,7 +76,7 @@ def law(
     *kinds: str,
     cases: Callable[[Subject], Iterable[str]] | Iterable[str] | None = None,
     standalone: bool = False,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., str | None]], Callable[..., str | None]]:
     """Make a law of a function ``(subject)``, or ``(subject, case)`` where it has cases; its docstring says it.
 
     Parameters
@@ -88,7 +89,7 @@ def law(
         Whether it means something of a part that cannot even be called.
     """
 
-    def add(check: Callable[..., None]) -> Callable[..., None]:
+    def add(check: Callable[..., str | None]) -> Callable[..., str | None]:
         assert check.__name__ not in LAWS, f"two laws are called {check.__name__}"
         listed = tuple(cases) if cases is not None and not callable(cases) else None
         found: Any = (lambda subject: listed) if listed is not None else cases

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING
 
+from nearfar.errors import UnknownPart
 from nearfar.registry import Registry, default_registry
 from nearfar.testing.check import checks_of
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["parts"]
 
 
-def parts(namespace: str, *, only: str = "*", seed: int = 0, registry: Registry | None = None) -> Any:
+def parts(namespace: str, *, only: str = "*", seed: int = 0, registry: Registry | None = None) -> pytest.MarkDecorator:
     """A decorator that runs one test function once for each check of a plugin, as its argument ``check``.
 
     Parameters
@@ -19,7 +23,7 @@ def parts(namespace: str, *, only: str = "*", seed: int = 0, registry: Registry 
     namespace
         The plugin's.
     only
-        A shell pattern of the full names of the parts to check.
+        A shell pattern of the names of the parts to check; ``namespace.name``, or ``name`` alone.
     seed
         What everything random in the checks is started from.
     registry
@@ -32,10 +36,12 @@ def parts(namespace: str, *, only: str = "*", seed: int = 0, registry: Registry 
     """
     import pytest
 
-    from nearfar.errors import UnknownPart
-
     found = checks_of(default_registry() if registry is None else registry, namespace, seed=seed)
-    chosen = [check for check in found if only == "*" or fnmatch.fnmatchcase(check.subject.name, only)]
+    chosen = [check for check in found if _is_one_of(check.subject.name, only)]
     if not chosen:
         raise UnknownPart(f"no part of {namespace!r} matches {only!r}", name=only)
     return pytest.mark.parametrize("check", chosen, ids=[check.id for check in chosen])
+
+
+def _is_one_of(name: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(each, pattern) for each in (name, name.partition(".")[2]))

@@ -126,6 +126,12 @@ def class_logits(n: int = 8, classes: int = CLASSES, seed: int = 0) -> tuple[Ten
     return logits, torch.randint(classes, (n,), generator=generator)
 
 
+def unlabelled(n: int = 8, dim: int = DIM, seed: int = 0) -> tuple[Tensor]:
+    """Embeddings alone, (n, dim) float64, for a check."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, dim, generator=generator, dtype=torch.float64),)
+
+
 def views(n: int = 8, dim: int = DIM, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Two views of the same samples, (n, dim) float64 each, for a check."""
     generator = torch.Generator().manual_seed(seed)
@@ -137,6 +143,7 @@ def views(n: int = 8, dim: int = DIM, seed: int = 0) -> tuple[Tensor, Tensor]:
 _MAKERS: Mapping[tuple[str, ...], Sequence[Callable[..., tuple[Tensor, ...]]]] = {
     ("pred_boxes", "target_boxes"): (boxes, rotated_boxes),
     ("logits", "targets"): (dense_logits, class_logits),
+    ("embeddings",): (unlabelled,),
     ("embeddings", "ref_emb"): (views,),
     ("first_view", "second_view"): (views,),
 }

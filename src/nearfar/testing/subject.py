@@ -32,7 +32,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Every global random generator started from ``seed``, and put back where it was afterwards."""
     state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # manual_seed formats a traceback for a GPU that is not there
         np.random.seed(seed)
         random.seed(seed)
         try:
@@ -211,7 +211,7 @@ class Subject:
     def call(self, part: nn.Module, scene: Scene) -> Any:
         """What the part returns for a scene, random generators started from the seed."""
         given = dict(scene.inputs)
-        with seeded(self.seed), warnings.catch_warnings():
+        with seeded(self.seed), warnings.catch_warnings(), _said_with(scene):
             warnings.simplefilter("ignore")
             if self.kind == "loss" and not self.loss.on_embeddings:
                 return part(*(given[name] for name in self.loss.inputs))
@@ -244,7 +244,8 @@ class Subject:
             raise LawBroken(
                 "the loss has no gradient: it does not depend on its inputs by autograd", scene, **arguments
             )
-        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        with _said_with(scene):
+            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
         return {
             name: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
@@ -253,16 +254,26 @@ class Subject:
     @functools.cached_property
     def trouble(self) -> str:
         """Why a plain call of the part does not even run; empty where it does."""
+        from nearfar.testing.exercise import usual  # which makes calls of subjects
+
         try:
-            if self.kind in ("loss", "miner"):
-                self.call(self.make(), self.scene())
-            else:
-                self.make()
+            self.call(self.make(), usual(self))
         except NotApplicable:
             raise
         except (Exception, SystemExit) as error:
             return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         return ""
+
+
+@contextlib.contextmanager
+def _said_with(scene: Scene) -> Iterator[None]:
+    """What a part raises carries what it was called with, for whoever reports it."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(AttributeError):
+            error.scene = scene  # type: ignore[attr-defined]
+        raise
 
 
 def _label(value: Any) -> str:

@@ -1,3 +1,210 @@
-"""Memory, waiting for the device, and what an import costs."""
+"""Memory, and waiting for the device."""
 
 from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.testing.law import LawBroken, NotApplicable, law
+from nearfar.testing.meter import allocations, peak_bytes, readable, waits, waits_on_a_gpu
+from nearfar.testing.scene import Scene, batch
+from nearfar.testing.subject import Subject
+
+#: The smallest batch whose memory is measured, that of a plain call; every next one is twice as large. Classes stay
+#: as they are.
+FEWEST = 12
+CLASSES = 4
+
+#: Bytes from which on what does not grow with the batch is hidden; and where the search for agreement ends.
+ENOUGH, MOST = 2**20, 2**26
+MOST_SECONDS = 0.5
+
+#: How far a power may be from the one declared.
+TOLERANCE = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Peak memory by the size of the batch, smallest first; each batch is twice the one before it."""
+
+    peaks: Mapping[int, int]
+
+    @property
+    def power(self) -> float:
+        """The power of the batch size that the peak grows with, at the three largest batches.
+
+        Taken of differences, so that what does not grow is left out.
+        """
+        first, second, third = list(self.peaks.values())[-3:]
+        before, after = second - first, third - second
+        return math.log2(after / before) if before > 0 and after > 0 else 0.0
+
+    def agrees(self, declared: int) -> bool:
+        """Whether it is, as far as can be told, the power declared.
+
+        A peak that does not grow is that of buffers of a fixed size: what grows may be hidden below it, unless so
+        many numbers of 8 bytes would stand out.
+        """
+        if abs(self.power - declared) <= TOLERANCE:
+            return True
+        (rows, peak), before = list(self.peaks.items())[-1], list(self.peaks.values())[-2]
+        return peak - before < 0.1 * peak and 8 * rows**declared <= peak
+
+    def __str__(self) -> str:
+        largest = list(self.peaks.items())[-3:]
+        return ", ".join(f"{readable(peak)} for {rows} rows" for rows, peak in largest)
+
+
+@law("loss", "miner", "reducer", "distance")
+def memory(subject: Subject) -> str:
+    """The most memory that a call and its backward pass keep at once grows with the power of the batch size that the
+    spec says, with the number of classes as it is."""
+    declared = subject.spec.memory
+    for device in _devices():
+        found = grow(subject, declared, device)
+        if declared is None:
+            raise NotApplicable(f"the spec does not say its memory; it grows with the power {found.power:.1f}")
+        if not found.agrees(declared):
+            rows = max(found.peaks)
+            made = "; ".join(map(str, allocations(step(subject, rows, device))))
+            raise LawBroken(
+                f"the spec says memory={declared}, and the peak on the {device} grows with the power "
+                f"{found.power:.2f}: {found}. The most is allocated there: {made}",
+                _scene(subject, rows),
+            )
+    return f"power {found.power:.1f}"
+
+
+@law("loss", "miner", "reducer", "distance")
+def synchronizations(subject: Subject) -> str:
+    """A call and its backward pass make the host wait for a GPU as often as the spec says, whatever the size of the
+    batch."""
+    declared = subject.spec.synchronizations
+    few, many = (_attempt(subject, rows, waits) for rows in (FEWEST, 2 * FEWEST))
+    said = (
+        _times(len(few))
+        if len(few) == len(many)
+        else f"{_times(len(few))} for {FEWEST} rows and {len(many)} for twice as many"
+    )
+    if declared is None:
+        raise NotApplicable(f"the spec does not say its synchronizations; a GPU would be waited for {said}")
+    if {len(few), len(many)} != {declared}:
+        listed = ", ".join(f"{n} × {where}" if n > 1 else where for where, n in Counter(many or few).items())
+        raise LawBroken(
+            f"the spec says synchronizations={declared}, and a GPU would be waited for {said}"
+            + (f": {listed}" if listed else ""),
+            _scene(subject, FEWEST),
+        )
+    for device in _devices()[1:]:
+        if (found := _attempt(subject, FEWEST, waits_on_a_gpu, device)) > declared:
+            raise LawBroken(
+                f"the spec says synchronizations={declared}, and the GPU was waited for {_times(found)}",
+                _scene(subject, FEWEST),
+            )
+    return said
+
+
+def _times(number: int) -> str:
+    return {0: "never", 1: "once"}.get(number, f"{number} times")
+
+
+def _devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def grow(subject: Subject, declared: int | None, device: str = "cpu") -> Growth:
+    """Measure larger and larger batches until the power is plain.
+
+    It is once so much is kept that the rest does not count. Where it is not the declared one then, larger batches
+    decide: work in blocks is bounded, and a small part that grows fast overtakes a large one in the end.
+    """
+    peaks: dict[int, int] = {}
+    rows = FEWEST
+    _attempt(subject, rows, lambda run: peak_bytes(run, device), device)  # the first time loads what stays
+    start = now = time.process_time()
+    while True:
+        try:
+            peaks[rows] = _attempt(subject, rows, lambda run: peak_bytes(run, device), device)
+        except NotApplicable:
+            if len(peaks) < 3:
+                raise
+            return Growth(peaks)
+        before, now = now, time.process_time()
+        if len(peaks) >= 3:
+            found = Growth(peaks)
+            is_plain = peaks[rows] >= ENOUGH
+            if is_plain and (declared is None or found.agrees(declared)):
+                return found
+            # Of a slow part too little is known to refuse what it declares.
+            seconds = MOST_SECONDS if is_plain or declared is None else 8 * MOST_SECONDS
+            if peaks[rows] * 2 ** max(found.power, 1) > MOST or now + 4 * (now - before) - start > seconds:
+                return found
+        rows *= 2
+
+
+def _attempt(subject: Subject, rows: int, measure: Callable[[Callable[[], Any]], Any], device: str = "cpu") -> Any:
+    """What is measured of one call by a part that was never called before."""
+    try:
+        return measure(step(subject, rows, device))
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise NotApplicable(f"a batch of {rows} rows does not run: {type(error).__name__}: {said}") from error
+
+
+def step(subject: Subject, rows: int, device: str = "cpu") -> Callable[[], Any]:
+    """One call of the part on a batch of ``rows``, with the backward pass where there is one."""
+    part, scene = subject.make().to(device), _scene(subject, rows).with_gradients()
+    scene = dataclasses.replace(scene, inputs={name: value.to(device) for name, value in scene.inputs.items()})
+    leaves = [*scene.learnable().values(), *(p for p in part.parameters() if p.requires_grad)]
+    called: Any = _on_losses(subject, part) if subject.kind == "reducer" else part
+    # State that a call replaces was not allocated by it, so giving it back says nothing of it.
+    held = [value for module in part.modules() for value in (*vars(module).values(), *module.buffers(recurse=False))]
+
+    def run(_: Any = held) -> Any:
+        found = subject.call(called, scene)
+        total = _total(found)
+        if subject.kind == "miner" or total is None or not total.requires_grad:
+            return found
+        return found, torch.autograd.grad(total, leaves, allow_unused=True)
+
+    return run
+
+
+def _total(found: Any) -> Tensor | None:
+    """The sum of the tensors that a part returned; its gradient keeps no memory of its own."""
+    values = found.values() if isinstance(found, Mapping) else found if isinstance(found, tuple | list) else (found,)
+    sums = [value.sum() for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    return torch.stack(sums).sum() if sums else None
+
+
+def _scene(subject: Subject, rows: int) -> Scene:
+    """Inputs of so many rows; of a reducer, so many values."""
+    per_class = rows // CLASSES
+    if subject.kind in ("loss", "miner"):
+        return subject.scene(classes=CLASSES, per_class=per_class)
+    embeddings, labels = batch(CLASSES, per_class)
+    if subject.kind == "distance":
+        return Scene({"query_emb": embeddings})
+    losses = embeddings[:, 0].abs()
+    return Scene({"losses": losses, "embeddings": embeddings, "labels": labels})
+
+
+def _on_losses(subject: Subject, reducer: nn.Module) -> Callable[..., Any]:
+    """A reducer as a function of values, one an embedding, of the first kind of terms that it takes."""
+    kind = subject.reducer.reduces[0]
+
+    def reduce(losses: Tensor, embeddings: Tensor, labels: Tensor) -> Any:
+        index = torch.arange(len(losses), device=losses.device)
+        indices: Any = {"element": index, "triplet": (index,) * 3}.get(kind, (index,) * 2)
+        entry = {"losses": losses, "indices": indices, "reduction_type": kind, "divisor": len(losses)}
+        return reducer({"loss": entry}, embeddings, labels)
+
+    return reduce

@@ -1,62 +1,187 @@
-"""Gradients, precision, and values at the ends of the range."""
+"""Values and gradients of losses, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from nearfar.testing.arranged import perfect, place
+from nearfar.testing.definition import definition_of
 from nearfar.testing.frozen import Frozen
-from nearfar.testing.law import LawBroken, law
+from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
-from nearfar.testing.search import for_all, scenes
+from nearfar.testing.search import for_all, roomy_scenes
 from nearfar.testing.subject import Subject
+from nearfar.testing.variants import variants
 
-_STEP = 1e-6
+#: Steps of the finite differences, the likeliest first: too long a step meets a kink or the curvature, too short a
+#: one rounding. A gradient that is right agrees at one of them, a wrong one at none.
+_STEPS = (1e-6, 1e-5, 1e-7, 1e-4)
+_AGREES = 1e-4
+_ROUNDING = 100 * torch.finfo(torch.float64).eps
 
 
-def presets(subject: Subject) -> Iterable[str]:
-    """The defaults, and every preset by its name."""
-    return ("", *subject.spec.presets)
-
-
-@law("loss", cases=presets)
+@law("loss", cases=variants)
 def gradient(subject: Subject, case: str = "") -> None:
     """The gradient is that of the value, by finite differences in float64; where the spec says that something is
-    detached, with that held constant."""
-    arguments: dict[str, Any] = {"preset": case} if case else {}
+    detached, with that held constant.
+
+    By inputs, reference set and parameters; the values of a loss are made anew each time, so that what it keeps does
+    not matter.
+    """
+    arguments = variants(subject)[case]
 
     def holds(scene: Scene) -> None:
-        _compare_gradient(subject, scene, arguments)
-
-    for_all(subject, holds, examples=4, scene=scenes(subject))
-
-
-def _compare_gradient(subject: Subject, scene: Scene, arguments: dict[str, Any]) -> None:
-    frozen = Frozen() if subject.loss.detached else None
-
-    def value(at: Scene) -> float:
-        if frozen is None:
-            return float(subject.value(at, **arguments))
-        with frozen:
-            return float(subject.value(at, **arguments))
-
-    value(scene)  # what is frozen is frozen here
-    found = subject.gradients(scene, **arguments)
-    generator = torch.Generator().manual_seed(subject.seed)
-    for name, x in scene.learnable().items():
-        for _ in range(3):
-            direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            ahead, behind = (value(scene.replace(**{name: x + sign * _STEP * direction})) for sign in (1, -1))
-            expected = (ahead - behind) / (2 * _STEP)
-            given = float((found[name] * direction).sum())
-            scale = max(abs(expected), float(found[name].abs().max()), 1e-3)
-            if not abs(given - expected) <= 1e-4 * scale:
+        for each in _with_and_without_reference(subject, scene):
+            found = _disagreement(subject, each, arguments, frozen=bool(subject.loss.detached))
+            if found:
                 hint = "" if subject.loss.detached else "; a loss that detaches something on purpose says so: detached="
+                raise LawBroken(found + hint, each, **arguments)
+
+    for_all(subject, holds, examples=2 if case else 3, scene=roomy_scenes(subject))
+
+
+def _with_and_without_reference(subject: Subject, scene: Scene) -> Iterator[Scene]:
+    yield scene
+    if subject.loss.reference and subject.is_on_embeddings:
+        yield subject.with_reference(scene)
+
+
+@law("loss")
+def detached(subject: Subject) -> None:
+    """A loss that says it detaches something has, in one of its forms, a gradient that is not that of its value."""
+    if not subject.loss.detached:
+        raise NotApplicable("it says that nothing is detached")
+    for arguments in variants(subject).values():
+        for seed in range(3):
+            if _disagreement(subject, subject.scene(seed=subject.seed + seed), arguments, frozen=False):
+                return
+    raise LawBroken(
+        f"the spec says detached={subject.loss.detached!r}, but the gradient is that of the value in every form"
+    )
+
+
+def _disagreement(subject: Subject, scene: Scene, arguments: Mapping[str, Any], *, frozen: bool) -> str:
+    """Where gradient and finite differences part, in words; empty where they agree."""
+    frame = Frozen() if frozen else contextlib.nullcontext()
+
+    def value(name: str = "", step: Tensor | None = None) -> float:
+        part, moved = subject.make(**arguments), scene
+        if step is not None and name.startswith("part."):
+            part.get_parameter(name.removeprefix("part.")).data.add_(step)
+        elif step is not None:
+            moved = scene.replace(**{name: scene[name] + step})
+        moved = moved.with_gradients()
+        with frame:
+            found = subject.value(moved, part)
+        if found.dtype != torch.float64:
+            raise LawBroken(
+                f"of float64 inputs the value is {found.dtype}: it was rounded on the way", scene, **arguments
+            )
+        return float(found.detach())
+
+    start = value()
+    if frozen and value() != start:
+        return (
+            "what it detaches cannot be held constant: it writes into a tensor through another that shares its memory"
+        )
+    generator = torch.Generator().manual_seed(subject.seed)
+    for name, given in subject.gradients(scene, **arguments).items():
+        direction = torch.randn(given.shape, generator=generator, dtype=torch.float64)
+        along, size = float((given * direction).sum()), float(given.abs().max()) if given.numel() else 0.0
+        slopes = []
+        for step in _STEPS:
+            slopes.append((value(name, step * direction) - value(name, -step * direction)) / (2 * step))
+            noise = _ROUNDING * max(abs(start), 1.0) / step
+            if abs(along - slopes[-1]) <= _AGREES * max(abs(slopes[-1]), size) + noise:
+                break
+        else:
+            return f"along a direction of {name} the gradient is {along:.8g}, and the value changes by {slopes[0]:.8g}"
+    return ""
+
+
+@law("loss")
+def descent(subject: Subject) -> None:
+    """A few steps against the gradient make the loss of a random batch smaller."""
+    for seed in range(3):
+        scene = subject.scene(seed=subject.seed + seed)
+        first = value = float(subject.value(scene))
+        lengths = {name: x.norm().clamp_min(1) for name, x in scene.learnable().items()}
+        best = value
+        for step in (0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5):
+            gradients = subject.gradients(scene)
+            norms = {name: gradients[name].norm() for name in lengths}
+            if not any(norms.values()):
+                break
+            moved = scene.replace(
+                **{n: x - step * lengths[n] * gradients[n] / norms[n] for n, x in scene.learnable().items() if norms[n]}
+            )
+            value = float(subject.value(moved))
+            if value < best:
+                best, scene = value, moved
+        if best < first:
+            return
+    raise LawBroken(f"steps against the gradient of a random batch never lead below {first:.8g}", scene)
+
+
+@law("loss")
+def optimum(subject: Subject) -> None:
+    """At perfect inputs the loss has the value that the spec calls its optimum, and a gradient of zero."""
+    declared = subject.loss.optimum
+    if declared is None:
+        raise NotApplicable("it names no optimum")
+    for scene in (perfect(subject, each) for each in _with_and_without_reference(subject, subject.scene())):
+        part = subject.make()
+        if subject.is_on_embeddings:
+            points = torch.eye(scene["embeddings"].shape[1], dtype=torch.float64)
+            place(part, points[: _classes(subject)] * scene["embeddings"].norm(dim=1).max())
+        found = float(subject.value(scene, _copy_of(subject, part)))
+        if not abs(found - declared) <= 1e-9 * max(abs(declared), 1):
+            raise LawBroken(f"the spec names the optimum {declared:g}; a perfect input costs {found:.8g}", scene)
+        for name, by_input in subject.gradients(scene, part).items():
+            if name in scene and not float(by_input.abs().max()) <= 1e-9:
                 raise LawBroken(
-                    f"along a direction of {name} the gradient is {given:.8g}, and the value changes by "
-                    f"{expected:.8g}{hint}",
+                    f"at the optimum the gradient of {name} is zero; its largest entry is {by_input.abs().max():.3g}",
                     scene,
-                    **arguments,
                 )
+
+
+def _classes(subject: Subject) -> int:
+    found = subject.part().named.get("num_classes", 0)
+    return found if isinstance(found, int) else 0
+
+
+def _copy_of(subject: Subject, part: torch.nn.Module) -> torch.nn.Module:
+    """A second part in the same state: one that keeps something changes with each call."""
+    other = subject.make()
+    other.load_state_dict(part.state_dict())
+    return other
+
+
+@law("loss", cases=lambda subject: variants(subject) if subject.spec.definition else ("",))
+def definition(subject: Subject, case: str = "") -> None:
+    """The value is that of the definition which the spec names, in float64.
+
+    The definition gets the inputs in order and, by name, what its signature names of: ``ref_emb``, ``ref_labels``,
+    the arguments the part was made with, its parameters and its buffers.
+    """
+    arguments = variants(subject)[case]
+    definition_of(subject, arguments)  # not applicable where there is none
+
+    def holds(scene: Scene) -> None:
+        for each in _with_and_without_reference(subject, scene):
+            part = subject.make(**arguments)
+            tensors = [*part.named_parameters(), *part.named_buffers()]
+            kept = {name.replace(".", "_"): tensor.detach().clone() for name, tensor in tensors}
+            references = {name: each.inputs.get(name) for name in ("ref_emb", "ref_labels")}
+            function = definition_of(subject, arguments, **kept, **references)
+            expected = float(function(*(each[name] for name in subject.loss.inputs)))
+            found = float(subject.value(each, part))
+            if not abs(found - expected) <= 1e-8 * max(abs(expected), 1):
+                raise LawBroken(f"the value is {found:.10g}, by its definition {expected:.10g}", each, **arguments)
+
+    for_all(subject, holds, examples=3, scene=roomy_scenes(subject))

@@ -1,0 +1,100 @@
+"""Inputs arranged on purpose: perfect, collapsed, at random; and what a miner could have chosen of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.testing.scene import Scene
+from nearfar.testing.sorts import pairs, triplets
+from nearfar.testing.subject import Subject
+
+__all__ = ["VIEWS", "arranged", "class_tensors", "labels_of", "perfect", "place", "renumbered", "subset"]
+
+#: How the inputs of a loss on two views of the same samples are called.
+VIEWS = (("embeddings", "ref_emb"), ("first_view", "second_view"))
+
+
+def labels_of(sizes: tuple[int, ...], seed: int, *, in_order: bool = False) -> Tensor:
+    """Labels of classes of these sizes, in random order or class by class."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    generator = torch.Generator().manual_seed(seed)
+    return labels if in_order else labels[torch.randperm(len(labels), generator=generator)]
+
+
+def arranged(how: str, labels: Tensor, dim: int, seed: int, *, jitter: float = 0.0) -> Tensor:
+    """Embeddings (n, dim) float64 of typical length √dim, for labels of no more than ``dim`` classes.
+
+    ``how`` is ``perfect``, each class in one point and the classes orthogonal; ``collapsed``, all in one point; or
+    ``random``. Each coordinate then moves by ``jitter``, normal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(labels), dim, generator=generator, dtype=torch.float64)
+    if how == "random":
+        return noise
+    points = math.sqrt(dim) * torch.eye(dim, dtype=torch.float64)
+    return points[labels if how == "perfect" else torch.zeros_like(labels)] + jitter * noise
+
+
+def perfect(subject: Subject, scene: Scene) -> Scene:
+    """A scene with what was predicted replaced by what is right.
+
+    Each class in one point and the classes orthogonal; boxes equal to their targets; logits beyond doubt; the
+    second view equal to the first.
+    """
+    inputs = subject.loss.inputs
+    if subject.is_on_embeddings:
+        dim = scene["embeddings"].shape[1]
+        named = [("embeddings", "labels")] + [("ref_emb", "ref_labels")] * ("ref_emb" in scene)
+        return scene.replace(**{x: arranged("perfect", scene[y], dim, 0) for x, y in named})
+    if inputs == ("logits", "targets"):
+        targets = scene["targets"]
+        if not targets.is_floating_point():
+            targets = nn.functional.one_hot(targets, scene["logits"].shape[1])
+        return scene.replace(logits=1e3 * (2 * targets.double() - 1))
+    return scene.replace(**{inputs[0]: scene[inputs[1]].clone()})
+
+
+def class_tensors(part: nn.Module, classes: int) -> Iterator[tuple[str, Tensor, list[int]]]:
+    """Parameters and floating buffers with something for each class: name, tensor, and the dimensions of that size."""
+    for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
+        dims = [d for d, size in enumerate(tensor.shape) if classes and size == classes]
+        if dims and tensor.is_floating_point():
+            yield name, tensor, dims
+
+
+@torch.no_grad()
+def place(part: nn.Module, points: Tensor) -> bool:
+    """Put the vectors that a part keeps for each class at ``points`` (classes, dim); whether there were any."""
+    placed = False
+    for _, tensor, _ in class_tensors(part, len(points)):
+        for target in (points, points.T):
+            if tensor.shape == target.shape:
+                tensor.copy_(target)
+                placed = True
+    return placed
+
+
+def subset(subject: Subject, scene: Scene, seed: int) -> tuple[Tensor, ...] | None:
+    """Half of the pairs of a batch, or of its triplets, as the loss accepts; None where it accepts no choice."""
+    if not subject.loss.accepts:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    if subject.loss.accepts == ("triplets",):
+        a, p, n = triplets(scene)
+        kept = torch.randperm(len(a), generator=generator)[: (len(a) + 1) // 2]
+        return a[kept], p[kept], n[kept]
+    a1, p, a2, n = pairs(scene)
+    positive = torch.randperm(len(a1), generator=generator)[: (len(a1) + 1) // 2]
+    negative = torch.randperm(len(a2), generator=generator)[: (len(a2) + 1) // 2]
+    return a1[positive], p[positive], a2[negative], n[negative]
+
+
+def renumbered(indices: tuple[Tensor, ...], order: Tensor) -> tuple[Tensor, ...]:
+    """A choice of a batch as one of the same batch put into ``order``."""
+    place_of = torch.empty_like(order)
+    place_of[order] = torch.arange(len(order))
+    return tuple(place_of[index] for index in indices)

@@ -1,0 +1,135 @@
+"""What a loss on embeddings is for: classes that are each in one place, away from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from nearfar.testing.arranged import VIEWS, arranged, labels_of
+from nearfar.testing.law import LawBroken, NotApplicable, law
+from nearfar.testing.scene import Scene
+from nearfar.testing.subject import Subject
+
+#: The sizes of the classes of a batch.
+_SIZES = ((4, 4), (2, 2, 2, 2), (3, 3, 3), (1, 2, 3, 6))
+#: Of a loss that learns: so many samples that no weights tell random classes apart.
+_SIZES_LEARNT = ((2, 4, 6, 8, 10, 12),)
+_STEPS, _RATE = 60, 0.05
+
+#: Makes a scene by arrangement, jitter and seed.
+_Make = Callable[[str, float, int], Scene]
+
+
+@law("loss")
+def clustering(subject: Subject) -> None:
+    """Perfect clusters cost less than random embeddings and less than a batch in one point.
+
+    Perfect is each class in one point, the classes orthogonal; all points the same, or with a jitter of a thousandth;
+    for classes of equal and of unequal sizes, with a reference set and without. Two views are classes of two. What a
+    loss keeps is trained on each arrangement first, in the same number of steps. Where the spec says that the loss
+    ``collapses``, the batch in one point costs no more than perfect clusters.
+    """
+    learns = any(True for _ in (*subject.make().parameters(), *subject.make().buffers()))
+    cost = _learnt if learns else lambda subject, scene: float(subject.value(scene))
+    for what, make in _arrangements(subject, _SIZES_LEARNT if learns else _SIZES):
+        for jitter in (0.0,) if learns else (0.0, 1e-3):
+            best, random, collapsed = (
+                cost(subject, make(how, jitter, 0)) for how in ("perfect", "random", "collapsed")
+            )
+            _judge(subject, f"{what}, jitter {jitter:g}", make("perfect", jitter, 0), best, random, collapsed)
+
+
+def _judge(subject: Subject, what: str, scene: Scene, best: float, random: float, collapsed: float) -> None:
+    least = 1e-6 * max(abs(best), abs(random), abs(collapsed))
+    if not best < random - least:
+        raise LawBroken(f"{what}: perfect clusters cost {best:.6g}, random embeddings {random:.6g}", scene)
+    if not subject.loss.collapses:
+        if not best < collapsed - least:
+            raise LawBroken(
+                f"{what}: perfect clusters cost {best:.6g}, a batch in one point {collapsed:.6g}; a loss that may "
+                "fall together, beside another, says so: collapses=",
+                scene,
+            )
+    elif collapsed > best + 1e-3 * (random - best):
+        raise LawBroken(
+            f"{what}: the spec says that the loss collapses, but a batch in one point costs {collapsed:.6g}, perfect "
+            f"clusters {best:.6g}",
+            scene,
+        )
+
+
+def _arrangements(subject: Subject, all_sizes: tuple[tuple[int, ...], ...]) -> Iterator[tuple[str, _Make]]:
+    """What is tried, in words, and what makes it."""
+    if subject.loss.inputs in VIEWS:
+        yield "two views", _views(subject)
+        return
+    if not subject.is_on_embeddings:
+        raise NotApplicable("it is not on embeddings and labels")
+    dim = subject.scene()["embeddings"].shape[1]
+    classes = subject.part().named.get("num_classes", dim)
+    for sizes in all_sizes:
+        sizes = sizes[: min(dim, classes if isinstance(classes, int) else dim)]
+        make = _maker(sizes, dim, in_order=subject.loss.order_dependent, reference=False)
+        if len(set(sizes)) > 1 and not _takes(subject, make("random", 0.0, 0)):
+            continue
+        what = f"classes of {', '.join(map(str, sizes))}"
+        yield what, make
+        if subject.loss.reference:
+            make = _maker(sizes, dim, in_order=subject.loss.order_dependent, reference=True)
+            yield f"{what}, with a reference set", make
+
+
+def _maker(sizes: tuple[int, ...], dim: int, *, in_order: bool, reference: bool) -> _Make:
+    labels = labels_of(sizes, 0, in_order=in_order)
+    ref_labels = labels_of(tuple(size + 1 for size in sizes), 1)
+
+    def make(how: str, jitter: float, seed: int) -> Scene:
+        inputs = {"embeddings": arranged(how, labels, dim, seed, jitter=jitter), "labels": labels}
+        if reference:
+            inputs["ref_emb"] = arranged(how, ref_labels, dim, seed + 100, jitter=jitter)
+            inputs["ref_labels"] = ref_labels
+        return Scene(inputs)
+
+    return make
+
+
+def _views(subject: Subject) -> _Make:
+    dim = next(iter(subject.scene().inputs.values())).shape[1]
+
+    def make(how: str, jitter: float, seed: int) -> Scene:
+        points = torch.arange(dim)
+        return Scene(
+            {n: arranged(how, points, dim, seed + 100 * k, jitter=jitter) for k, n in enumerate(subject.loss.inputs)}
+        )
+
+    return make
+
+
+def _takes(subject: Subject, scene: Scene) -> bool:
+    """Whether a loss takes classes of unequal sizes at all."""
+    try:
+        subject.value(scene)
+    except Exception:
+        return False
+    return True
+
+
+def _learnt(subject: Subject, scene: Scene) -> float:
+    """What a scene costs once a part has had the time to learn it: its parameters by Adam, and what calls change."""
+    part = subject.make()
+    parameters = [p for p in part.parameters() if p.requires_grad]
+    # Not torch.optim: it loads the compiler, which takes seconds.
+    mean, square = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    for step in range(1, _STEPS + 1):
+        value = subject.value(scene, part)
+        if not parameters:
+            continue
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        with torch.no_grad():
+            for p, g, m, v in zip(parameters, gradients, mean, square, strict=True):
+                m.lerp_(g, 0.1)
+                v.lerp_(g.square(), 0.001)
+                p.sub_(_RATE * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+    with torch.no_grad():
+        return float(subject.value(scene, part))

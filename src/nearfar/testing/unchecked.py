@@ -1,0 +1,43 @@
+"""A part made without the checks that composition makes first: what is found is what the part itself says."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+from torch import nn
+
+from nearfar.build import _value
+from nearfar.grammar import Live
+from nearfar.planner import plan_part
+from nearfar.testing.subject import Subject, seeded
+
+__all__ = ["target_of", "unchecked"]
+
+
+def target_of(subject: Subject) -> Any:
+    """The class of a part, or the function that makes it; whatever its import raises is raised."""
+    if subject.entry.target is not None:
+        return subject.entry.target
+    module, _, name = subject.spec.target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def unchecked(subject: Subject, **arguments: Any) -> nn.Module:
+    """The part with arguments that composition may refuse, such as a distance that the spec says it does not take.
+
+    Raises
+    ------
+    ArgumentError
+        The part itself refuses them, or cannot be planned at all.
+    """
+    live = {name: Live(value) for name, value in arguments.items()}
+    planned, plan = plan_part(subject.part(**live), subject.kind, subject.registry, {})
+    if planned is None:
+        raise plan.errors[0].cause or AssertionError(plan.errors[0].message)
+    with seeded(subject.seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = _value(planned, {})
+    assert isinstance(made, nn.Module)
+    return made.double()

@@ -1,0 +1,139 @@
+"""Each law on what a part keeps catches the part that loses or shares it, and only that law does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kit.sound import SOUND_LOSS, SOUND_REDUCER, SoundLoss, SoundReducer, broken_laws
+from nearfar.nn import MaterialTerms
+from nearfar.testing.kept import Reads, kept, registered
+
+
+def scaled(terms, factor):
+    """Terms with their values times a factor."""
+    return MaterialTerms("triplet", terms.values * factor, terms.indices, num_anchors=terms.num_anchors)
+
+
+class Forgets(SoundLoss):
+    # Warms up by a number of calls that no state_dict knows.
+
+    calls = 0
+
+    def terms(self, batch):
+        if self.training:
+            self.calls += 1
+        return scaled(super().terms(batch), 1 + self.calls / 1000)
+
+
+class ForgetsReducer(SoundReducer):
+    # The same in a reducer.
+
+    calls = 0
+
+    def reduce(self, terms):
+        if self.training:
+            self.calls += 1
+        return super().reduce(terms) * (1 + self.calls / 1e10)
+
+
+class Unpicklable(SoundLoss):
+    # Holds a function that has no name to be found by.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.hinge = lambda x: x.relu()
+
+
+class Inseparable(SoundLoss):
+    # A copy of it counts its calls where the original does.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def terms(self, batch):
+        if self.training:
+            self.calls += 1
+        return scaled(super().terms(batch), 1 + self.calls.double() / 1000)
+
+
+class SharedTable(SoundLoss):
+    # Notes the size of every batch in a list that all instances share.
+
+    sizes = []  # noqa: RUF012  # what is wrong with it
+
+    def terms(self, batch):
+        self.sizes.append(len(batch.embeddings))
+        return super().terms(batch)
+
+
+class HiddenWeight(SoundLoss):
+    # Multiplies with a tensor in a list, which moves nowhere.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.weights = [torch.ones(1)]
+
+    def terms(self, batch):
+        return scaled(super().terms(batch), self.weights[0].to(batch.embeddings))
+
+
+class StaysBehind(SoundLoss):
+    # Has a buffer that it does not let go.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("weight", torch.ones(1))
+
+    def _apply(self, move, recurse=True):
+        weight = self.weight
+        super()._apply(move, recurse)
+        self.weight = weight
+        return self
+
+    def terms(self, batch):
+        return scaled(super().terms(batch), self.weight.to(batch.embeddings))
+
+
+@pytest.mark.parametrize(
+    ("target", "law", "word"),
+    [
+        (Forgets, "resumed", "goes on differently"),
+        (Unpicklable, "copies", "by pickle"),
+        (Inseparable, "copies", "by deepcopy"),
+        (SharedTable, "instances", "SharedTable.sizes"),
+        (HiddenWeight, "device", "weights[0]: neither parameter nor buffer"),
+        (StaysBehind, "device", "weight stays"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_what_a_part_loses_or_shares_is_found(target, law, word):
+    found = broken_laws("loss", target, SOUND_LOSS)
+    assert set(found) == {law}
+    assert word in found[law]
+
+
+def test_what_a_reducer_forgets_is_found():
+    assert set(broken_laws("reducer", ForgetsReducer, SOUND_REDUCER)) == {"resumed"}
+
+
+def test_every_tensor_of_a_part_is_found_however_deep():
+    part = SoundLoss()
+    part.deep = {"a": [(torch.ones(2),)], "b": torch.nn.Linear(2, 2)}
+    part.register_buffer("known", torch.ones(3))
+    assert set(kept(part)) == {"deep['a'][0][0]", "deep['b'].weight", "deep['b'].bias", "known"}
+    assert [name for name, tensor in kept(part).items() if id(tensor) in registered(part)] == ["known"]
+
+
+def test_a_tensor_is_read_where_its_values_matter_and_not_where_its_shape_does():
+    table, unused = torch.arange(3.0), torch.ones(3)
+    reads = Reads({"table": table, "unused": unused})
+    with reads:
+        assert unused.shape == (3,)
+        assert len(unused) == unused.numel() == 3
+        torch.stack([table, table]).sum()
+    assert reads.names == {"table"}
