@@ -13,6 +13,7 @@ from sphinx.util import logging
 
 import nearfar
 from nearfar.catalogue import write
+from nearfar.conformance import load
 from nearfar.discovery import Selector, discover
 from nearfar.registry import Registry
 
@@ -48,7 +49,9 @@ def write_catalogue(app: Sphinx) -> None:
     registry = Registry(discover(selector=Selector(allow=CATALOGUE_PLUGINS)))
     if missing := [p.namespace for p in registry.plugins if p.status not in ("active", "blocked")]:
         logging.getLogger(__name__).warning("these plugins are not active: %s", ", ".join(missing))
-    write(Path(app.srcdir) / "catalogue", registry)
+    found = Path(app.srcdir) / "conformance.json"
+    reports = load(found) if found.exists() else []
+    write(Path(app.srcdir) / "catalogue", registry, reports=reports)
 
 
 # ---- formulas as MathML, which browsers draw themselves: no script, no network

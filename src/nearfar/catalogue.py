@@ -5,14 +5,17 @@ Nothing is imported but specs and source text, so the pages of a plugin can be m
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from nearfar import conformance_pages
+from nearfar.conformance import Report
 from nearfar.describe import Description, describe
+from nearfar.markdown import admonition, bullets, fence, inline, prose, table, toctree
 from nearfar.registry import Registry
 from nearfar.signature import Parameter
 from nearfar.spec import KINDS
+from nearfar.written import write_folder
 
 __all__ = ["page", "page_name", "pages", "write"]
 
@@ -25,27 +28,33 @@ def page_name(description: Description) -> str:
     return f"{_folder(description.kind)}/{description.full_name}.md"
 
 
-def page(description: Description) -> str:
-    """One part as a Markdown page."""
+def page(description: Description, report: Report | None = None) -> str:
+    """One part as a Markdown page, with what a report says of it where there is one."""
     d = description
     blocks = [
         f"# {d.full_name}",
-        _escape(d.summary),
-        *(f":::{{warning}}\nKnown defect: {_escape(defect)}\n:::" for defect in d.defects),
-        *(f"```{{math}}\n{block}\n```" for block in d.formula.split("\n\n") if block),
-        *_section("Recipe", f"```python\n{d.recipe}\n```"),
+        inline(d.summary),
+        *(admonition("warning", f"Known defect: {inline(defect)}") for defect in d.defects),
+        prose(d.opening),
+        *_section("Recipe", fence("python", d.recipe)),
         *_section("Parameters", _parameters(d.parameters)),
-        *_section("Composes with", _bullets(map(_escape, d.composes))),
+        *_section("Composes with", _prose_bullets(d.composes)),
         *_section("Presets", _presets(d)),
-        *_section("Deviations", _bullets(map(_escape, d.deviations))),
+        *_section("Properties", _prose_bullets(d.properties)),
+        *_section("Cost", _prose_bullets(d.cost)),
+        *(block for section in d.sections for block in _section(_title(section.title), prose(section.blocks))),
+        *_section("Raises", bullets(f"`{name}`: {inline(said)}" for name, said in d.raises)),
+        *_section("Deviations", _prose_bullets(d.deviations)),
         *_section("Paper", _paper(d)),
+        *_section("References", prose(d.references)),
+        *_section("Conformance", conformance_pages.of_part(d, report)),
         *_section("Provided by", _provider(d)),
     ]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def pages(registry: Registry, *, plugin: str | None = None) -> dict[str, str]:
-    """All pages, by where they are: one a part, one a kind, and ``index.md``.
+def pages(registry: Registry, *, plugin: str | None = None, reports: Iterable[Report] = ()) -> dict[str, str]:
+    """All pages, by where they are: one a part, one a kind, ``conformance.md`` and those below it, and ``index.md``.
 
     Parameters
     ----------
@@ -53,38 +62,50 @@ def pages(registry: Registry, *, plugin: str | None = None) -> dict[str, str]:
         What there is.
     plugin
         Only the parts of the plugin of this namespace.
+    reports
+        What ``nearfar check-plugin`` found, at most one report a plugin.
     """
+    told = {report.plugin: report for report in reports if plugin in (None, report.plugin)}
     found = {
         kind: [describe(entry, registry) for entry in registry.find(kind, plugin=plugin)] for kind in KINDS
     }  # in natural order of their full names
-    made = {page_name(d): page(d) for descriptions in found.values() for d in descriptions}
+    everything = [d for descriptions in found.values() for d in descriptions]
+    made = {page_name(d): page(d, told.get(_namespace(d))) for d in everything}
     kinds = {kind: descriptions for kind, descriptions in found.items() if descriptions}
     made |= {f"{_folder(kind)}.md": _kind_page(kind, descriptions) for kind, descriptions in kinds.items()}
+    links = {(d.full_name, d.kind): page_name(d) for d in everything}
+    made |= conformance_pages.pages(everything, links, told)
     made["index.md"] = _index(kinds)
     return made
 
 
-def write(folder: Path, registry: Registry, *, plugin: str | None = None) -> list[Path]:
-    """Write all pages below ``folder``; pages of parts that are gone are removed, unchanged ones left alone.
+def write(folder: Path, registry: Registry, *, plugin: str | None = None, reports: Iterable[Report] = ()) -> list[Path]:
+    """Write all pages below ``folder``; pages of parts that are gone are removed, files of others left alone.
 
     Returns
     -------
     list of Path
         Every page, sorted.
+
+    Raises
+    ------
+    ConfigError
+        A file that was not written so is in the way; nothing was written then.
     """
-    made = {folder / name: text for name, text in pages(registry, plugin=plugin).items()}
-    for old in set(folder.rglob("*.md")) - set(made):
-        old.unlink()
-    for path, text in made.items():
-        # What did not change keeps its date, so that a documentation build need not read it again.
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return sorted(made)
+    return write_folder(
+        folder,
+        pages(registry, plugin=plugin, reports=reports),
+        scope=f"the plugin {plugin}" if plugin else "the catalogue",
+        among=("*.md", "conformance/*.md", *(f"{_folder(kind)}/*.md" for kind in KINDS)),
+    )
 
 
 def _folder(kind: str) -> str:
     return TITLES[kind].lower()
+
+
+def _namespace(description: Description) -> str:
+    return description.full_name.partition(".")[0]
 
 
 # ---- the sections of a page
@@ -96,8 +117,12 @@ def _section(title: str, body: str) -> Iterator[str]:
         yield body
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+def _title(title: str) -> str:
+    return inline(title.capitalize() if title.islower() else title)
+
+
+def _prose_bullets(lines: Iterable[str]) -> str:
+    return bullets(map(inline, lines))
 
 
 def _parameters(parameters: Iterable[Parameter]) -> str:
@@ -105,20 +130,20 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
         (
             f"`{p.name}`",
             "required" if p.required else f"`{p.default!r}`",
-            _escape(p.unit),
+            inline(p.unit),
             _range(p),
-            _escape(p.description),
+            inline(p.description),
         )
         for p in parameters
     ]
-    return _table(("Name", "Default", "Unit", "Range", "Description"), rows)
+    return table(("Name", "Default", "Unit", "Range", "Description"), rows)
 
 
 def _range(p: Parameter) -> str:
-    if p.low is None and p.high is None:
-        return ""
-    low, high = ("−∞" if p.low is None else _number(p.low)), ("∞" if p.high is None else _number(p.high))
-    return f"{low} … {high}"
+    if p.low is None or p.high is None:
+        return ", ".join(f"`{choice!r}`" for choice in p.choices)
+    left_out = [_number(end) for end, is_open in ((p.low, p.low_open), (p.high, p.high_open)) if is_open]
+    return f"{_number(p.low)} … {_number(p.high)}" + (f", without {' and '.join(left_out)}" if left_out else "")
 
 
 def _number(value: float) -> str:
@@ -131,18 +156,18 @@ def _presets(d: Description) -> str:
         (
             f"`{name}`",
             ", ".join(f"`{argument}={value!r}`" for argument, value in preset.arguments.items()),
-            _escape(preset.source),
+            inline(preset.source),
         )
         for name, preset in d.spec.presets.items()
     ]
-    return _table(("Name", "Arguments", "Source"), rows)
+    return table(("Name", "Arguments", "Source"), rows)
 
 
 def _paper(d: Description) -> str:
     paper = d.spec.paper
     if paper is None:
         return ""
-    text = _escape(d.paper)
+    text = inline(d.paper)
     return (
         text
         if not paper.arxiv
@@ -151,14 +176,12 @@ def _paper(d: Description) -> str:
 
 
 def _provider(d: Description) -> str:
-    lines = [f"{d.provider}, as `{d.spec.target.replace(':', '.')}`"]
+    lines = list(d.provided)
     if d.family:
-        lines.append(f"family: {_escape(d.family)}")
+        lines.append(f"family: {d.family}")
     if d.names:
-        lines.append(f"also called: {', '.join(map(_escape, d.names))}")
-    if d.spec.requires:
-        lines.append(f"needs the distribution `{d.spec.requires}`")
-    return _bullets(lines)
+        lines.append(f"also called: {', '.join(d.names)}")
+    return _prose_bullets(lines)
 
 
 # ---- the pages above the parts
@@ -166,57 +189,25 @@ def _provider(d: Description) -> str:
 
 def _kind_page(kind: str, descriptions: list[Description]) -> str:
     blocks = [f"# {TITLES[kind]}"]
-    for namespace in dict.fromkeys(d.full_name.partition(".")[0] for d in descriptions):
-        own = [d for d in descriptions if d.full_name.partition(".")[0] == namespace]
-        rows = [(f"[`{d.full_name}`]({page_name(d)})", _escape(d.summary)) for d in own]
-        blocks += [f"## {namespace}", f"From {own[0].provider}.", _table(("Name", "What it is"), rows)]
-    blocks.append(_toctree(page_name(d).removesuffix(".md") for d in descriptions))
+    for namespace in dict.fromkeys(map(_namespace, descriptions)):
+        own = [d for d in descriptions if _namespace(d) == namespace]
+        rows = [(f"[`{d.full_name}`]({page_name(d)})", inline(d.summary)) for d in own]
+        blocks += [f"## {namespace}", f"From {own[0].provider}.", table(("Name", "What it is"), rows)]
+    blocks.append(toctree(page_name(d).removesuffix(".md") for d in descriptions))
     return "\n\n".join(blocks) + "\n"
 
 
 def _index(kinds: Mapping[str, list[Description]]) -> str:
     rows = []
     for kind, descriptions in kinds.items():
-        namespaces = dict.fromkeys(d.full_name.partition(".")[0] for d in descriptions)
+        namespaces = dict.fromkeys(map(_namespace, descriptions))
         names = f"[{TITLES[kind]}]({_folder(kind)}.md)"
         rows.append((names, str(len(descriptions)), ", ".join(f"`{namespace}`" for namespace in namespaces)))
-    return (
-        "\n\n".join(
-            [
-                "# Catalogue",
-                "Every part, from its spec and its docstring: what `nearfar show NAME` prints.",
-                _table(("Kind", "Parts", "Plugins"), rows),
-                _toctree(map(_folder, kinds)),
-            ]
-        )
-        + "\n"
-    )
-
-
-def _toctree(names: Iterable[str]) -> str:
-    return "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
-
-
-# ---- Markdown
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    # A column in which no row says anything is left out.
-    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
-    lines = [[head[column] for column in kept], ["---"] * len(kept)]
-    lines += [[row[column].replace("|", "\\|") for column in kept] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-_ROLE = re.compile(r":[\w:]+:`~?([^`<]*?)(?:\s*<[^`]*>)?`")
-_CODE = re.compile(r"(``.+?``|`[^`]+`)")
-# An underscore inside a word is none of Markdown's business.
-_SPECIAL = re.compile(r"([\\*\[\]<>{}$~]|(?<!\w)_|_(?!\w))")
-
-
-def _escape(text: str) -> str:
-    """Prose of a spec or docstring as Markdown: code stays code, nothing else is markup."""
-    pieces = _CODE.split(_ROLE.sub(r"``\1``", " ".join(text.split())))
-    return "".join(piece if n % 2 else _SPECIAL.sub(r"\\\1", piece) for n, piece in enumerate(pieces))
+    blocks = [
+        "# Catalogue",
+        "Every part, from its spec and its docstring: what `nearfar show NAME` prints.",
+        table(("Kind", "Parts", "Plugins"), rows),
+        "Which part keeps which law is on [](conformance.md).",
+        toctree([*map(_folder, kinds), "conformance"]),
+    ]
+    return "\n\n".join(blocks) + "\n"

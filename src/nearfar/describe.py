@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nearfar.errors import NearfarError
+from nearfar.grammar import parse_part
 from nearfar.planner import signature_of
+from nearfar.prose import Block, Prose, Section, blocks, read
 from nearfar.registry import Entry, Registry
 from nearfar.signature import Parameter, Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, PartSpec, ReducerSpec
@@ -18,65 +19,126 @@ __all__ = ["Description", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A part in words, as ``nearfar show`` prints it and a page of the catalogue holds it."""
+    """A part in words, as ``nearfar show`` prints it and a page of the catalogue holds it.
+
+    Attributes
+    ----------
+    full_name, kind, provider, version, family, summary, deviations, defects, paper, names
+        As the spec and the plugin say.
+    formula
+        The formulas of the docstring, TeX, with an empty line between two.
+    opening
+        What the docstring says before its first section, formulas in their places, without what repeats the summary.
+    parameters
+        Of the constructor; ``raises`` has what it and a call raise, and when.
+    sections
+        The other sections of the docstring, save for ``references``.
+    composes, properties, cost
+        What the spec declares, in sentences without a full stop.
+    presets
+        Name → arguments and source.
+    check
+        The command that holds it to the laws of its kind; ``exceptions`` has those it does not keep, and why.
+    provided
+        Who provides it, under which path, and what else that needs.
+    recipe
+        A line of Python that makes it.
+    """
 
     full_name: str
     kind: str
     provider: str
+    version: str
     family: str
     summary: str
     formula: str
+    opening: tuple[Block, ...]
     parameters: tuple[Parameter, ...]
+    raises: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+    references: tuple[Block, ...]
     composes: tuple[str, ...]
+    properties: tuple[str, ...]
+    cost: tuple[str, ...]
     presets: Mapping[str, str]
     deviations: tuple[str, ...]
     defects: tuple[str, ...]
     paper: str
     names: tuple[str, ...]
+    check: str
+    exceptions: Mapping[str, str]
+    provided: tuple[str, ...]
     recipe: str
-    docstring: str
+    prose: Prose
     spec: PartSpec
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-serialisable data."""
-        parameters = [
-            {
-                "name": p.name,
-                "default": None if p.required else p.default if _is_plain(p.default) else repr(p.default),
-                "required": p.required,
-                "unit": p.unit,
-                "low": _finite(p.low),
-                "high": _finite(p.high),
-                "annotation": p.annotation,
-                "description": p.description,
-            }
-            for p in self.parameters
-        ]
-        spec = self.spec.to_dict()
+        """As JSON-serialisable data; prose as it is written."""
         return {
             "full_name": self.full_name,
             "provider": self.provider,
             "formula": self.formula,
-            "parameters": parameters,
+            "opening": self.prose.opening,
+            "parameters": [_parameter(p) for p in self.parameters],
+            "raises": [{"type": type_, "description": said} for type_, said in self.raises],
+            "sections": {section.title: section.text for section in self.prose.sections},
             "composes": list(self.composes),
+            "properties": list(self.properties),
+            "cost": list(self.cost),
+            "check": self.check,
             "recipe": self.recipe,
-        } | spec
+        } | self.spec.to_dict()
+
+
+def _parameter(p: Parameter) -> dict[str, Any]:
+    plain = p.default is None or isinstance(p.default, bool | int | float | str)
+    return {
+        "name": p.name,
+        "default": None if p.required else _finite(p.default) if plain else repr(p.default),
+        "required": p.required,
+        "unit": p.unit,
+        "low": _finite(p.low),
+        "high": _finite(p.high),
+        "low_open": p.low_open,
+        "high_open": p.high_open,
+        "choices": list(p.choices),
+        "annotation": p.annotation,
+        "description": p.description,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, and no value that is not a number."""
+    return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
 def describe(entry: Entry, registry: Registry) -> Description:
-    """Describe an entry; its target is read, not imported."""
+    """Describe an entry; its target is read, not imported.
+
+    Raises
+    ------
+    ArgumentError
+        Its target can be neither read nor imported.
+    """
     spec = entry.spec
     signature = signature_of(entry)
-    short = registry.short_name(entry)
+    prose = read(signature.docstring)
     return Description(
         full_name=entry.full_name,
         kind=spec.kind,
         provider=entry.plugin.provider,
+        version=entry.plugin.version,
         family=spec.family,
         summary=spec.summary,
-        formula=_formula(signature.docstring),
+        formula="\n\n".join(block.text for block in blocks(prose.opening) if block.kind == "math"),
+        opening=prose.after(spec.summary),
         parameters=tuple(p for p in signature.parameters if not p.variadic),
-        composes=_composes(spec),
+        raises=prose.raises,
+        sections=tuple(section for section in prose.sections if section.title != "References"),
+        references=_references(prose, spec),
+        composes=tuple(_composes(spec)),
+        properties=tuple(_properties(spec)),
+        cost=tuple(_cost(spec)),
         presets={
             name: f"{', '.join(f'{k}={v!r}' for k, v in preset.arguments.items())} — {preset.source}"
             for name, preset in spec.presets.items()
@@ -85,47 +147,48 @@ def describe(entry: Entry, registry: Registry) -> Description:
         defects=spec.defects,
         paper=str(spec.paper) if spec.paper else "",
         names=(*spec.aliases, *(f"{name} (former)" for name in spec.deprecated)),
-        recipe=_recipe(short, spec, signature),
-        docstring=signature.docstring,
+        check=_check(entry, registry),
+        exceptions=spec.expected_failures,
+        provided=tuple(_provided(entry)),
+        recipe=_recipe(registry.short_name(entry), spec, signature),
+        prose=prose,
         spec=spec,
     )
 
 
-_MATH = re.compile(r"^\.\. math::[ \t]*(.*)\n((?:[ \t]*\n|[ \t]+\S.*\n?)*)", re.MULTILINE)
+def _references(prose: Prose, spec: PartSpec) -> tuple[Block, ...]:
+    """What the docstring refers to, unless that is the paper of the spec and nothing else."""
+    found = tuple(b for section in prose.sections if section.title == "References" for b in section.blocks)
+    return () if [block.text.rstrip(".") for block in found] == [str(spec.paper).rstrip(".")] else found
 
 
-def _formula(docstring: str) -> str:
-    """The ``.. math::`` blocks of a docstring, as they are written."""
-    blocks = []
-    for match in _MATH.finditer(docstring + "\n"):
-        inline, block = match.group(1).strip(), textwrap.dedent(match.group(2)).strip()
-        blocks.append("\n".join(piece for piece in (inline, block) if piece))
-    return "\n\n".join(blocks)
+# ---- what the spec declares, in words
 
 
-def _composes(spec: PartSpec) -> tuple[str, ...]:
-    lines: list[str] = []
+def _composes(spec: PartSpec) -> Iterator[str]:
     if isinstance(spec, LossSpec):
-        lines.append(f"inputs: {', '.join(spec.inputs)}" + (", and a reference set" if spec.reference else ""))
-        lines.append(f"miners: {'those that produce ' + ' or '.join(spec.accepts) if spec.accepts else 'none'}")
+        yield f"inputs: {', '.join(spec.inputs)}" + (", and a reference set" if spec.reference else "")
+        yield f"miners: {'those that produce ' + ' or '.join(spec.accepts) if spec.accepts else 'none'}"
         emits = f"any that reduces {' and '.join(spec.emits)}" if spec.reducible else "none, it reduces itself"
-        lines.append(f"reducers: {emits}" + (f"; default {spec.default_reducer}" if spec.reducible else ""))
-        lines.append(_distances(spec.distances, spec.default_distance))
-        if spec.needs:
-            lines.append(f"from its context: {', '.join(spec.needs)}")
+        yield f"reducers: {emits}" + (f"; default {spec.default_reducer}" if spec.reducible else "")
+        yield _distances(spec.distances, spec.default_distance)
+        for name, side in spec.thresholds.items():
+            yield f"{name} is compared with the distance itself: {side} pairs cost {_BEYOND.get(side, 'by it')}"
+        if spec.wraps != ("*",):
+            yield f"takes the losses: {', '.join(spec.wraps)}"
     elif isinstance(spec, MinerSpec):
-        lines.append(f"produces: {spec.produces}")
-        lines.append(_distances(spec.distances, spec.default_distance or "that of the loss"))
+        yield f"produces: {spec.produces}" + (", with a reference set or without" if spec.reference else "")
+        yield _distances(spec.distances, spec.default_distance or "that of the loss")
     elif isinstance(spec, ReducerSpec):
-        lines.append(f"reduces: {', '.join(spec.reduces)}")
+        yield f"reduces: {', '.join(spec.reduces)}"
     elif isinstance(spec, DistanceSpec):
         sort = "a similarity (larger is nearer)" if spec.similarity else "a distance (smaller is nearer)"
-        lines.append(f"{sort}, in [{spec.range[0]:g}, {spec.range[1]:g}]")
-    if spec.random:
-        lines.append("draws random numbers")
-    if spec.order_dependent:
-        lines.append("its value depends on the order of the batch")
-    return tuple(lines)
+        yield f"{sort}, in [{spec.range[0]:g}, {spec.range[1]:g}]"
+    if spec.needs:
+        yield f"from its context: {', '.join(spec.needs)}"
+
+
+_BEYOND = {"positive": "beyond it", "negative": "within it"}
 
 
 def _distances(distances: tuple[str, ...], default: str) -> str:
@@ -136,22 +199,78 @@ def _distances(distances: tuple[str, ...], default: str) -> str:
     )
 
 
-def _recipe(short: str, spec: PartSpec, signature: Signature) -> str:
-    """A line that works once the context, and where it has an ``…`` what the part cannot do without, is filled in."""
-    examples = {"num_classes": 10, "embedding_size": 128}
-    named = {name: examples[name] for name in spec.needs if name in examples and name in signature}
-    required = ", ".join(f"{p.name}=…" for p in signature.parameters if p.required and p.name not in named)
-    part = f"{short}({required})" if required else short
+def _properties(spec: PartSpec) -> Iterator[str]:
     if isinstance(spec, LossSpec):
-        context = "".join(f", {name}={value}" for name, value in named.items())
-        return f'nearfar.compose("{part}"{context})'
-    return f'nearfar.create_{spec.kind}("{part}")'
+        if spec.optimum is not None:
+            yield f"a perfect input costs {spec.optimum:g}, with a gradient of zero"
+        if spec.detached:
+            yield f"its gradient is deliberately not that of its value: {spec.detached}"
+        if spec.uses_norm:
+            yield "its value depends on the length of the embeddings"
+        if spec.invariances:
+            *others, last = spec.invariances
+            named = f"{', '.join(others)} and {last}" if others else last
+            yield f"{named} of all boxes together leaves its value as it is"
+        if spec.separates:
+            yield "it goes on growing as boxes that share nothing move apart"
+    if isinstance(spec, DistanceSpec) and spec.metric:
+        yield "it obeys the triangle inequality"
+    if isinstance(spec, DistanceSpec) and not spec.symmetric:
+        yield "from x to y it is not what it is from y to x"
+    if isinstance(spec, ReducerSpec) and spec.keeps:
+        yield "it keeps the terms as they are"
+    if spec.definition:
+        yield f"it agrees with a slow and plain definition, ``{spec.definition.replace(':', '.')}``"
+    if spec.order_dependent:
+        yield "its value depends on the order of the batch"
+    if spec.random:
+        yield "it draws random numbers"
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+_GROWTH = {1: "the batch", 2: "the square of the batch", 3: "the cube of the batch"}
 
 
-def _finite(value: float | None) -> float | str | None:
-    """JSON has no infinity."""
-    return str(value) if value is not None and abs(value) == float("inf") else value
+def _cost(spec: PartSpec) -> Iterator[str]:
+    if spec.memory is not None:
+        yield f"memory: grows with {_GROWTH.get(spec.memory, f'the power {spec.memory} of the batch')}"
+    if spec.synchronizations is not None:
+        yield f"host synchronisations: {f'{spec.synchronizations} a call' if spec.synchronizations else 'none'}"
+
+
+def _check(entry: Entry, registry: Registry) -> str:
+    # With its kind where another kind has the name too, and the colons so that no longer name is meant.
+    name = entry.full_name if len(registry.kinds_of(entry.full_name)) < 2 else f"{entry.full_name}.{entry.kind}"
+    return f"nearfar check-plugin {entry.namespace} -k {name}::"
+
+
+def _provided(entry: Entry) -> Iterator[str]:
+    yield f"{entry.plugin.provider}, as ``{entry.spec.target.replace(':', '.')}``"
+    if entry.spec.requires:
+        yield f"it needs the distribution ``{entry.spec.requires}``"
+
+
+# ---- how it is made
+
+
+def _recipe(short: str, spec: PartSpec, signature: Signature) -> str:
+    """A line that works, but for a ``…`` where the part cannot do without what the spec gives no example of."""
+    arguments = spec.example
+    given = _given(arguments, signature)
+    examples = {"num_classes": 10, "embedding_size": 128}
+    context = {n: v for n, v in examples.items() if n in spec.needs and n in signature and n not in given}
+    if not arguments:
+        arguments = ", ".join(f"{p.name}=…" for p in signature.parameters if p.required and p.name not in context)
+    part = f"{short}({arguments})" if arguments else short
+    written = repr(part) if '"' in part else f'"{part}"'
+    if isinstance(spec, LossSpec):
+        return f"nearfar.compose({written}{''.join(f', {name}={value}' for name, value in context.items())})"
+    return f"nearfar.create_{spec.kind}({written})"
+
+
+def _given(example: str, signature: Signature) -> set[str]:
+    """The parameters an example gives; none where it cannot be read."""
+    try:
+        part = parse_part(f"example({example})")
+        return set(signature.bind("example", part.positional, part.named))
+    except NearfarError:
+        return set()

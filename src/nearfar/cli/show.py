@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
+from collections.abc import Iterable
 
 import click
 
+from nearfar.cli.complete import part_names
 from nearfar.describe import Description, describe
 from nearfar.errors import UnknownPart
+from nearfar.prose import Block, plain
 from nearfar.registry import Entry, default_registry
+from nearfar.signature import Parameter
 from nearfar.spec import KINDS, is_identifier
 
 
 @click.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=part_names)
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Where parts of several kinds share the name.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(name: str, kind: str | None, as_json: bool) -> None:
@@ -29,7 +33,7 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
     for position, description in enumerate(descriptions):
         if position:
             click.echo()
-        _print(description, width)
+        _Printer(width).print(description)
 
 
 def _entries(name: str, kind: str | None) -> list[Entry]:
@@ -51,50 +55,87 @@ def _entries(name: str, kind: str | None) -> list[Entry]:
     raise AssertionError("an unknown name was resolved")
 
 
-def _print(d: Description, width: int) -> None:
-    def section(title: str) -> None:
+class _Printer:
+    """Prints a description, wrapped to a width."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def print(self, d: Description) -> None:
+        click.secho(d.full_name, bold=True, nl=False)
+        click.echo(f"  {d.kind}, {d.provider}" + (f", family {d.family}" if d.family else ""))
+        self.paragraph(d.summary)
+        for defect in d.defects:
+            click.secho("  known defect: ", fg="red", nl=False)
+            click.echo(textwrap.fill(plain(defect), self.width, subsequent_indent="    ").lstrip())
+        self.section("Formula" if d.formula else "Description", d.opening)
+        if d.parameters:
+            self.title("Parameters")
+            for parameter in d.parameters:
+                self.parameter(parameter)
+        self.lines("Composes with", d.composes)
+        self.lines("Presets", [f"{name}: {said}" for name, said in d.presets.items()])
+        self.lines("Properties", d.properties)
+        self.lines("Cost", d.cost)
+        for section in d.sections:
+            self.section(section.title, section.blocks)
+        self.lines("Raises", [f"{name}: {said}" for name, said in d.raises])
+        self.lines("Deviations", [f"- {deviation}" for deviation in d.deviations])
+        self.lines("Paper", [d.paper] if d.paper else [])
+        self.section("References", d.references)
+        self.title("Conformance")
+        click.echo(f"  {d.check}")
+        for law, why in d.exceptions.items():
+            self.paragraph(f"does not keep {law}: {why}", "    ", "  - ")
+        self.lines("Also called", [", ".join(d.names)] if d.names else [])
+        self.lines("Provided by", d.provided)
+        self.title("Recipe")
+        click.echo(f"  {d.recipe}")
+
+    def title(self, text: str) -> None:
         click.echo()
-        click.secho(title, bold=True)
+        click.secho(text, bold=True)
 
-    def paragraph(text: str, indent: str = "  ", first: str | None = None) -> None:
-        click.echo(
-            textwrap.fill(text, width, initial_indent=first or indent, subsequent_indent=indent, break_long_words=False)
+    def lines(self, title: str, lines: Iterable[str]) -> None:
+        """A section of lines of prose, each with a hanging indent; nothing where there are none."""
+        for position, line in enumerate(lines):
+            if not position:
+                self.title(title)
+            self.paragraph(line, "    ", "  ")
+
+    def section(self, title: str, blocks: Iterable[Block]) -> None:
+        """A section of a docstring; nothing where it is empty."""
+        for position, block in enumerate(blocks):
+            if position:
+                click.echo()
+            else:
+                self.title(title)
+            if block.kind == "paragraph":
+                self.paragraph(block.text)
+            elif block.kind == "list":
+                for item in block.lines:
+                    self.paragraph(item, "    ", "  ")
+            else:
+                click.echo(textwrap.indent(block.text, "  " if block.kind == "math" else "    "))
+
+    def parameter(self, p: Parameter) -> None:
+        click.echo(f"  {p}{_range(p)}")
+        if p.description:
+            self.paragraph(p.description, "      ")
+
+    def paragraph(self, text: str, indent: str = "  ", first: str | None = None) -> None:
+        wrapped = textwrap.fill(
+            plain(text),
+            self.width,
+            initial_indent=first or indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
+        click.echo(wrapped)
 
-    click.secho(d.full_name, bold=True, nl=False)
-    click.echo(f"  {d.kind}, {d.provider}" + (f", family {d.family}" if d.family else ""))
-    paragraph(d.summary)
-    for defect in d.defects:
-        click.secho("  known defect: ", fg="red", nl=False)
-        click.echo(textwrap.fill(defect, width, subsequent_indent="    ").lstrip())
-    if d.formula:
-        section("Formula")
-        click.echo(textwrap.indent(d.formula, "  "))
-    if d.parameters:
-        section("Parameters")
-        for p in d.parameters:
-            bounds = f" in [{p.low:.6g}, {p.high:.6g}]" if p.low is not None and p.high is not None else ""
-            unit = f" ({p.unit})" if p.unit else ""
-            click.echo(f"  {p.name}{unit}" + ("" if p.required else f" = {p.default!r}") + bounds)
-            if p.description:
-                paragraph(p.description, "      ")
-    if d.composes:
-        section("Composes with")
-        for line in d.composes:
-            paragraph(line, "    ", "  ")
-    if d.presets:
-        section("Presets")
-        for preset, text in d.presets.items():
-            paragraph(f"{preset}: {text}", "      ", "  ")
-    if d.deviations:
-        section("Deviations")
-        for deviation in d.deviations:
-            paragraph(deviation, "    ", "  - ")
-    if d.paper:
-        section("Paper")
-        paragraph(d.paper)
-    if d.names:
-        section("Also called")
-        paragraph(", ".join(d.names))
-    section("Recipe")
-    click.echo(f"  {d.recipe}")
+
+def _range(p: Parameter) -> str:
+    if p.low is not None and p.high is not None:
+        return f" in {'(' if p.low_open else '['}{p.low:.6g}, {p.high:.6g}{')' if p.high_open else ']'}"
+    return f", one of {', '.join(map(repr, p.choices))}" if p.choices else ""
