@@ -6,16 +6,17 @@ import json
 
 import click
 
+from nearfar.cli.complete import families, namespaces, part_names
 from nearfar.registry import Entry, Registry, default_registry
 from nearfar.spec import KINDS
 
 
 @click.command("list")
-@click.argument("patterns", nargs=-1)
+@click.argument("patterns", nargs=-1, shell_complete=part_names)
 @click.option("--kind", type=click.Choice(["all", *KINDS]), default="all", help="Only parts of this kind.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these out; may be repeated.")
-@click.option("--family", help="Only parts of this family.")
-@click.option("--plugin", help="Only parts of this plugin, by its namespace.")
+@click.option("--family", shell_complete=families, help="Only parts of this family.")
+@click.option("--plugin", shell_complete=namespaces, help="Only parts of this plugin, by its namespace.")
 @click.option("--inputs", help="Only losses that take this input, such as embeddings or pred_boxes.")
 @click.option("--json", "as_json", is_flag=True, help="Everything the specs say, as JSON.")
 def command(

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nearfar import yaml12
+from nearfar.cli.complete import expressions
 from nearfar.errors import ConfigError, RecipeError
 from nearfar.recipe import Recipe
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 @click.group("recipe")
 def command() -> None:
     """Check a recipe, or write it in another form."""
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of parts; files where no part begins so."""
+    from click.shell_completion import CompletionItem
+
+    return expressions(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def _read(source: str) -> Recipe:
@@ -40,7 +51,7 @@ def _context(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 @command.command("check")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=_complete)
 @click.option("--context", "context", multiple=True, metavar="NAME=VALUE", help="What parts need: num_classes=10 …")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(recipe: str, context: tuple[str, ...], as_json: bool) -> None:
@@ -66,7 +77,7 @@ def check(recipe: str, context: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("convert")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=_complete)
 @click.option("--to", "form", type=click.Choice(["string", "yaml", "json"]), default="yaml", show_default=True)
 def convert(recipe: str, form: str) -> None:
     """Write RECIPE, a string or a YAML file, in another form."""

@@ -8,11 +8,18 @@ from typing import Any
 
 import click
 
+from nearfar.cli.complete import expressions
+
 
 @click.command("train")
 @click.argument("config", required=False, type=click.Path(path_type=Path), metavar="[CONFIG.yaml]")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set any key; may be repeated.")
-@click.option("--criterion", metavar="RECIPE", help="What is minimised, such as 'triplet(miner=semihard)'.")
+@click.option(
+    "--criterion",
+    metavar="RECIPE",
+    shell_complete=expressions,
+    help="What is minimised, such as 'triplet(miner=semihard)'.",
+)
 @click.option("--model", metavar="NAME", help="Any timm backbone, with its own pooling.")
 @click.option("--epochs", type=int, metavar="N", help="Draws of every training class, K images each.")
 @click.option("--data", metavar="emoji|FOLDER", help="Images as FOLDER/class/file, or FOLDER/split/class/file.")
