@@ -2,91 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 import os
 import re
-import shlex
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from markdown_it import MarkdownIt
 
+import laws_page
 from nearfar import catalogue, errors, grammar, hookspecs, yaml12
+from nearfar.cli import COMMANDS as COMMANDS_OF_NEARFAR
 from nearfar.describe import describe
 from nearfar.discovery import Selector, discover
 from nearfar.recipe import Recipe
 from nearfar.registry import Registry, default_registry
-from nearfar.spec import KINDS
+from nearfar.spec import KINDS, PartSpec
+from pages import BLOCKS as EVERY_BLOCK
+from pages import PAGES, ROOT, WALK, Block, agrees, commands, run
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "plugins").glob("*/README.md")),
-    *sorted((ROOT / "examples").glob("*/README.md")),
-]
 FIRST_PARTY = frozenset({"iou", "margin", "pair", "proxy"})
 CONTEXT = {"num_classes": 8, "embedding_size": 64, "image_size": 64}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of code on a page: its language ('' where it is only indented) and what it is said to exit with."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-    exits: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def _blocks(page: Path) -> list[Block]:
-    found, exits = [], 0
-    for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
-        if token.type == "html_block" and (match := re.search(r"exits with (\d+)", token.content)):
-            exits = int(match.group(1))
-        elif token.type in ("fence", "code_block"):
-            assert token.map is not None
-            language = token.info.split()[0] if token.info.strip() else ""
-            found.append(Block(str(page.relative_to(ROOT)), token.map[0] + 1, language, token.content, exits))
-            exits = 0
-    return found
-
-
-BLOCKS = [block for page in PAGES for block in _blocks(page)]
+#: Blocks that stand for themselves: a plugin is written, and its README read, by tests/e2e/test_tutorials.py.
+BLOCKS = [block for block in EVERY_BLOCK if block.page not in WALK and not block.page.startswith("examples/")]
 
 
 def _of(*languages: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language in languages]
+    return [block for block in BLOCKS if block.language in languages and not block.excerpt]
 
 
 # ---- Python
 
 
 @pytest.fixture
-def _first_party_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The plugins of this repository and nothing else, and nothing registered left behind."""
+def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The names of a module, with the plugins of this repository and nothing else; nothing registered is left behind.
+
+    A module, since what is pickled has to be found in one.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEARFAR_PLUGINS", ",".join(FIRST_PARTY))
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     default_registry.cache_clear()
-    yield
+    yield vars(module)
     default_registry.cache_clear()
 
 
-@pytest.mark.usefixtures("_first_party_only")
 @pytest.mark.parametrize("page", sorted({block.page for block in _of("python", "pycon")}))
-def test_the_python_on_a_page_runs_and_prints_what_it_shows(page):
-    namespace: dict[str, object] = {"__name__": "page"}
+def test_the_python_on_a_page_runs_and_prints_what_it_shows(page, namespace):
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     for block in _of("python", "pycon"):
         if block.page != page:
@@ -102,78 +75,28 @@ def test_the_python_on_a_page_runs_and_prints_what_it_shows(page):
         namespace.update(example.globs)
 
 
-def test_the_pages_show_the_example_plugin_as_it_is():
-    source = ROOT / "examples" / "acme-losses"
-    files = [source / "src/acme_losses/parts.py", source / "src/acme_losses/plugin.py", source / "pyproject.toml"]
-    for mark, file in zip(("class LogRatio", "log_ratio", "[project.entry-points"), files, strict=True):
-        text = file.read_text(encoding="utf-8")
-        for page in ("README.md", "docs/write-a-plugin.md"):
-            shown = [b for b in BLOCKS if b.page == page and mark in b.text and "register(" not in b.text]
-            shown = [b for b in shown if b.language in ("python", "toml") and "gradcheck" not in b.text]
-            assert shown, f"{page} shows nothing of {file.name}"
-            assert all(block.text.rstrip() in text for block in shown), f"{page} differs from {file.name}"
+def test_what_is_shown_as_a_part_of_a_file_is_one():
+    excerpts = [block for block in BLOCKS if block.excerpt]
+    assert excerpts
+    for block in excerpts:
+        assert block.text in (ROOT / block.excerpt).read_text(encoding="utf-8"), f"{block} shows another"
 
 
 # ---- the command line
 
 
-@dataclass(frozen=True)
-class Command:
-    """A line after a prompt, and what is shown below it."""
-
-    block: Block
-    words: tuple[str, ...]
-    shown: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.block}: {shlex.join(self.words)}"
-
-    @property
-    def trains(self) -> bool:
-        return len(self.words) > 1 and self.words[1] in ("train", "evaluate")
-
-
-def _commands() -> Iterator[Command]:
-    for block in _of("console"):
-        for piece in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-            line, *shown = piece.rstrip("\n").split("\n")
-            yield Command(block, tuple(shlex.split(line, comments=True)), tuple(text.rstrip() for text in shown))
-
-
-COMMANDS = list(_commands())
-NEARFAR = [command for command in COMMANDS if command.words[0] == "nearfar" and "acme-losses" not in str(command)]
+COMMANDS = [command for block in _of("console") for command in commands(block)]
+NEARFAR = [command for command in COMMANDS if command.words[0] == "nearfar"]
 #: Run as they stand: what trains is run only where it is said to fail at once.
 SHORT = [command for command in NEARFAR if not command.trains or command.block.exits]
 TRAINING = [command for command in NEARFAR if command.trains and not command.block.exits]
 
 
-def _nearfar(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "nearfar", *words[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        cwd=folder,
-        env=environment | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-    )
-    return done.returncode, [line.rstrip() for line in done.stdout.splitlines()]
-
-
-def _agrees(shown: tuple[str, ...], printed: list[str]) -> bool:
-    """Whether the lines shown are those printed, where a line of dots stands for any number of them."""
-    if not shown:
-        return True
-    pattern = "".join(".*" if line in ("…", "...") else re.escape(f"{line}\n") for line in shown)
-    return re.fullmatch(pattern, "".join(f"{line}\n" for line in printed), flags=re.DOTALL) is not None
-
-
 @pytest.mark.parametrize("command", SHORT, ids=str)
 def test_a_command_prints_what_is_shown_and_exits_as_is_said(command, tmp_path):
-    status, printed = _nearfar(command.words, tmp_path)
+    status, printed = run(command.words, tmp_path)
     assert status == command.block.exits, "\n".join(printed)
-    assert _agrees(command.shown, printed), "\n".join(printed)
+    assert agrees(command.shown, printed), "\n".join(printed)
 
 
 @pytest.mark.parametrize("command", TRAINING, ids=str)
@@ -197,7 +120,7 @@ def test_the_training_commands_of_the_readme_run(tmp_path):
     for command in TRAINING:
         if command.block.page == "README.md":
             brief = ("--epochs", "1", "--set", "steps_per_epoch=2") if command.words[1] == "train" else ()
-            status, printed = _nearfar((*command.words, *brief), tmp_path)
+            status, printed = run((*command.words, *brief), tmp_path)
             assert status == 0, "\n".join(printed)
             assert any(line.startswith("trained network") for line in printed)
 
@@ -206,6 +129,11 @@ def test_scripts_and_files_that_commands_name_exist():
     named = [word for command in COMMANDS for word in command.words if re.match(r"(scripts|plugins|examples)/", word)]
     assert named
     assert [word for word in named if not (ROOT / word).exists()] == []
+
+
+def test_every_command_has_its_line():
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `nearfar ([\w-]+)` \|", page, flags=re.MULTILINE) == list(COMMANDS_OF_NEARFAR)
 
 
 # ---- recipes and configurations
@@ -238,7 +166,7 @@ def _keys(data: dict[str, object], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_grammar_and_the_tree_of_errors_are_those_of_the_source():
-    for page, module in (("docs/compose.md", grammar), ("docs/errors.md", errors)):
+    for page, module in (("docs/recipes.md", grammar), ("docs/errors.md", errors)):
         (shown,) = [block.text for block in BLOCKS if block.page == page and block.language == "text"]
         literal = re.search(r"::\n\n((?:    .*\n|\n)+)", module.__doc__ or "")
         assert literal is not None
@@ -259,6 +187,31 @@ def test_every_hook_is_documented_with_its_exact_signature():
     assert len(signatures) == len(hookspecs.HOOKS)
 
 
+# ---- laws
+
+
+def test_the_page_of_laws_has_them_all_in_their_own_words():
+    page = laws_page.PAGE.read_text(encoding="utf-8")
+    assert page == laws_page.renewed(page), "run `python tests/laws_page.py`"
+
+
+def test_the_page_of_laws_has_every_field_of_every_spec():
+    page = laws_page.PAGE.read_text(encoding="utf-8")
+    shared = {field.name for field in dataclasses.fields(PartSpec)}
+    assert _fields(page, "Fields of every part") == shared
+    for kind, spec in KINDS.items():
+        own = {field.name for field in dataclasses.fields(spec)} - shared
+        assert _fields(page, f"Fields of a {kind}") == own
+
+
+def _fields(page: str, title: str) -> set[str]:
+    """The fields in the table under a heading, where the laws that are named beside them exist."""
+    section = page.partition(f"\n### {title}\n")[2].partition("\n#")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[3])} <= set(laws_page.LAWS)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+
+
 # ---- the catalogue
 
 
@@ -277,18 +230,18 @@ def test_every_part_has_a_page_that_its_kinds_page_links_to(registry):
         text = pages[catalogue.page_name(d)]
         assert text.startswith(f"# {d.full_name}\n")
         assert f"[`{d.full_name}`]({catalogue.page_name(d)})" in pages[f"{catalogue.TITLES[d.kind].lower()}.md"]
-    assert len(pages) == len(_described(registry)) + len(KINDS) + 1
+    assert len(pages) == len(_described(registry)) + len(KINDS) + len(["index.md", "conformance.md"])
 
 
 def test_a_page_has_what_the_part_says_of_itself(registry):
     for d in _described(registry):
-        text = catalogue.page(d).replace("\\", "")
+        text = catalogue.page(d).replace("\\", "").replace("``", "`")
         missing = [p.name for p in d.parameters if f"| `{p.name}` |" not in text]
         missing += [name for name in d.spec.presets if f"| `{name}` |" not in text]
-        missing += [said for said in (*d.deviations, *d.defects) if said.replace("\\", "") not in text]
+        missing += [s for s in (*d.deviations, *d.defects) if s.replace("\\", "").replace("``", "`") not in text]
         assert not missing, f"{d.full_name} lacks {missing}"
         assert d.recipe in text
-        assert text.count(":::{warning}") == len(d.defects)
+        assert text.count("{warning}") == len(d.defects)
 
 
 def test_units_and_ranges_are_in_the_table_of_parameters(registry):
@@ -315,13 +268,39 @@ def test_the_recipe_line_of_a_page_runs_unless_it_leaves_something_to_fill_in(re
             eval(d.recipe, {"nearfar": nearfar})
 
 
+def test_a_page_has_the_prose_of_the_docstring_with_its_formulas_in_their_places(registry):
+    text = catalogue.page(describe(registry.resolve("loss", "center"), registry))
+    first, second = text.index("L_i = "), text.index("\\Delta c_j = ")
+    assert first < text.index("and after each batch in training, {math}`c_j") < second < text.index("## Recipe")
+    assert "## Notes\n\nEmbeddings (n, embedding_size), labels (n,). ``centers`` (num_classes" in text
+    assert "- `ArgumentError`: ``update`` is neither of the two" in text
+    assert "## References\n\nWen, Zhang, Li, Qiao (2016)." in text
+
+
+def test_nothing_on_a_page_needs_an_extension_of_myst(registry):
+    for d in _described(registry):
+        assert not re.search(r"^:::|(?<!\\)\$(?! nearfar)", catalogue.page(d), re.MULTILINE), d.full_name
+
+
 def test_a_plugins_own_catalogue_has_its_parts_only_and_forgets_those_that_are_gone(registry, tmp_path):
-    (tmp_path / "losses").mkdir()
-    (tmp_path / "losses" / "margin.gone.md").write_text("# margin.gone\n", encoding="utf-8")
-    written = catalogue.write(tmp_path, registry, plugin="margin")
-    names = {f"losses/margin.{spec.name}.md" for p in registry.plugins if p.namespace == "margin" for spec in p.specs}
-    assert {str(path.relative_to(tmp_path)) for path in written} == names | {"index.md", "losses.md"}
+    margin = next(plugin for plugin in registry.plugins if plugin.namespace == "margin")
+    fewer = Registry([dataclasses.replace(margin, specs=margin.specs[1:])])
+    catalogue.write(tmp_path, Registry([margin]), plugin="margin")
+    assert (tmp_path / f"losses/margin.{margin.specs[0].name}.md").exists()
+    written = catalogue.write(tmp_path, fewer, plugin="margin")
+    names = {f"losses/margin.{spec.name}.md" for spec in margin.specs[1:]}
+    assert {str(path.relative_to(tmp_path)) for path in written} == names | {
+        "index.md",
+        "losses.md",
+        "conformance.md",
+    }
     assert sorted(tmp_path.rglob("*.md")) == written
+
+
+def test_a_page_that_did_not_change_keeps_its_date(registry, tmp_path):
+    for path in catalogue.write(tmp_path, registry):
+        os.utime(path, (1, 1))
+    assert {path.stat().st_mtime for path in catalogue.write(tmp_path, registry)} == {1}
 
 
 def test_the_catalogue_of_everything_is_made_without_torch():
