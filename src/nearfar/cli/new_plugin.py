@@ -62,7 +62,9 @@ def command(
         if not any(asked.values()):
             asked = _ask_parts(namespace)
         if asked["loss"] and family is None:
-            family = _choose("Losses like", list(FAMILIES))
+            for known, what in FAMILIES.items():
+                click.echo(f"  {known}: {what}")
+            family = _choose("Family of the losses", list(FAMILIES))
         licence = licence or _choose("Licence", LICENCES)
         author = author or _ask("Author", str.strip, f"The {name} authors")
     parts = [(kind, part) for kind, names in asked.items() for part in names]
