@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from nearfar.cli import COMMANDS
+
 HEAVY = ("torch", "numpy", "timm", "torchvision", "pytorch_metric_learning", "lightning")
 
 CLI = "from nearfar.cli import cli; cli.main(args={args!r}, standalone_mode=False)"
@@ -29,6 +31,11 @@ CLI = "from nearfar.cli import cli; cli.main(args={args!r}, standalone_mode=Fals
         pytest.param(CLI.format(args=["show", "arcface"]), id="nearfar show arcface"),
         pytest.param(CLI.format(args=["show", "pml.arc_face_loss"]), id="nearfar show pml.arc_face_loss"),
         pytest.param(CLI.format(args=["plugins"]), id="nearfar plugins"),
+        pytest.param(CLI.format(args=["docs", "--help"]), id="nearfar docs --help"),
+        pytest.param(CLI.format(args=["new-plugin", "--help"]), id="nearfar new-plugin --help"),
+        pytest.param(CLI.format(args=["check-plugin", "--help"]), id="nearfar check-plugin --help"),
+        pytest.param(CLI.format(args=["doctor", "--help"]), id="nearfar doctor --help"),
+        pytest.param(CLI.format(args=["completion", "bash"]), id="nearfar completion bash"),
         pytest.param(CLI.format(args=["recipe", "check", "softmax + 0.003 * center"]), id="nearfar recipe check"),
         pytest.param(CLI.format(args=["recipe", "convert", "softmax", "--to", "yaml"]), id="nearfar recipe convert"),
     ],
@@ -45,5 +52,5 @@ def test_help_lists_the_commands_without_importing_them():
     code = CLI.format(args=["--help"]) + "\nimport sys; assert 'nearfar.registry' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for command in ("list", "show", "plugins", "recipe", "train", "evaluate"):
+    for command in COMMANDS:
         assert command in done.stdout

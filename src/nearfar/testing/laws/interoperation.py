@@ -13,6 +13,7 @@ from nearfar.build import compose, make_part
 from nearfar.errors import NearfarError
 from nearfar.grammar import Live, Part
 from nearfar.planner import plan_part
+from nearfar.recipe import Recipe
 from nearfar.registry import Entry
 from nearfar.spec import LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.exercise import tensors_in, usual
@@ -225,8 +226,8 @@ def _work(subject: Subject, loss: Subject, scene: Scene, where: str) -> None:
 
 @law("loss")
 def composed(subject: Subject) -> None:
-    """Composed from its recipe, a loss gives what it gives by itself."""
-    recipe = str(subject.part())
+    """Composed from its recipe, written down and read again, a loss gives what it gives by itself."""
+    recipe = Recipe.from_yaml(Recipe.of(str(subject.part())).to_yaml())
     with seeded(subject.seed), warnings.catch_warnings(action="ignore"):
         criterion = compose(recipe, registry=subject.registry).double()
     scene = usual(subject)
@@ -234,4 +235,4 @@ def composed(subject: Subject) -> None:
         found = criterion(**scene.inputs)
     expected = subject.value(scene)
     if found.numel() != 1 or not torch.allclose(found, expected, rtol=1e-12):
-        raise LawBroken(f"composed from {recipe!r} it is {found}, and by itself {float(expected):.8g}", scene)
+        raise LawBroken(f"composed from '{recipe}' it is {found}, and by itself {float(expected):.8g}", scene)
