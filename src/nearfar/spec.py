@@ -108,7 +108,7 @@ class PartSpec:
         Whether it draws random numbers.
     example
         Arguments with which it can be made, as a recipe writes them, where some have no default:
-        ``"margin=0.4, tau=10"``.
+        ``"margin=0.4, temperature=5"``.
     definition
         A slow and plain function that says what it computes, ``"package.module:function"``; the checks of
         :mod:`nearfar.testing` hold the part to it. A miner's takes ``(embeddings, labels, ref_emb, ref_labels)``,
@@ -119,9 +119,10 @@ class PartSpec:
         two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``weights`` and ``normalizer``; in a
         loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
     memory
-        The power of the batch size that its peak memory grows with: 1, 2 or 3; None where it does not say.
+        The power of the batch size that the peak memory of a call and its backward pass grows with, the number of
+        classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
     synchronizations
-        How often a call makes the host wait for a GPU; None where it does not say.
+        How often a call and its backward pass make the host wait for a GPU; None where it does not say.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """

@@ -101,6 +101,26 @@ def distance_is_ignored(part):
     assert values[0] == values[1] > 0
 
 
+@defect("a column", "angular_loss", "lifted_structure_loss", "tuplet_margin_loss")
+def a_column_meets_a_row(part):
+    weights = torch.arange(1.0, CLASSES + 1)
+    terms = class_named(part)(reducer=reducers.DoNothingReducer())(noise(), LABELS)["loss"]
+    of_its_class = weights[LABELS[terms["indices"][0]]]
+    value = class_named(part)(reducer=reducers.ClassWeightedReducer(weights))(noise(), LABELS)
+    assert value == pytest.approx(float(terms["losses"].mean() * of_its_class.mean()), rel=1e-5)
+    assert value != pytest.approx(float((terms["losses"].flatten() * of_its_class).mean()), rel=1e-3)
+    with pytest.raises(RuntimeError, match="shape"):
+        class_named(part)(reducer=reducers.PerAnchorReducer())(noise(), LABELS)
+
+
+@defect("no variance", "signal_to_noise_ratio_contrastive_loss", "snr_distance")
+def zeros_have_no_variance(part):
+    x = noise()
+    x[0] = 0
+    assert distances.SNRDistance()(x)[0, 1].isinf()
+    assert losses.SignalToNoiseRatioContrastiveLoss()(x, LABELS).isinf()
+
+
 @defect("fixed list", "cross_batch_memory")
 def memory_takes_no_subclass(part):
     with pytest.raises(Exception, match="not supported for Mine"):
@@ -126,6 +146,34 @@ def sub_centers_by_position(part):
 def outliers_come_with_centres(part):
     loss = losses.SubCenterArcFaceLoss(num_classes=CLASSES, embedding_size=DIM)
     assert len(loss.get_outliers(noise(), LABELS, return_dominant_centers=False)) == 2
+
+
+@defect("inference_mode", "sphere_face_loss", "large_margin_softmax_loss")
+def inference_comes_before_training(part):
+    loss, x = class_named(part)(CLASSES, DIM), noise().requires_grad_()
+    with torch.inference_mode():
+        loss(noise(), LABELS)
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        loss(x, LABELS)
+    loss = class_named(part)(CLASSES, DIM)
+    loss(x, LABELS).backward()
+    assert x.grad.isfinite().all()
+
+
+@defect("zeros gives NaN", "p2s_grad_loss")
+def zeros_have_no_direction(part):
+    x, loss = noise(), losses.P2SGradLoss(DIM, CLASSES)
+    assert loss(x, LABELS).isfinite()
+    x[0] = 0
+    assert loss(x, LABELS).isnan()
+
+
+@defect("no proxy has", "proxy_nca_loss")
+def unknown_labels_are_left_out(part):
+    loss, x, labels = losses.ProxyNCALoss(CLASSES, DIM), noise(), LABELS.clone()
+    labels[0] = CLASSES
+    torch.testing.assert_close(loss(x, labels), loss(x[1:], LABELS[1:]))
+    assert loss(x, LABELS + CLASSES).isnan()
 
 
 @defect("class_weighted_reducer", "proxy_anchor_loss")
@@ -173,6 +221,19 @@ def a_sample_is_its_own_neighbour(part):
     reference = torch.cat([x, noise(1)])
     assert loss(x, LABELS) > 1
     assert loss(x, LABELS, None, reference, LABELS.repeat(2)) < 1e-3
+
+
+@defect("no sample has a positive", "nca_loss")
+def nobody_has_a_neighbour(part):
+    assert losses.NCALoss()(noise(rows=4), torch.arange(4)).isnan()
+
+
+@defect("9.7", "nt_xent_loss")
+def half_precision_has_a_ceiling(part):
+    terms = losses.NTXentLoss(reducer=reducers.DoNothingReducer())
+    exact, half = (terms(x, LABELS)["loss"]["losses"].max() for x in (noise(), noise().half()))
+    assert half == pytest.approx(9.7, abs=0.02)
+    assert exact > 12
 
 
 @defect("collapsed", "instance_loss")
@@ -238,7 +299,7 @@ def the_histogram_overflows(part):
 
 @defect("not saved with state_dict", "dynamic_soft_margin_loss")
 def the_histogram_is_not_saved(part):
-    loss = losses.DynamicSoftMarginLoss()
+    loss = losses.DynamicSoftMarginLoss().eval()
     loss(noise(), LABELS)
     assert loss.hist_.sum() > 0
     assert not loss.state_dict()
@@ -317,6 +378,14 @@ def a_choice_in_the_batch_is_looked_up_in_the_memory(part):
     assert labels[anchors[-1]] != loss.label_memory[positives[-1]]
 
 
+@defect("eval mode", "cross_batch_memory")
+def the_queue_takes_what_is_evaluated(part):
+    loss = losses.CrossBatchMemory(losses.ContrastiveLoss(), DIM, memory_size=64).eval()
+    with torch.no_grad():
+        loss(noise(), LABELS)
+    assert torch.equal(loss.embedding_memory[: len(LABELS)], noise())
+
+
 @defect("resumed run", "cross_batch_memory")
 def the_queue_forgets_its_position(part):
     saved, loaded = (losses.CrossBatchMemory(losses.ContrastiveLoss(), DIM, memory_size=64) for _ in range(2))
@@ -387,6 +456,8 @@ def no_cosine(part):
 
 @defect("returns None", "batched_distance")
 def batches_return_nothing(part):
+    with pytest.raises(TypeError):
+        distances.BatchedDistance(distances.LpDistance())(noise())
     blocks = []
     distance = distances.BatchedDistance(distances.LpDistance(), iter_fn=lambda *block: blocks.append(block))
     assert distance(noise()) is None

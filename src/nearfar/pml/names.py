@@ -32,6 +32,14 @@ CASTS_WEIGHTS = (
     "and what float32 kept of them is lost."
 )
 IGNORES_DISTANCE = "A distance given to it is ignored without a word."
+SQUARED = "The default distance is squared: LpDistance(power=2)."
+COLUMN = (
+    "Its terms are a column, (n, 1): with class_weighted_reducer every class has the mean of the weights without a "
+    "word, and per_anchor_reducer raises RuntimeError."
+)
+NO_VARIANCE = (
+    "An embedding whose coordinates are all equal, such as zeros, has no variance to divide by: the value is infinite."
+)
 NORMALISES = "Embeddings are normalised by default; in the paper they are not."
 
 HERMANS = Paper(

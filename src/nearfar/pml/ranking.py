@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from nearfar.pml.names import COSINE, DOT, LP, MEAN, SNR, TUPLES, WEIGHTS, named
+from nearfar.pml.failures import EMPTY, LP_BFLOAT16, PRODUCT_IN_HALF, SQUARED_DISTANCE, VALUE_IN_HALF, failing
+from nearfar.pml.names import COSINE, DOT, LP, MEAN, SNR, SQUARED, TUPLES, WEIGHTS, named
 from nearfar.spec import LossSpec, Paper
+
+_CLASSES_FOR_SAMPLES = (
+    "The number of samples a class is taken for the number of classes: the value is wrong unless the two are equal."
+)
+_FLOAT16 = "Embeddings in float16 give a gradient of NaN."
+_LAST_BIN = "A pair with a cosine of 1, such as a duplicate, falls beyond the last bin: index out of bounds."
+_FREE = "A negative at distance 0 costs nothing: the hardest negative there is goes free."
 
 LOSSES = (
     LossSpec(
@@ -20,7 +28,8 @@ LOSSES = (
         distances=(LP,),
         default_distance=LP,
         default_reducer=MEAN,
-        deviations=("The default distance is squared: LpDistance(power=2).",),
+        deviations=(SQUARED,),
+        expected_failures=SQUARED_DISTANCE | LP_BFLOAT16,
     ),
     LossSpec(
         **named("losses.smooth_ap:SmoothAPLoss"),
@@ -39,11 +48,18 @@ LOSSES = (
         order_dependent=True,
         deviations=("Every class of a batch must have the same number of samples, one class after the other.",),
         defects=(
-            "The number of samples a class is taken for the number of classes: the value is wrong unless the two "
-            "are equal.",
+            _CLASSES_FOR_SAMPLES,
             "A batch whose samples are not in the order of their classes is accepted and gives a wrong value.",
             "With an embedding_regularizer the reducer asked for becomes the mean without a word.",
         ),
+        expected_failures=failing(_CLASSES_FOR_SAMPLES, "clustering", "permutation")
+        | failing(
+            "Classes are counted by bincount, whose error names no labels.",
+            "labels[negative]",
+            "labels[huge]",
+            "labels[floating]",
+        )
+        | failing("It is computed in torch's default dtype, float32, whatever the embeddings are in.", "gradient"),
     ),
     LossSpec(
         **named("losses.pnp_loss:PNPLoss"),
@@ -60,7 +76,8 @@ LOSSES = (
         distances=(COSINE,),
         default_distance=COSINE,
         default_reducer="",
-        defects=("Embeddings in float16 give a gradient of NaN.",),
+        defects=(_FLOAT16,),
+        expected_failures=VALUE_IN_HALF | failing(_FLOAT16, "half[float16]"),
     ),
     LossSpec(
         **named("losses.histogram_loss:HistogramLoss"),
@@ -77,10 +94,13 @@ LOSSES = (
         distances=("core.cosine", COSINE, DOT),
         default_distance=COSINE,
         default_reducer="",
-        defects=("A pair with a cosine of 1, such as a duplicate, falls beyond the last bin: index out of bounds.",),
+        defects=(_LAST_BIN,),
+        expected_failures=PRODUCT_IN_HALF
+        | failing(_LAST_BIN, "clustering", "extremes[duplicates]", "extremes[opposite]"),
     ),
     LossSpec(
         **named("losses.ranked_list_loss:RankedListLoss"),
+        example="margin=0.4, Tn=5",
         summary="Ranked list: positives within alpha − margin, negatives beyond alpha, weighted by hardness.",
         family="ranking",
         paper=Paper(
@@ -98,8 +118,9 @@ LOSSES = (
             "1e-5 is added to each weight rather than to their sum.",
         ),
         defects=(
-            "A negative at distance 0 costs nothing: the hardest negative there is goes free.",
+            _FREE,
             "A similarity is read as a distance, so it would push positives apart.",
         ),
+        expected_failures=EMPTY | LP_BFLOAT16 | VALUE_IN_HALF | failing(_FREE, "clustering"),
     ),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from nearfar.pml.failures import EMPTY, SUMMED_IN_HALF, failing
 from nearfar.pml.names import MEAN, named
 from nearfar.spec import LossSpec, Paper
+
+_ONE_VIEW = "Without the second view, ref_emb, it runs all the same, and its invariance term is always 0."
 
 LOSSES = (
     LossSpec(
@@ -22,6 +25,13 @@ LOSSES = (
         default_reducer=MEAN,
         uses_norm=True,
         deviations=("No reducer touches the covariance term.",),
-        defects=("Without the second view, ref_emb, it runs all the same, and its invariance term is always 0.",),
+        defects=(_ONE_VIEW,),
+        expected_failures=EMPTY
+        | SUMMED_IN_HALF
+        | failing(_ONE_VIEW, "inputs_needed")
+        | failing("The terms of the variance, one a dimension, are handed out as elements of the batch.", "emits")
+        | failing("embedding_regularizer and distance, of its base, are refused, None as well.", "signature")
+        | failing("Views of different lengths raise an error of torch's that names neither.", "shapes[lengths]")
+        | failing("The value of a single row is NaN: one row has no variance.", "batches[one_row]"),
     ),
 )
