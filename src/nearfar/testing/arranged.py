@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import pairs, triplets
 from nearfar.testing.subject import Subject
 
-__all__ = ["VIEWS", "arranged", "class_tensors", "labels_of", "perfect", "place", "renumbered", "subset"]
+__all__ = ["VIEWS", "arranged", "classes_of", "hot", "labels_of", "perfect", "place", "renumbered", "subset"]
 
 #: How the inputs of a loss on two views of the same samples are called.
 VIEWS = (("embeddings", "ref_emb"), ("first_view", "second_view"))
@@ -51,31 +50,28 @@ def perfect(subject: Subject, scene: Scene) -> Scene:
         named = [("embeddings", "labels")] + [("ref_emb", "ref_labels")] * ("ref_emb" in scene)
         return scene.replace(**{x: arranged("perfect", scene[y], dim, 0) for x, y in named})
     if inputs == ("logits", "targets"):
-        targets = scene["targets"]
-        if not targets.is_floating_point():
-            targets = nn.functional.one_hot(targets, scene["logits"].shape[1])
-        return scene.replace(logits=1e3 * (2 * targets.double() - 1))
+        return scene.replace(logits=1e3 * (2 * hot(scene["targets"], scene["logits"]) - 1))
     return scene.replace(**{inputs[0]: scene[inputs[1]].clone()})
 
 
-def class_tensors(part: nn.Module, classes: int) -> Iterator[tuple[str, Tensor, list[int]]]:
-    """Parameters and floating buffers with something for each class: name, tensor, and the dimensions of that size."""
-    for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
-        dims = [d for d, size in enumerate(tensor.shape) if classes and size == classes]
-        if dims and tensor.is_floating_point():
-            yield name, tensor, dims
+def hot(targets: Tensor, logits: Tensor) -> Tensor:
+    """Targets in the shape and dtype of logits: class ids as one-hot rows, anything else as it is."""
+    return (targets if targets.shape == logits.shape else nn.functional.one_hot(targets, logits.shape[1])).to(logits)
+
+
+def classes_of(subject: Subject) -> int:
+    """How many classes a part is made for; 0 where it is for any."""
+    found = subject.part().named.get("num_classes", 0)
+    return found if isinstance(found, int) else 0
 
 
 @torch.no_grad()
-def place(part: nn.Module, points: Tensor) -> bool:
-    """Put the vectors that a part keeps for each class at ``points`` (classes, dim); whether there were any."""
-    placed = False
-    for _, tensor, _ in class_tensors(part, len(points)):
+def place(part: nn.Module, points: Tensor) -> None:
+    """Put the vectors that a part keeps for each class, if it does, at ``points`` (classes, dim)."""
+    for tensor in [*part.parameters(), *part.buffers()]:
         for target in (points, points.T):
-            if tensor.shape == target.shape:
+            if tensor.shape == target.shape and tensor.is_floating_point():
                 tensor.copy_(target)
-                placed = True
-    return placed
 
 
 def subset(subject: Subject, scene: Scene, seed: int) -> tuple[Tensor, ...] | None:

@@ -118,8 +118,11 @@ class Check:
         lines += ["", f"# To reproduce {self.id}"]
         scene = getattr(error, "scene", None)
         if scene is not None and isinstance(self.subject, Subject):
-            known = error.arguments if isinstance(error, LawBroken) else variants(self.subject).get(self.case, {})
-            lines += script(self.subject, scene, known, self.folder).splitlines()
+            with contextlib.suppress(
+                Exception
+            ):  # of a part that cannot be written down: better no script than no report
+                known = error.arguments if isinstance(error, LawBroken) else variants(self.subject).get(self.case, {})
+                lines += script(self.subject, scene, known, self.folder).splitlines()
         return "\n".join([*lines, f"# {self._command()}"])
 
     def _command(self) -> str:

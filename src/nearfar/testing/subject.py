@@ -187,9 +187,11 @@ class Subject:
         """Inputs for one call: of ``classes · per_class`` rows, float64.
 
         A miner and a loss on embeddings get ``embeddings`` and ``labels`` in random order, ``per_class`` of each
-        class; a loss on anything else what its inputs' names say. ``dim`` is kept only where any size will do.
+        class; a loss on anything else what its inputs' names say. ``dim`` is kept only where any size will do, and
+        there are no more classes than an example gives as ``num_classes``.
         """
         seed = self.seed if seed is None else seed
+        classes = min(classes, self.example.get("num_classes", CLASSES))
         if not self.is_on_embeddings:
             return self._maker(n=classes * per_class, seed=seed)
         dim = dim if dim is not None and self.has_free_size else DIM

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from nearfar.testing.arranged import VIEWS, arranged, labels_of
+from nearfar.testing.arranged import VIEWS, arranged, classes_of, labels_of
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
@@ -34,29 +34,27 @@ def clustering(subject: Subject) -> None:
     cost = _learnt if learns else lambda subject, scene: float(subject.value(scene))
     for what, make in _arrangements(subject, _SIZES_LEARNT if learns else _SIZES):
         for jitter in (0.0,) if learns else (0.0, 1e-3):
-            best, random, collapsed = (
-                cost(subject, make(how, jitter, 0)) for how in ("perfect", "random", "collapsed")
-            )
-            _judge(subject, f"{what}, jitter {jitter:g}", make("perfect", jitter, 0), best, random, collapsed)
+            scenes = {how: make(how, jitter, 0) for how in ("perfect", "random", "collapsed")}
+            costs = {how: cost(subject, scene) for how, scene in scenes.items()}
+            if found := _wrong(subject.loss.collapses, **costs):
+                how, said = found
+                raise LawBroken(
+                    f"{what}, jitter {jitter:g}: perfect clusters cost {costs['perfect']:.6g}, {said}", scenes[how]
+                )
 
 
-def _judge(subject: Subject, what: str, scene: Scene, best: float, random: float, collapsed: float) -> None:
-    least = 1e-6 * max(abs(best), abs(random), abs(collapsed))
-    if not best < random - least:
-        raise LawBroken(f"{what}: perfect clusters cost {best:.6g}, random embeddings {random:.6g}", scene)
-    if not subject.loss.collapses:
-        if not best < collapsed - least:
-            raise LawBroken(
-                f"{what}: perfect clusters cost {best:.6g}, a batch in one point {collapsed:.6g}; a loss that may "
-                "fall together, beside another, says so: collapses=",
-                scene,
-            )
-    elif collapsed > best + 1e-3 * (random - best):
-        raise LawBroken(
-            f"{what}: the spec says that the loss collapses, but a batch in one point costs {collapsed:.6g}, perfect "
-            f"clusters {best:.6g}",
-            scene,
-        )
+def _wrong(collapses: str, perfect: float, random: float, collapsed: float) -> tuple[str, str] | None:
+    """Which arrangement costs what it should not, and that in words; None where all is as it should be."""
+    least = 1e-6 * max(abs(perfect), abs(random), abs(collapsed))
+    if not perfect < random - least:
+        return "random", f"random embeddings {random:.6g}"
+    said = f"a batch in one point {collapsed:.6g}"
+    if collapses:
+        is_cheap = collapsed <= perfect + 1e-3 * (random - perfect)
+        return None if is_cheap else ("collapsed", f"{said}, but the spec says that the loss collapses")
+    if not perfect < collapsed - least:
+        return "collapsed", f"{said}; a loss that may fall together, beside another, says so: collapses="
+    return None
 
 
 def _arrangements(subject: Subject, all_sizes: tuple[tuple[int, ...], ...]) -> Iterator[tuple[str, _Make]]:
@@ -67,12 +65,12 @@ def _arrangements(subject: Subject, all_sizes: tuple[tuple[int, ...], ...]) -> I
     if not subject.is_on_embeddings:
         raise NotApplicable("it is not on embeddings and labels")
     dim = subject.scene()["embeddings"].shape[1]
-    classes = subject.part().named.get("num_classes", dim)
     for sizes in all_sizes:
-        sizes = sizes[: min(dim, classes if isinstance(classes, int) else dim)]
+        sizes = sizes[: min(dim, classes_of(subject) or dim)]
         make = _maker(sizes, dim, in_order=subject.loss.order_dependent, reference=False)
         if len(set(sizes)) > 1 and not _takes(subject, make("random", 0.0, 0)):
-            continue
+            sizes = (max(sizes),) * len(sizes)
+            make = _maker(sizes, dim, in_order=subject.loss.order_dependent, reference=False)
         what = f"classes of {', '.join(map(str, sizes))}"
         yield what, make
         if subject.loss.reference:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.testing.law import LawBroken, NotApplicable, law
-from nearfar.testing.meter import allocations, peak_bytes, readable, waits, waits_on_a_gpu
+from nearfar.testing.meter import allocations, peak_bytes, readable
 from nearfar.testing.scene import Scene, batch
 from nearfar.testing.subject import Subject
+from nearfar.testing.waiting import waits, waits_on_a_gpu
 
 #: The smallest batch whose memory is measured, that of a plain call; every next one is twice as large. Classes stay
 #: as they are.
@@ -26,6 +27,8 @@ CLASSES = 4
 #: Bytes from which on what does not grow with the batch is hidden; and where the search for agreement ends.
 ENOUGH, MOST = 2**20, 2**26
 MOST_SECONDS = 0.5
+
+_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 #: How far a power may be from the one declared.
 TOLERANCE = 0.4
@@ -76,7 +79,7 @@ def memory(subject: Subject) -> str:
             rows = max(found.peaks)
             made = "; ".join(map(str, allocations(step(subject, rows, device))))
             raise LawBroken(
-                f"the spec says memory={declared}, and the peak on the {device} grows with the power "
+                f"the spec says memory={declared}, and the peak on the {_NAMES[device]} grows with the power "
                 f"{found.power:.2f}: {found}. The most is allocated there: {made}",
                 _scene(subject, rows),
             )
@@ -143,8 +146,7 @@ def grow(subject: Subject, declared: int | None, device: str = "cpu") -> Growth:
             is_plain = peaks[rows] >= ENOUGH
             if is_plain and (declared is None or found.agrees(declared)):
                 return found
-            # Of a slow part too little is known to refuse what it declares.
-            seconds = MOST_SECONDS if is_plain or declared is None else 8 * MOST_SECONDS
+            seconds = MOST_SECONDS if is_plain else 8 * MOST_SECONDS  # of a slow part too little would be known
             if peaks[rows] * 2 ** max(found.power, 1) > MOST or now + 4 * (now - before) - start > seconds:
                 return found
         rows *= 2
@@ -154,6 +156,8 @@ def _attempt(subject: Subject, rows: int, measure: Callable[[Callable[[], Any]],
     """What is measured of one call by a part that was never called before."""
     try:
         return measure(step(subject, rows, device))
+    except NotApplicable:
+        raise
     except Exception as error:
         said = next(iter(str(error).splitlines()), "")
         raise NotApplicable(f"a batch of {rows} rows does not run: {type(error).__name__}: {said}") from error
@@ -166,7 +170,8 @@ def step(subject: Subject, rows: int, device: str = "cpu") -> Callable[[], Any]:
     leaves = [*scene.learnable().values(), *(p for p in part.parameters() if p.requires_grad)]
     called: Any = _on_losses(subject, part) if subject.kind == "reducer" else part
     # State that a call replaces was not allocated by it, so giving it back says nothing of it.
-    held = [value for module in part.modules() for value in (*vars(module).values(), *module.buffers(recurse=False))]
+    held = [tensor.data for tensor in (*part.parameters(), *part.buffers())]
+    held += [value for module in part.modules() for value in vars(module).values()]
 
     def run(_: Any = held) -> Any:
         found = subject.call(called, scene)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nearfar.testing.arranged import VIEWS, renumbered, subset
+from nearfar.testing.arranged import VIEWS, classes_of, renumbered, subset
 from nearfar.testing.forms import in_every_form
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
@@ -151,12 +151,12 @@ def relabelling(subject: Subject) -> None:
     _on_embeddings(subject)
     _not_random(subject, "other class ids change what it draws")
     for name, value in subject.part().named.items():
-        if isinstance(value, list | tuple) and len(value) == _classes(subject):
+        if isinstance(value, list | tuple) and len(value) == classes_of(subject):
             raise NotApplicable(f"{name} has a value for each class")
 
     def holds(scene: Scene, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        classes = _classes(subject)
+        classes = classes_of(subject)
         names = torch.randperm(classes or 1 + int(scene["labels"].max()), generator=generator)
         renamed = scene.replace(labels=names[scene["labels"]])
 
@@ -183,7 +183,7 @@ def _with_classes_moved(subject: Subject, names: Tensor, arguments: Mapping[str,
     Of a dimension with k numbers for each class the first k may be those of the first class, or the first number of
     each class may come first; or it may have nothing to do with classes.
     """
-    classes, was = _classes(subject), names.argsort()
+    classes, was = classes_of(subject), names.argsort()
     if not classes:
         yield subject.make(**arguments)
         return
@@ -249,12 +249,6 @@ def _takes_reference(subject: Subject) -> None:
 def _not_random(subject: Subject, why: str) -> None:
     if subject.loss.random:
         raise NotApplicable(why)
-
-
-def _classes(subject: Subject) -> int:
-    """How many classes a part is made for; 0 where it is for any."""
-    found = subject.part().named.get("num_classes", 0)
-    return found if isinstance(found, int) else 0
 
 
 def _reordered(scene: Scene, order: Tensor) -> Scene:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.testing.arranged import VIEWS
+from nearfar.testing.arranged import VIEWS, hot
 from nearfar.testing.forms import in_every_form
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.refusal import names_what_is_wrong
@@ -178,8 +178,7 @@ def _logits(case: str, logits: Tensor, targets: Tensor) -> _Changes:
         yield "the same logits for all", {"logits": same.clone()}
         return
     if case == "opposite":
-        wanted = targets if targets.shape == logits.shape else nn.functional.one_hot(targets, logits.shape[1])
-        side = (2 * wanted - 1).to(logits.dtype)
+        side = 2 * hot(targets, logits) - 1
         for size in (20, 100):
             yield f"logits of ±{size}, all wrong", {"logits": -size * side}
             yield f"logits of ±{size}, all right", {"logits": size * side}

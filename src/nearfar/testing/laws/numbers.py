@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar.testing.arranged import perfect, place
+from nearfar.testing.arranged import arranged, classes_of, perfect, place
 from nearfar.testing.definition import definition_of
 from nearfar.testing.frozen import Frozen
 from nearfar.testing.law import LawBroken, NotApplicable, law
@@ -109,9 +109,8 @@ def descent(subject: Subject) -> None:
     """A few steps against the gradient make the loss of a random batch smaller."""
     for seed in range(3):
         scene = subject.scene(seed=subject.seed + seed)
-        first = value = float(subject.value(scene))
+        first = best = float(subject.value(scene))
         lengths = {name: x.norm().clamp_min(1) for name, x in scene.learnable().items()}
-        best = value
         for step in (0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5):
             gradients = subject.gradients(scene)
             norms = {name: gradients[name].norm() for name in lengths}
@@ -137,8 +136,7 @@ def optimum(subject: Subject) -> None:
     for scene in (perfect(subject, each) for each in _with_and_without_reference(subject, subject.scene())):
         part = subject.make()
         if subject.is_on_embeddings:
-            points = torch.eye(scene["embeddings"].shape[1], dtype=torch.float64)
-            place(part, points[: _classes(subject)] * scene["embeddings"].norm(dim=1).max())
+            place(part, _perfect_points(subject, scene))
         found = float(subject.value(scene, _copy_of(subject, part)))
         if not abs(found - declared) <= 1e-9 * max(abs(declared), 1):
             raise LawBroken(f"the spec names the optimum {declared:g}; a perfect input costs {found:.8g}", scene)
@@ -150,9 +148,12 @@ def optimum(subject: Subject) -> None:
                 )
 
 
-def _classes(subject: Subject) -> int:
-    found = subject.part().named.get("num_classes", 0)
-    return found if isinstance(found, int) else 0
+def _perfect_points(subject: Subject, scene: Scene) -> Tensor:
+    """Where each class is in a perfect scene, (classes, dim)."""
+    dim, classes = scene["embeddings"].shape[1], classes_of(subject)
+    if classes > dim:
+        raise NotApplicable(f"{classes} classes are not orthogonal in {dim} dimensions")
+    return arranged("perfect", torch.arange(classes), dim, 0)
 
 
 def _copy_of(subject: Subject, part: torch.nn.Module) -> torch.nn.Module:
