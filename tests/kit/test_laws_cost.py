@@ -24,8 +24,9 @@ from nearfar.nn.terms import element_terms
 from nearfar.registry import Registry
 from nearfar.testing.check import Check
 from nearfar.testing.law import LAWS
-from nearfar.testing.meter import allocations, peak_bytes, readable, waits
+from nearfar.testing.meter import allocations, peak_bytes, readable
 from nearfar.testing.subject import Subject
+from nearfar.testing.waiting import waits
 
 
 def result(law, kind, target, spec, **changed):
@@ -218,7 +219,15 @@ X = torch.arange(6.0)
         pytest.param(lambda: X.repeat_interleave(X.long(), output_size=15), 0, id="repeat_interleave to a size"),
         pytest.param(lambda: torch.zeros(3, device=X.device) + X[:3], 0, id="made on the device"),
         pytest.param(lambda: torch.tensor([1.0, 2.0], device=X.device), 1, id="numbers sent there"),
+        pytest.param(lambda: torch.tensor(data=[1.0, 2.0], device=X.device), 1, id="numbers sent by keyword"),
         pytest.param(lambda: torch.tensor([1.0, 2.0]).to(X.device), 1, id="numbers sent later"),
+        pytest.param(lambda: torch.tensor([1.0, 2.0]).to(X), 1, id="numbers sent after another"),
+        pytest.param(lambda: X.to(X), 0, id="sent where it is"),
+        pytest.param(lambda: X.to(X.device, torch.float64), 0, id="cast where it is"),
+        pytest.param(lambda: torch.as_tensor(X, device=X.device), 0, id="a tensor as a tensor"),
+        pytest.param(lambda: X.new_tensor([1.0, 2.0]), 1, id="numbers like others"),
+        pytest.param(lambda: torch.tensor([1.0, 2.0]).tolist(), 0, id="numbers that never left"),
+        pytest.param(lambda: X.cpu().cpu().tolist(), 1, id="taken to the CPU once"),
         pytest.param(lambda: torch.tensor(1.0).item(), 1, id="a number from the CPU counts, for want of knowing"),
     ],
 )
@@ -250,7 +259,7 @@ def test_it_is_where_it_was_afterwards():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
 def test_a_gpu_says_the_same():
-    from nearfar.testing.meter import waits_on_a_gpu
+    from nearfar.testing.waiting import waits_on_a_gpu
 
     x = torch.arange(6.0, device="cuda")
     assert waits_on_a_gpu(lambda: x.sum().item()) == 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -17,8 +15,6 @@ from click.testing import CliRunner
 import nearfar
 from nearfar.cli import cli, main
 from nearfar.registry import default_registry
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "acme-losses"
 
 PLUGIN = """
 from nearfar import LossSpec, hookimpl
@@ -238,26 +234,37 @@ def command(*arguments, cwd, **environment):
     )
 
 
+PROJECT = """
+[project]
+name = "zeta-losses"
+version = "1.0.0"
+dependencies = ["nearfar>=0.1"]
+
+[project.entry-points.nearfar]
+zeta = "zeta_losses.plugin"
+"""
+
+
 def test_a_folder_is_checked_without_being_installed_and_its_failures_can_be_reproduced(tmp_path):
-    folder = tmp_path / "zeta"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "src" / "acme_losses").rename(folder / "src" / "zeta_losses")
-    for file in (folder / "pyproject.toml", folder / "src" / "zeta_losses" / "plugin.py"):
-        text = file.read_text(encoding="utf-8").replace("acme_losses", "zeta_losses").replace("acme", "zeta")
-        file.write_text(text, encoding="utf-8")
-    parts = folder / "src" / "zeta_losses" / "parts.py"
-    parts.write_text(parts.read_text(encoding="utf-8").replace(".relu()", ".sqrt()"), encoding="utf-8")
+    source = tmp_path / "zeta" / "src" / "zeta_losses"
+    source.mkdir(parents=True)
+    (source / "__init__.py").touch()
+    plugin = PLUGIN.replace("acme_parts", "zeta_losses.parts").replace("{more}", "")
+    (source / "plugin.py").write_text(plugin, encoding="utf-8")
+    (source / "parts.py").write_text(PARTS.replace("{extra}", "batch.embeddings[7]"), encoding="utf-8")
+    (tmp_path / "zeta" / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     done = command("./zeta", "-k", "gradient", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "zeta (zeta-losses 1.0.0): " in done.stdout
-    begin = done.stdout.index("# To reproduce zeta.log_ratio::gradient")
+    begin = done.stdout.index("# To reproduce zeta.mean_norm::gradient")
     printed = done.stdout[begin : done.stdout.index("\n\n", done.stdout.index("# nearfar check-plugin", begin))]
-    assert "-k zeta.log_ratio::gradient" in printed
+    assert "-k zeta.mean_norm::gradient" in printed
     assert "check-plugin ./zeta" in printed
     again = subprocess.run([sys.executable, "-c", printed], capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "nan" in again.stdout
+    assert again.returncode == 1
+    assert again.stderr.rstrip().splitlines()[-1] in done.stdout
+    assert "IndexError" in again.stderr
 
 
 def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(tmp_path):

@@ -33,7 +33,8 @@ REFERENCE_SIZE = failing(
 NOT_ROWS = "Embeddings that are not two-dimensional raise an error of torch's that does not name them."
 SILENT_SHAPE = "Embeddings that are not two-dimensional are taken without a word."
 SQUARED_DISTANCE = failing(SQUARED, "default_distance")
-COLUMNS = failing(COLUMN, "pml_reducers")
+COLUMNS = failing(COLUMN, "emits", "pml_reducers")
+COLUMN_OF_ELEMENTS = failing("Its terms are a column, (n, 1), rather than (n,).", "emits")
 
 LP_BFLOAT16 = failing("pml.lp_distance takes no bfloat16 on a CPU: NotImplementedError.", "half[bfloat16]")
 SUMMED_IN_HALF = failing(

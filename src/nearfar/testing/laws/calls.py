@@ -103,7 +103,7 @@ def _learns_from_calls(subject: Subject) -> bool:
 
 
 def _said(found: list[Tensor]) -> str:
-    return f"{float(found[0]):.8g}" if len(found) == 1 and found[0].numel() == 1 else "another selection"
+    return f"{float(found[0]):.17g}" if len(found) == 1 and found[0].numel() == 1 else "another selection"
 
 
 @law("loss", "reducer", "distance")

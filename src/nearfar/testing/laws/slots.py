@@ -79,6 +79,8 @@ def _wrong(subject: Subject, scene: Scene, entry: Entry) -> str:
         return f"a reducer is handed {kind} terms, and the spec declares {', '.join(subject.loss.emits)}"
     if kind == "already_reduced":
         return "" if values.numel() == 1 else f"already_reduced stands for one number, and there are {values.numel()}"
+    if values.ndim != 1:
+        return f"the values of {kind} terms have to be one-dimensional; theirs are {tuple(values.shape)}"
     if len(indices) != ARITY[kind] or any(len(index) != len(values) for index in indices):
         lengths = ", ".join(str(len(index)) for index in indices)
         return (
