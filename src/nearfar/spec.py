@@ -281,8 +281,8 @@ class LossSpec(PartSpec):
 
     @property
     def on_embeddings(self) -> bool:
-        """Whether it is called as ``loss(embeddings, labels, …)``."""
-        return self.inputs[0] == "embeddings"
+        """Whether it is called as ``loss(embeddings, labels, …)``: it names nothing that this call does not have."""
+        return self.inputs[0] == "embeddings" and {*self.inputs} <= {"embeddings", "labels", "ref_emb", "ref_labels"}
 
     @property
     def reducible(self) -> bool:

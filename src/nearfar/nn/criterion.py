@@ -128,7 +128,7 @@ class Criterion(nn.Module):
         return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        on_embeddings = any(inputs[0] == "embeddings" for inputs in self._inputs.values())
+        on_embeddings = any(map(_on_embeddings, self._inputs.values()))
         extra = EMBEDDING_INPUTS[2:] if on_embeddings else ()
         order = EMBEDDING_INPUTS if on_embeddings and not self.is_mixed else self.inputs
         if args and self.is_mixed:
@@ -151,7 +151,7 @@ class Criterion(nn.Module):
 
     def _value(self, name: str, given: dict[str, Any]) -> Any:
         loss, inputs = self.losses[name], self._inputs[name]
-        if inputs[0] != "embeddings":
+        if not _on_embeddings(inputs):
             return loss(*(given[each] for each in inputs))
         embeddings = given["embeddings"]
         labels = given.get("labels") if "labels" in inputs else None
@@ -180,6 +180,11 @@ class Criterion(nn.Module):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
         with full_precision(embeddings):
             return miner(embeddings, labels, **reference)
+
+
+def _on_embeddings(inputs: tuple[str, ...]) -> bool:
+    """Whether a loss is called as pytorch-metric-learning's are: it names nothing that this call does not have."""
+    return inputs[0] == "embeddings" and {*inputs} <= {*EMBEDDING_INPUTS}
 
 
 def _is_scalar(value: Any) -> bool:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nearfar.testing.law import NotApplicable
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import pairs, triplets
 from nearfar.testing.subject import Subject
@@ -44,13 +45,15 @@ def perfect(subject: Subject, scene: Scene) -> Scene:
     Each class in one point and the classes orthogonal; boxes equal to their targets; logits beyond doubt; the
     second view equal to the first.
     """
-    inputs = subject.loss.inputs
+    inputs = subject.known_inputs
     if subject.is_on_embeddings:
         dim = scene["embeddings"].shape[1]
         named = [("embeddings", "labels")] + [("ref_emb", "ref_labels")] * ("ref_emb" in scene)
         return scene.replace(**{x: arranged("perfect", scene[y], dim, 0) for x, y in named})
     if inputs == ("logits", "targets"):
         return scene.replace(logits=1e3 * (2 * hot(scene["targets"], scene["logits"]) - 1))
+    if len(inputs) != 2:
+        raise NotApplicable(f"it is not known what is right for {', '.join(subject.loss.inputs)}")
     return scene.replace(**{inputs[0]: scene[inputs[1]].clone()})
 
 

@@ -24,7 +24,7 @@ from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, scenes_for
 
-__all__ = ["PluginSubject", "Subject", "seeded"]
+__all__ = ["PluginSubject", "Subject", "refuse_chance", "seeded"]
 
 
 @contextlib.contextmanager
@@ -136,6 +136,11 @@ class Subject:
     def is_on_embeddings(self) -> bool:
         """Whether it is called with embeddings and labels: a miner, or most losses."""
         return self.kind == "miner" or (self.kind == "loss" and self.loss.inputs == ("embeddings", "labels"))
+
+    @property
+    def known_inputs(self) -> tuple[str, ...]:
+        """The inputs of a loss where their names say what they are; none where a sample of its own makes them."""
+        return () if self.loss.sample else self.loss.inputs
 
     @property
     def has_free_size(self) -> bool:
@@ -276,6 +281,12 @@ def _said_with(scene: Scene) -> Iterator[None]:
         with contextlib.suppress(AttributeError):
             error.scene = scene  # type: ignore[attr-defined]
         raise
+
+
+def refuse_chance(subject: Subject) -> None:
+    """Raise :class:`NotApplicable` for a part that draws random numbers: two calls that differ draw others."""
+    if subject.spec.random:
+        raise NotApplicable("it draws random numbers")
 
 
 def _label(value: Any) -> str:

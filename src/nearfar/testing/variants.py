@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor, nn
+
 from nearfar.testing.subject import Subject
 
 __all__ = ["variants"]
@@ -25,16 +27,28 @@ def variants(subject: Subject) -> dict[str, dict[str, Any]]:
     dict
         Case → arguments for :meth:`Subject.make`: ``""`` for the defaults, ``preset`` by its bare name,
         ``swap=True`` for a boolean the other way round, ``form='log'`` for another value of a ``Literal``. Only
-        those that can be made: a switch may need more than itself.
+        those that can be made, a switch may need more than itself, and of a loss those that are one number.
     """
     found: dict[str, dict[str, Any]] = {}
     for case, arguments in _all(subject):
         try:
-            subject.make(**arguments)
+            part = subject.make(**arguments)
         except (Exception, SystemExit):
             continue
-        found[case] = arguments
+        if not (arguments and _is_unreduced(subject, part)):
+            found[case] = arguments
     return found
+
+
+def _is_unreduced(subject: Subject, part: nn.Module) -> bool:
+    """Whether a loss made so is not one number: a switch that stands for a reducer, which no law is about."""
+    if subject.kind != "loss" or subject.trouble:
+        return False
+    try:
+        value = subject.call(part, subject.scene())
+    except Exception:  # which laws are there to find
+        return False
+    return isinstance(value, Tensor) and value.numel() > 1
 
 
 def _all(subject: Subject) -> Iterator[tuple[str, dict[str, Any]]]:

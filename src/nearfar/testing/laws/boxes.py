@@ -28,15 +28,15 @@ _ROUNDING = 1e-9
 
 
 def _on_boxes(subject: Subject) -> Iterable[str]:
-    return ("",) if subject.loss.inputs == _BOXES else ()
+    return ("",) if subject.known_inputs == _BOXES else ()
 
 
 def _on_logits(subject: Subject) -> Iterable[str]:
-    return ("",) if subject.loss.inputs == _LOGITS else ()
+    return ("",) if subject.known_inputs == _LOGITS else ()
 
 
 def _by_rows(subject: Subject) -> Iterable[str]:
-    return ("",) if subject.loss.inputs in (_BOXES, _LOGITS) else ()
+    return ("",) if subject.known_inputs in (_BOXES, _LOGITS) else ()
 
 
 # ---- what the value does not change with

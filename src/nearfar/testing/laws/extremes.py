@@ -62,7 +62,7 @@ def _check(subject: Subject, scene: Scene, what: str, arguments: Mapping[str, An
 
 
 def _tried(subject: Subject, case: str, scene: Scene, arguments: Mapping[str, Any]) -> _Changes:
-    inputs = subject.loss.inputs
+    inputs = subject.known_inputs
     if subject.is_on_embeddings:
         yield from _embeddings(subject, case, scene, arguments)
     elif inputs == ("pred_boxes", "target_boxes"):
@@ -72,7 +72,7 @@ def _tried(subject: Subject, case: str, scene: Scene, arguments: Mapping[str, An
     elif inputs in VIEWS:
         yield from _views(subject, case, *inputs, scene)
     else:
-        raise NotApplicable(f"it is not known what {case} of {', '.join(inputs)} are")
+        raise NotApplicable(f"it is not known what {case} of {', '.join(subject.loss.inputs)} are")
 
 
 # ---- embeddings

@@ -12,7 +12,7 @@ from nearfar.testing.exercise import results, same
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.refusal import attempt
 from nearfar.testing.scene import Scene
-from nearfar.testing.subject import Subject
+from nearfar.testing.subject import Subject, refuse_chance
 
 _LABELS = ("int32", "uint8", "negative", "huge", "floating", "out_of_range")
 
@@ -127,6 +127,7 @@ def _misshapen(subject: Subject, case: str) -> Iterable[tuple[Scene, str]]:
 @law("loss", "miner")
 def layout(subject: Subject) -> None:
     """How the inputs lie in memory changes nothing."""
+    refuse_chance(subject)
     scene = subject.scene()
     spread = {n: _spread(v) for n, v in scene.inputs.items()}
     found = results(subject, subject.make(), scene.replace(**spread))

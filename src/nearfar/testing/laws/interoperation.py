@@ -20,7 +20,7 @@ from nearfar.testing.exercise import tensors_in, usual
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.recorder import Recorder
 from nearfar.testing.scene import CLASSES, DIM, Scene, batch
-from nearfar.testing.subject import Subject, seeded
+from nearfar.testing.subject import Subject, refuse_chance, seeded
 
 # ---- their parts in a loss of ours
 
@@ -85,6 +85,7 @@ def pml_multiple_losses(subject: Subject) -> None:
 
     if not subject.is_on_embeddings:
         raise NotApplicable("it is not on embeddings and labels")
+    refuse_chance(subject)
     scene, miner = usual(subject), BatchHardMiner()
     chosen = scene
     if "triplets" in subject.loss.accepts:
@@ -92,8 +93,12 @@ def pml_multiple_losses(subject: Subject) -> None:
     expected = 0.5 * subject.value(scene) + 2 * subject.value(chosen)
     parts = [subject.make(), subject.make()]
     around = MultipleLosses(parts, weights=[0.5, 2], miners=None if chosen is scene else [None, miner])
-    with seeded(subject.seed):
+    try:
         found = around(scene["embeddings"], scene["labels"])
+    except TypeError as error:
+        if subject.loss.accepts:
+            raise
+        raise NotApplicable("it takes no choice of a miner, and MultipleLosses hands on one or None") from error
     if not torch.allclose(found, expected, rtol=1e-9):
         raise LawBroken(f"inside MultipleLosses it is {float(found):.8g}, and by itself {float(expected):.8g}", scene)
 

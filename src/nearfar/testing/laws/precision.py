@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearfar.testing.law import LawBroken, law
 from nearfar.testing.scene import Scene
-from nearfar.testing.subject import Subject
+from nearfar.testing.subject import Subject, refuse_chance
 from nearfar.testing.variants import variants
 
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -30,6 +30,7 @@ def precision(subject: Subject) -> None:
     A loss is as sensitive to rounding as its formula: the tolerance is 16 times what changing each input and
     parameter by one unit in its last place changes. More is cancellation, or an intermediate of lower precision.
     """
+    refuse_chance(subject)
     for arguments in variants(subject).values():
         for seed in range(1 if arguments else 2):
             scene = subject.scene(seed=subject.seed + seed).to(torch.float32)
@@ -43,6 +44,7 @@ def half(subject: Subject, case: str) -> None:
 
     Near means to half precision: 16 times what changing each input by one unit in its last place changes.
     """
+    refuse_chance(subject)
     dtype = _HALVES[case]
     for arguments in variants(subject).values():
         for seed in range(1 if arguments else 2):
@@ -56,6 +58,7 @@ def autocast(subject: Subject, case: str) -> None:
 
     With inputs in float32 and in half precision, as a network under autocast hands them on.
     """
+    refuse_chance(subject)
     dtype = _HALVES[case]
     for arguments in variants(subject).values():
         scene = subject.scene().to(dtype)

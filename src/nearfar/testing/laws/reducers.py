@@ -20,7 +20,7 @@ from nearfar.testing.definition import definition_of
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
 from nearfar.testing.search import for_all
-from nearfar.testing.subject import Subject
+from nearfar.testing.subject import Subject, seeded
 from nearfar.testing.terms import FusedTerms, entry_of, losses, terms_of, terms_scene, with_values
 from nearfar.testing.variants import variants
 
@@ -93,7 +93,8 @@ def no_terms(subject: Subject) -> None:
         part: Any = subject.make()
         if hasattr(part, "reduce"):
             none = tuple(torch.zeros(0, dtype=torch.int64) for _ in range(ARITY[kind]))
-            found.append(part.reduce(MaterialTerms(kind, embeddings.sum(1)[:0], none, num_anchors=len(embeddings))))
+            values, anchors, labels = embeddings.sum(1)[:0], len(embeddings), scene["labels"]
+            found.append(part.reduce(MaterialTerms(kind, values, none, num_anchors=anchors, labels=labels)))
         for value in map(_number, found):
             if not value.requires_grad:
                 raise LawBroken(f"of no {kind} terms the value has no gradient", scene)
@@ -143,9 +144,14 @@ def fused_terms(subject: Subject, case: str = "") -> None:
     """Terms that know their sums in closed form, and come in several blocks, are reduced like the same terms made one
     by one, gradient and all."""
     arguments = variants(subject)[case]
-    part: Any = subject.make(**arguments)
-    if not hasattr(part, "reduce"):
+    if not hasattr(subject.make(**arguments), "reduce"):
         raise NotApplicable("it reduces dictionaries of losses alone")
+
+    def reduced(terms: Terms) -> Tensor:
+        part: Any = subject.make(**arguments)  # afresh, as it may keep something
+        with seeded(subject.seed):
+            value: Tensor = part.reduce(terms)
+        return value
 
     def holds(kind: str, seed: int) -> None:
         scene = terms_scene(kind, seed=seed)
@@ -155,7 +161,7 @@ def fused_terms(subject: Subject, case: str = "") -> None:
         again = MaterialTerms(
             kind, leaf, made.indices, num_anchors=made.num_anchors, labels=made.labels, normalizer=made.normalizer
         )
-        expected, found = part.reduce(again), part.reduce(fused)
+        expected, found = reduced(again), reduced(fused)
         _compare(found, expected, "of terms that are made the value is", scene, arguments)
         to_found, to_expected = (torch.autograd.grad(value.sum(), leaf)[0] for value in (found, expected))
         _compare(to_found, to_expected, "of terms that are made the gradient is", scene, arguments)
