@@ -137,6 +137,23 @@ class CountsAlways(SoundLoss):
         return scaled(super().terms(batch), 1 + self.calls.double() / 1000)
 
 
+class StartsFromZero(SoundLoss):
+    # Numbers the classes from 0, in the tensor it was given.
+
+    def forward(self, embeddings, labels=None, *args, **kwargs):
+        if labels is not None and len(labels):
+            labels -= labels.min()
+        return super().forward(embeddings, labels, *args, **kwargs)
+
+
+class StartsGeneratorsAnew(SoundLoss):
+    # Draws nothing, but every batch of everybody else's dropout is the same from now on.
+
+    def terms(self, batch):
+        torch.manual_seed(0)
+        return super().terms(batch)
+
+
 class EmptyHanded(SoundMiner):
     # Finds nothing where no gradient mode is on, as it always is in a miner, unless that is inference mode.
 
@@ -155,8 +172,10 @@ class EmptyHanded(SoundMiner):
         ("loss", WearsOutLoss, SOUND_LOSS, "backward_twice", "another gradient"),
         ("loss", KeepsItsSize, SOUND_LOSS, "growth", "batch 2, of 12 rows"),
         ("loss", TrimsInPlace, SOUND_LOSS, "inputs_untouched", "its input embeddings"),
+        ("loss", StartsFromZero, SOUND_LOSS, "inputs_untouched", "its input labels"),
         ("distance", RoundsInPlace, SOUND_DISTANCE, "inputs_untouched", "its input query_emb"),
         ("loss", DrawsANumber, SOUND_LOSS, "globals_untouched", "torch's random generator"),
+        ("loss", StartsGeneratorsAnew, SOUND_LOSS, "globals_untouched", "torch's random generator"),
         ("miner", SilencesWarnings, SOUND_MINER, "globals_untouched", "the filters of warnings"),
         ("loss", MindsGradients, SOUND_LOSS, "without_gradient", "under torch.no_grad()"),
         ("loss", CachesAConstant, SOUND_LOSS, "without_gradient", "cannot be trained"),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nearfar.testing.arranged import classes_of, subset
 from nearfar.testing.exercise import exercise, results, same, tensors_in, usual
 from nearfar.testing.law import LawBroken, law
 from nearfar.testing.refusal import attempt
@@ -110,8 +111,12 @@ def _said(found: list[Tensor]) -> str:
 def inputs_untouched(subject: Subject) -> None:
     """A call, and its backward pass, leave their inputs as they were."""
     scenes = [usual(subject)]
-    if subject.is_on_embeddings and subject.spec.reference:
-        scenes.append(subject.with_reference(scenes[0]))
+    if subject.is_on_embeddings:
+        scenes = [_from_one(subject, scenes[0])]
+        if subject.spec.reference:
+            scenes.append(subject.with_reference(scenes[0]))
+        if (chosen := subset(subject, scenes[0], 0)) is not None:
+            scenes.append(scenes[0].replace(indices_tuple=chosen))
     for scene in scenes:
         before = copy.deepcopy(dict(scene.inputs))
         subject.call(subject.make(), scene)
@@ -121,6 +126,13 @@ def inputs_untouched(subject: Subject) -> None:
             value = subject.value(leaves)
             _gradients(value, leaves.learnable())
             _compare_inputs(before, leaves, "a backward pass")
+
+
+def _from_one(subject: Subject, scene: Scene) -> Scene:
+    """The scene with labels that do not start from 0, where there are classes enough: taking the least away shows."""
+    classes = classes_of(subject)
+    room = not classes or int(scene["labels"].max()) + 1 < classes
+    return scene.replace(labels=scene["labels"] + 1) if room else scene
 
 
 def _compare_inputs(before: dict[str, Any], scene: Scene, what: str) -> None:
@@ -134,7 +146,7 @@ def globals_untouched(subject: Subject) -> None:
     """A call changes nothing outside the part: no default, no mode, no warning filter, and no random generator unless
     the spec says that it is random."""
     part, seen = subject.make(), []
-    part.register_forward_pre_hook(lambda *_: seen.append(_globals()))
+    part.register_forward_pre_hook(lambda *_: seen.append(_globals(draw=True)))
     part.register_forward_hook(lambda *_: seen.append(_globals()))
     subject.call(part, usual(subject).with_gradients())
     before, after = seen[0], seen[-1]
@@ -146,8 +158,15 @@ def globals_untouched(subject: Subject) -> None:
             raise LawBroken(f"a call changes {name}{hint}", usual(subject))
 
 
-def _globals() -> dict[str, Any]:
-    """Everything global that a call might change, in the words of a message."""
+def _globals(*, draw: bool = False) -> dict[str, Any]:
+    """Everything global that a call might change, in the words of a message.
+
+    With a number drawn first, so that generators started anew in the call do not end where they were.
+    """
+    if draw:
+        torch.rand(1)
+        np.random.rand()
+        random.random()
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
     return {
