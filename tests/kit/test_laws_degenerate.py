@@ -134,3 +134,24 @@ def test_an_error_is_by_name_where_it_is_of_the_right_type_and_speaks_of_an_inpu
     assert names_what_is_wrong(subject, ValueError("no box has an area"))
     assert not names_what_is_wrong(subject, ValueError("not enough values to unpack"))
     assert not names_what_is_wrong(subject, IndexError("there is no box 3"))
+
+
+class SpoiledByNothing(SoundLoss):
+    # A running mean to which an empty batch adds 0 / 0, and which weighs what comes after.
+
+    def __init__(self, margin=0.5, *, distance=None, reducer=None):
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("length", torch.ones(()))
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        if self.training and not len(batch.embeddings):
+            self.length.mul_(torch.nan)
+        values = terms.values * self.length.clone()
+        return MaterialTerms("triplet", values, terms.indices, num_anchors=terms.num_anchors, labels=terms.labels)
+
+
+def test_what_an_empty_batch_spoils_for_good_is_found():
+    found = broken_laws("loss", SpoiledByNothing, SOUND_LOSS)
+    assert set(found) == {"aftermath"}
+    assert "after a batch that is empty" in found["aftermath"]

@@ -221,3 +221,19 @@ def test_each_law_catches_what_is_wrong(law, target, spec, changed, said):
 )
 def test_sound_losses_keep_every_law(target, spec, changed):
     assert broken_laws("loss", target, spec, **changed) == {}
+
+
+class UpsideDown(SoundLoss):
+    # Forgets that of a similarity larger is nearer.
+
+    def terms(self, batch):
+        a, p, n = batch.triplets()
+        d = self.distance(batch.embeddings, batch.reference)
+        values = (d[a, p] - d[a, n] + self.margin).relu()
+        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+
+
+def test_a_loss_that_is_upside_down_on_similarities_is_found():
+    found = broken_laws("loss", UpsideDown, SOUND_LOSS)
+    assert set(found) == {"similarity"}
+    assert "larger is nearer" in found["similarity"]

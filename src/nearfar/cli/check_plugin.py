@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nearfar.errors import NearfarError, PluginError
+
 if TYPE_CHECKING:
     from nearfar.testing import Check, Report, Result
 
@@ -31,7 +33,7 @@ def _writable(context: click.Context, parameter: click.Parameter, file: Path | N
 @click.command("check-plugin")
 @click.argument("plugin", metavar="NAMESPACE|FOLDER")
 @click.option("-k", "pattern", default="", metavar="PATTERN", help="Only checks whose name has this, or matches it.")
-@click.option("--seed", default=0, help="What everything random is started from.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="What everything random is started from.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option(
     "--junit",
@@ -56,7 +58,14 @@ def command(
         raise click.UsageError(
             f"--badge tells of all checks, in a line of its own: leave out {'-k' if pattern else '--json'}"
         )
-    from nearfar.testing import checks_of, find_plugin, run
+    try:
+        from nearfar.testing import checks_of, find_plugin, run
+    except NearfarError:
+        raise
+    except Exception as error:  # torch, most likely: whatever a broken installation raises
+        raise PluginError(
+            f"nothing can be checked here: {type(error).__name__}: {error}; `nearfar doctor` says what is wrong"
+        ) from error
 
     registry, namespace = find_plugin(plugin)
     checks = _chosen(checks_of(registry, namespace, seed=seed, folder=plugin if plugin != namespace else ""), pattern)

@@ -71,7 +71,9 @@ class Frozen(TorchFunctionMode):
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._busy:
-            return function(*args, **kwargs)
+            # Within a pass written by hand nothing has a history: what is detached there is held constant on purpose.
+            found = function(*args, **kwargs)
+            return self._hold(found, in_place=False) if function is Tensor.detach else found
         arguments = list(_leaves((args, list(kwargs.values()))))
         has_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
         self._busy = True

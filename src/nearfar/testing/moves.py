@@ -19,6 +19,7 @@ __all__ = ["FORMATS", "flipped", "format_of", "formatted", "scaled", "sized", "t
 FORMATS: dict[str, Callable[[Tensor], Tensor]] = {
     "xyxy": lambda b: b,
     "xywh": lambda b: torch.cat([b[:, :2], b[:, 2:] - b[:, :2]], 1),
+    "ltrb": lambda b: torch.cat([-b[:, :2], b[:, 2:]], 1),  # from the origin
     "cxcywh": lambda b: torch.cat([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]], 1),
 }
 

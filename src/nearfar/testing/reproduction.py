@@ -25,6 +25,10 @@ class _Unwritable(Exception):
     """An input has no source text that would make it again."""
 
 
+#: What every script imports.
+_OWN = {"nearfar", "nearfar.testing", "torch"}
+
+
 def script(subject: Subject, scene: Scene, arguments: Mapping[str, Any], folder: str = "") -> str:
     """Source text that makes the part and the inputs again and calls it; empty where no text does.
 
@@ -43,12 +47,14 @@ def script(subject: Subject, scene: Scene, arguments: Mapping[str, Any], folder:
         inputs = list(_inputs(scene, known))
     except _Unwritable:
         return ""
-    modules = {"nearfar", "nearfar.testing", "torch", *(_modules(scene.origin) if known else ())}
+    modules = {*_OWN, *(_modules(scene.origin) if known else ())}
     seeded = f"with nearfar.testing.seeded({subject.seed}):"
     lines = [
-        *(f"import {module}" for module in sorted(modules)),
+        *(f"import {module}" for module in sorted(modules & _OWN)),
         "",
         *([f"nearfar.testing.find_plugin({folder!r})"] if folder else []),
+        # After the folder, which they may lie in, has been found.
+        *(f"import {module}" for module in sorted(modules - _OWN)),
         seeded,
         f"    part = {_part(subject, scene, arguments)}",
         *inputs,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,7 +270,9 @@ class Subject:
         except NotApplicable:
             raise
         except (Exception, SystemExit) as error:
-            return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            said = " ".join(str(error).split())
+            return f"{type(error).__name__}: {said} (line {at.lineno} of {Path(at.filename).name})"
         return ""
 
 

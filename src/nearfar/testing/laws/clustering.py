@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from nearfar.grammar import Part
 from nearfar.testing.arranged import VIEWS, arranged, classes_of, labels_of
 from nearfar.testing.law import LawBroken, NotApplicable, law
-from nearfar.testing.scene import Scene
-from nearfar.testing.subject import Subject
+from nearfar.testing.scene import DIM, Scene
+from nearfar.testing.subject import Subject, refuse_chance
 
 #: The sizes of the classes of a batch.
 _SIZES = ((4, 4), (2, 2, 2, 2), (3, 3, 3), (1, 2, 3, 6))
 #: Of a loss that learns: so many samples that no weights tell random classes apart.
 _SIZES_LEARNT = ((2, 4, 6, 8, 10, 12),)
 _STEPS, _RATE = 60, 0.05
+_COSINE = "core.cosine"
 
 #: Makes a scene by arrangement, jitter and seed.
 _Make = Callable[[str, float, int], Scene]
@@ -41,6 +43,29 @@ def clustering(subject: Subject) -> None:
                 raise LawBroken(
                     f"{what}, jitter {jitter:g}: perfect clusters cost {costs['perfect']:.6g}, {said}", scenes[how]
                 )
+
+
+@law("loss")
+def similarity(subject: Subject) -> None:
+    """On a similarity, where larger is nearer, as on a distance: perfect clusters cost no more than classes that are
+    torn apart and share their places with others."""
+    if not subject.is_on_embeddings or not {"*", _COSINE} & {*subject.loss.distances}:
+        raise NotApplicable("it works on no similarity")
+    if any(True for _ in subject.make().parameters()):
+        raise NotApplicable("it has to learn first where its classes are")
+    refuse_chance(subject)
+    labels = torch.arange(4).repeat_interleave(3)
+    places = {"perfect": labels, "torn": torch.arange(3).repeat(4)}
+    costs = {}
+    for how, at in places.items():
+        scene = Scene({"embeddings": arranged("perfect", at, DIM, 0, jitter=1e-3), "labels": labels})
+        costs[how] = float(subject.value(scene, distance=Part(_COSINE)))
+    if not costs["perfect"] <= costs["torn"] + 1e-9 * abs(costs["torn"]):
+        raise LawBroken(
+            f"on {_COSINE} perfect clusters cost {costs['perfect']:.6g}, and torn ones {costs['torn']:.6g}: "
+            "distance.is_inverted says that larger is nearer",
+            scene,
+        )
 
 
 def _wrong(collapses: str, perfect: float, random: float, collapsed: float) -> tuple[str, str] | None:

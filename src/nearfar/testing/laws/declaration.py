@@ -29,8 +29,12 @@ _ALL = ("loss", "miner", "reducer", "distance")
 @law(*_ALL, standalone=True)
 def runs(subject: Subject) -> None:
     """The part can be made from its spec alone, and a plain call of it runs."""
-    if subject.trouble:
-        raise LawBroken(f"{subject.source({})} does not run: {subject.trouble}")
+    try:
+        trouble = subject.trouble
+    except NotApplicable as error:
+        raise LawBroken(str(error)) from error
+    if trouble:
+        raise LawBroken(f"{subject.source({})} does not run: {trouble}")
 
 
 @law(*_ALL, standalone=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,21 @@ def batches(subject: Subject, case: str) -> None:
                 # What fails on every batch is not for want of anything in this one: other laws are about that.
                 if _works(subject, check, "ref_emb" in scene, arguments):
                     raise
+
+
+@law("loss")
+def aftermath(subject: Subject) -> None:
+    """After a batch that lacks something, be it refused, an ordinary one costs something finite: nothing that is kept
+    has been spoiled."""
+    for case in ("empty", "one_sample", "one_class") if subject.is_on_embeddings else ("empty",):
+        for scene, what in _lacking(subject, case):
+            part = subject.make()
+            with contextlib.suppress(Exception):
+                subject.call(part, scene)
+            if not subject.value(subject.scene(), part).isfinite():
+                raise LawBroken(
+                    f"after a batch that is {what} an ordinary one costs something that is not finite", scene
+                )
 
 
 def _works(subject: Subject, check: Callable[..., Any], with_reference: bool, arguments: dict[str, Any]) -> bool:

@@ -115,8 +115,8 @@ def summaries(subject: PluginSubject) -> None:
 
 @law("plugin")
 def bare_names(subject: PluginSubject) -> None:
-    """No part takes a name away from a part of nearfar's own: a bare name that two parts have is an error wherever it
-    is written."""
+    """No part of nearfar's own takes another's bare name; of a third party's it is said, as such a name is ambiguous
+    wherever it is written, and both have to be written in full."""
     taken = list(_ambiguous(subject))
     if not taken:
         return
@@ -149,7 +149,7 @@ def requirement(subject: PluginSubject) -> None:
     except metadata.PackageNotFoundError:
         raise NotApplicable(f"there is no metadata of {plugin.distribution}") from None
     if not plugin.version:
-        raise LawBroken(f"{plugin.distribution} has no version")
+        raise NotApplicable(f"{plugin.distribution} has a version once it is built")
     if not any(_is_nearfar(text) for text in about.requires or ()):
         raise LawBroken(f'{plugin.distribution} does not require nearfar; write dependencies = ["nearfar>=…"]')
 
