@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nearfar import LossSpec, Paper, Preset, hookimpl
 
 BOXES = ("pred_boxes", "target_boxes")
-DISJOINT = "−ln IoU stops at an IoU of 1e-6, with a gradient of 0 below: it has no finite value at 0."
 INVERTED = (
     "An inverted predicted side is read as one of length 0 and costs depth / (depth + target's side) more: "
     "a formula of areas alone gives it no gradient, or rewards it."
+)
+EVERYWHERE = ("translation", "scale", "flip")
+
+DISTANCE_IOU = Paper(
+    authors="Zheng, Wang, Liu, Li, Ye, Ren",
+    title="Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression",
+    year=2020,
+    arxiv="1911.08287",
+)
+EFFICIENT_IOU = Paper(
+    authors="Zhang, Ren, Zhang, Jia, Wang, Tan",
+    title="Focal and Efficient IOU Loss for Accurate Bounding Box Regression",
+    year=2021,
+    arxiv="2101.08158",
 )
 
 
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
+    return [*_overlap(), *_around_overlap(), *_coordinates(), *_logits()]
+
+
+def _box_loss(**fields: Any) -> LossSpec:
+    """A loss on matched boxes, with what holds for all of them."""
+    shared: dict[str, Any] = {"family": "iou", "inputs": BOXES, "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    return LossSpec(**(shared | fields))
+
+
+def _overlap() -> list[LossSpec]:
+    """Losses on the overlap of boxes, and on what else is between them."""
     return [
-        LossSpec(
+        _box_loss(
             name="iou",
             target="nearfar_iou.iou:IoU",
             summary="1 − IoU, −ln IoU or 1 − IoU² of matched boxes; flat for boxes that share nothing.",
-            family="iou",
             paper=Paper(
                 authors="Yu, Jiang, Wang, Cao, Huang",
                 title="UnitBox: An Advanced Object Detection Network",
@@ -31,13 +56,12 @@ def nearfar_losses() -> list[LossSpec]:
                 INVERTED,
             ),
             presets={"unitbox": Preset(arguments={"form": "log"}, source="Yu et al. 2016")},
-            inputs=BOXES,
+            invariances=EVERYWHERE,
         ),
-        LossSpec(
+        _box_loss(
             name="giou",
             target="nearfar_iou.giou:GIoU",
             summary="1 − IoU plus the part of the hull of both boxes that neither fills.",
-            family="iou",
             paper=Paper(
                 authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
                 title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
@@ -45,9 +69,165 @@ def nearfar_losses() -> list[LossSpec]:
                 arxiv="1902.09630",
             ),
             deviations=(INVERTED,),
-            inputs=BOXES,
+            invariances=EVERYWHERE,
+            separates=True,
         ),
-        LossSpec(
+        _box_loss(
+            name="diou",
+            target="nearfar_iou.diou:DIoU",
+            summary="1 − IoU plus the squared distance of the centres, in diagonals of the hull of both boxes.",
+            paper=DISTANCE_IOU,
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="ciou",
+            target="nearfar_iou.ciou:CIoU",
+            summary="DIoU loss plus a difference in aspect ratio, which counts the more the better boxes overlap.",
+            paper=DISTANCE_IOU,
+            deviations=(INVERTED,),
+            presets={
+                "gated": Preset(
+                    arguments={"alpha_gate": 0.5}, source="Zheng et al. 2021, arXiv:2005.03572; mmdet from 2.16 on"
+                ),
+                "unit": Preset(
+                    arguments={"aspect_grad": "unit"}, source="Zheng et al. 2020, for boxes in 0..1; not in their code"
+                ),
+            },
+            invariances=EVERYWHERE,
+            separates=True,
+            detached="α, the weight of the aspect ratio, is a trade-off and held constant, as in the paper.",
+        ),
+        _box_loss(
+            name="eiou",
+            target="nearfar_iou.eiou:EIoU",
+            summary="DIoU loss plus the squared differences in width and height, in sides of the hull of both boxes.",
+            paper=EFFICIENT_IOU,
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="siou",
+            target="nearfar_iou.siou:SIoU",
+            summary="1 − IoU plus a distance that counts less along an axis than askew, and a difference in shape.",
+            paper=Paper(
+                authors="Gevorgyan",
+                title="SIoU Loss: More Powerful Learning for Bounding Box Regression",
+                year=2022,
+                arxiv="2205.12740",
+            ),
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="mpdiou",
+            target="nearfar_iou.mpdiou:MPDIoU",
+            summary="1 − IoU plus the squared distances of two opposite corners, in diagonals of the image.",
+            paper=Paper(
+                authors="Ma, Xu",
+                title="MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression",
+                year=2023,
+                arxiv="2307.07662",
+            ),
+            deviations=(INVERTED,),
+            needs=("image_size",),
+            invariances=("translation", "flip"),
+            separates=True,
+        ),
+        _box_loss(
+            name="wiou",
+            target="nearfar_iou.wiou:WIoU",
+            summary="1 − IoU weighted by the distance of the centres and, in v3, by how usual the box is.",
+            paper=Paper(
+                authors="Tong, Chen, Xu, Yu",
+                title="Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism",
+                year=2023,
+                arxiv="2301.10051",
+            ),
+            deviations=(
+                "A batch is taken into the running mean after it was weighed, not before: no box changes the loss of "
+                "another.",
+                INVERTED,
+            ),
+            presets={"v1": Preset(arguments={"version": "v1"}, source="Tong et al. 2023, section III-C")},
+            invariances=EVERYWHERE,
+            separates=True,
+            detached="The hull's diagonal and the weight by the running mean are held constant, as in the paper.",
+        ),
+        _box_loss(
+            name="bounded_iou",
+            target="nearfar_iou.bounded_iou:BoundedIoU",
+            summary="For each of a box's four coordinates, how far from 1 the best IoU is that it leaves possible.",
+            paper=Paper(
+                authors="Tychsen-Smith, Petersson",
+                title="Improving Object Localization with Fitness NMS and Bounded IoU Loss",
+                year=2017,
+                arxiv="1711.00164",
+            ),
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+        ),
+    ]
+
+
+def _around_overlap() -> list[LossSpec]:
+    """Losses round one of those on overlap."""
+    return [
+        _box_loss(
+            name="alpha_iou",
+            target="nearfar_iou.alpha_iou:AlphaIoU",
+            summary="Another box loss with its IoU and each of its penalties raised to a power.",
+            family="wrapper",
+            paper=Paper(
+                authors="He, Erfani, Ma, Bailey, Chi, Hua",
+                title="Alpha-IoU: A Family of Power Intersection over Union Losses for Bounding Box Regression",
+                year=2021,
+                arxiv="2110.13675",
+            ),
+            deviations=("Powers below 1 are refused: their slope at a perfect prediction is infinite.",),
+            wraps=("iou.iou", "iou.[gdces]iou", "iou.mpdiou"),
+            example="loss=diou",
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="focal_iou",
+            target="nearfar_iou.focal_iou:FocalIoU",
+            summary="Another box loss, each box weighted by a power of its IoU: focal_iou(eiou) is Focal-EIoU.",
+            family="wrapper",
+            paper=EFFICIENT_IOU,
+            deviations=("The weight is held constant; with a gradient it would push apart boxes that overlap little.",),
+            wraps=("*iou",),
+            example="loss=eiou",
+            invariances=EVERYWHERE,
+            detached="The weight by IoU is held constant: boxes that share nothing cost nothing and must not attract.",
+        ),
+        _box_loss(
+            name="inner_iou",
+            target="nearfar_iou.inner_iou:InnerIoU",
+            summary="Another box loss with the IoU of smaller, or larger, boxes within it.",
+            family="wrapper",
+            paper=Paper(
+                authors="Zhang, Xu, Zhang",
+                title="Inner-IoU: More Effective Intersection over Union Loss with Auxiliary Bounding Box",
+                year=2023,
+                arxiv="2311.02877",
+            ),
+            wraps=("iou.iou", "iou.[gdces]iou", "iou.mpdiou"),
+            example="loss=diou",
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+    ]
+
+
+def _coordinates() -> list[LossSpec]:
+    """Losses on coordinates, each for itself."""
+    return [
+        _box_loss(
             name="smooth_l1",
             target="nearfar_iou.smooth_l1:SmoothL1",
             summary="Quadratic near the target and linear away from it, over a box's four coordinates.",
@@ -57,8 +237,15 @@ def nearfar_losses() -> list[LossSpec]:
                 "l1": Preset(arguments={"beta": 0.0}, source="the limit of beta to 0"),
                 "torchvision": Preset(arguments={"beta": 1 / 9}, source="torchvision's region proposals and heads"),
             },
-            inputs=BOXES,
+            invariances=("translation", "flip"),
+            separates=True,
         ),
+    ]
+
+
+def _logits() -> list[LossSpec]:
+    """Losses on scores."""
+    return [
         LossSpec(
             name="focal",
             target="nearfar_iou.focal:Focal",
@@ -78,5 +265,8 @@ def nearfar_losses() -> list[LossSpec]:
                 )
             },
             inputs=("logits", "targets"),
+            optimum=0.0,
+            memory=1,
+            synchronizations=0,
         ),
     ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.nn import Loss, Terms, element_terms
 from nearfar.nn.arguments import check_choice, non_negative
-from nearfar_iou.geometry import check_boxes
+from nearfar_iou.boxes import check_boxes
 
 __all__ = ["SmoothL1"]
 
