@@ -87,33 +87,34 @@ class WIoU(BoxLoss):
         # Only c is constant, so what is in hulls is of no use here.
         away = pairs.shift / pairs.diagonal.detach()
         attention = away.square().sum(0).exp()
-        focus = self._focus(pairs.miss)
-        value = focus * attention * pairs.miss
+        weight = attention
+        if self.version == "v3":
+            if self.training:
+                known = pairs.miss.isnan().logical_not_().sum()
+                self._seen.append(torch.stack((pairs.miss.nansum(), known.to(attention.dtype))))
+            least = torch.finfo(attention.dtype).eps
+            beta = pairs.miss.detach() / self.running_mean.to(attention.dtype).clamp_min(least)
+            weight = attention * self.focus(beta)
+        value = weight * pairs.miss
         if not slopes:
             return value, None
-        weight = focus * attention
         return value, Slopes(iou=-weight, offset=2 * value * away * pairs.slant)
 
-    def _focus(self, miss: Tensor) -> Tensor | float:
-        """What v3 weighs boxes with, (n,)."""
-        if self.version == "v1":
-            return 1.0
-        if self.training:
-            known = ~miss.isnan()
-            self._seen.append(torch.stack((miss.nansum(), known.sum().to(miss.dtype))))
-        mean = self.running_mean.to(miss.dtype).clamp_min(torch.finfo(miss.dtype).eps)
-        beta = miss.detach() / mean
+    def focus(self, beta: Tensor) -> Tensor:
+        """What v3 weighs boxes with, by how far they miss their target compared with the running mean: (n,) of (n,)."""
         return beta / self.delta * self.alpha ** (self.delta - beta)
 
     @torch.no_grad()
     def settle(self) -> None:
-        if not self._seen:
+        if self.version != "v3":
             return
-        seen = torch.stack(self._seen).sum(0)
+        # A process without boxes adds nothing, but the others wait for it.
+        seen = torch.stack(self._seen).sum(0) if self._seen else self.running_mean.new_zeros(2)
+        seen = seen.to(torch.promote_types(self.running_mean.dtype, torch.float32))
         self._seen.clear()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(seen)
-        total, count = seen.to(self.running_mean.dtype)
+        total, count = seen
         step = self.momentum * (total / count.clamp_min(1) - self.running_mean)
         self.running_mean += step * (count > 0)
 
