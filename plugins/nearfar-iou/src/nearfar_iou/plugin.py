@@ -29,7 +29,7 @@ EFFICIENT_IOU = Paper(
 
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
-    return [*_overlap(), *_around_overlap(), *_coordinates(), *_logits()]
+    return [*_overlap(), *_around_overlap(), *_coordinates(), *_rotated(), *_logits()]
 
 
 def _box_loss(**fields: Any) -> LossSpec:
@@ -226,18 +226,148 @@ def _around_overlap() -> list[LossSpec]:
 
 def _coordinates() -> list[LossSpec]:
     """Losses on coordinates, each for itself."""
+    moved = {"family": "coordinates", "invariances": ("translation", "flip"), "separates": True}
     return [
+        _box_loss(
+            name="l1",
+            target="nearfar_iou.l1:L1",
+            summary="How far each of a box's four coordinates is off.",
+            paper=Paper(
+                authors="Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko",
+                title="End-to-End Object Detection with Transformers",
+                year=2020,
+                arxiv="2005.12872",
+            ),
+            presets={
+                "detr": Preset(
+                    arguments={"coord": "sum"}, source="Carion et al. 2020: summed, over the number of boxes; weight 5"
+                ),
+                "torch": Preset(arguments={"coord": "mean"}, source="torch.nn.L1Loss"),
+            },
+            **moved,
+        ),
+        _box_loss(
+            name="l2",
+            target="nearfar_iou.l2:L2",
+            summary="The square of how far each of a box's four coordinates is off.",
+            paper=Paper(
+                authors="Redmon, Divvala, Girshick, Farhadi",
+                title="You Only Look Once: Unified, Real-Time Object Detection",
+                year=2016,
+                arxiv="1506.02640",
+            ),
+            deviations=("It takes coordinates as they are given; YOLO takes the roots of sides.",),
+            presets={"torch": Preset(arguments={"coord": "mean"}, source="torch.nn.MSELoss")},
+            **moved,
+        ),
         _box_loss(
             name="smooth_l1",
             target="nearfar_iou.smooth_l1:SmoothL1",
             summary="Quadratic near the target and linear away from it, over a box's four coordinates.",
-            family="coordinates",
             paper=Paper(authors="Girshick", title="Fast R-CNN", year=2015, arxiv="1504.08083"),
             presets={
                 "l1": Preset(arguments={"beta": 0.0}, source="the limit of beta to 0"),
+                "torch": Preset(arguments={"coord": "mean"}, source="torch.nn.SmoothL1Loss"),
                 "torchvision": Preset(arguments={"beta": 1 / 9}, source="torchvision's region proposals and heads"),
             },
+            **moved,
+        ),
+        _box_loss(
+            name="balanced_l1",
+            target="nearfar_iou.balanced_l1:BalancedL1",
+            summary="Smooth L1 whose slope rises early, so that accurate boxes count for more.",
+            paper=Paper(
+                authors="Pang, Chen, Shi, Feng, Ouyang, Lin",
+                title="Libra R-CNN: Towards Balanced Learning for Object Detection",
+                year=2019,
+                arxiv="1904.02701",
+            ),
+            deviations=("beta, which the paper does not have, scales both of the places where mmdet's scales one.",),
+            presets={
+                "libra_rcnn": Preset(
+                    arguments={"alpha": 0.5, "gamma": 1.5, "beta": 1.0}, source="Pang et al. 2019; mmdet's Libra R-CNN"
+                )
+            },
+            **moved,
+        ),
+    ]
+
+
+def _rotated() -> list[LossSpec]:
+    """Losses on rotated boxes, centre, sides and angle, as normal distributions."""
+    floor = "A side less than 1e-4 of the longest is read as so long: a distribution without width has no inverse."
+    shifted = "1 − 1 / τ is taken off the paper's 1 − 1 / (τ + f), so that a perfect prediction costs 0 for every τ."
+    return [
+        _box_loss(
+            name="gwd",
+            target="nearfar_iou.gwd:GWD",
+            summary="Wasserstein distance of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Yang, Yan, Ming, Wang, Zhang, Tian",
+                title="Rethinking Rotated Object Detection with Gaussian Wasserstein Distance Loss",
+                year=2021,
+                arxiv="2101.11952",
+            ),
+            deviations=(shifted, floor),
+            presets={
+                "sqrt": Preset(arguments={"transform": "sqrt", "tau": 2.0}, source="GDLoss_v1 in mmrotate"),
+                "log": Preset(arguments={"transform": "log1p", "tau": 1.0}, source="Yang et al. 2021, f = ln(1 + W²)"),
+                "mmrotate": Preset(
+                    arguments={"transform": "log1p_sqrt", "tau": None, "normalize": True},
+                    source="GDLoss in mmrotate, loss_type='gwd'; weight 5",
+                ),
+            },
             invariances=("translation", "flip"),
+            separates=True,
+        ),
+        _box_loss(
+            name="kld",
+            target="nearfar_iou.kld:KLD",
+            summary="Kullback-Leibler divergence of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Yang, Yang, Yang, Ming, Wang, Tian, Yan",
+                title="Learning High-Precision Bounding Box for Rotated Object Detection via "
+                "Kullback-Leibler Divergence",
+                year=2021,
+                arxiv="2106.01883",
+            ),
+            deviations=(shifted, floor),
+            presets={
+                "mmrotate": Preset(
+                    arguments={"direction": "target_pred", "transform": "log1p_sqrt", "tau": 1.0},
+                    source="GDLoss in mmrotate, loss_type='kld', tau=1",
+                ),
+                "mmrotate_stable": Preset(
+                    arguments={"direction": "target_pred", "transform": "log1p", "tau": 1.0},
+                    source="mmrotate's configurations kld_stable: sqrt=False; weight 5.5",
+                ),
+                "jeffreys": Preset(
+                    arguments={"direction": "jeffreys", "transform": "log1p_sqrt", "tau": 1.0},
+                    source="GDLoss in mmrotate, loss_type='jd', tau=1",
+                ),
+            },
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="probiou",
+            target="nearfar_iou.probiou:ProbIoU",
+            summary="Hellinger or Bhattacharyya distance of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Llerena, Zeni, Kristen, Jung",
+                title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
+                year=2021,
+                arxiv="2106.06072",
+            ),
+            deviations=(floor,),
+            presets={
+                "l1": Preset(arguments={"form": "hellinger"}, source="Llerena et al. 2021, L1; ultralytics"),
+                "l2": Preset(arguments={"form": "bhattacharyya"}, source="Llerena et al. 2021, L2: to start with"),
+            },
+            invariances=EVERYWHERE,
             separates=True,
         ),
     ]
