@@ -314,6 +314,30 @@ def test_boxes_cost_more_the_further_they_are_and_are_pulled_together(kind: str)
     assert (pred.grad[1:, [0, 2]].sum(1) > 0).all()  # descent moves the box back
 
 
+def straight_away(kind: str, pred_size: Tensor, target_size: Tensor) -> Tensor:
+    """What boxes (n, 2) cost in 60 steps from the centre of their targets, (60, n)."""
+    random = torch.Generator().manual_seed(5)
+    way = torch.randn(len(pred_size), 2, generator=random, dtype=torch.float64)
+    way = 30 * way / way.norm(dim=1, keepdim=True)
+    target = torch.cat((-target_size, target_size), 1) / 2
+    steps = torch.linspace(0, 1, 60, dtype=torch.float64)
+    loss = LOSSES[kind](reducer=EACH)
+    return torch.stack([loss(torch.cat((s * way - pred_size / 2, s * way + pred_size / 2), 1), target) for s in steps])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SEPARATING if kind not in ("eiou", "inner")])
+def test_straight_away_from_its_target_no_box_of_any_size_ever_costs_less(kind: str) -> None:
+    random = torch.Generator().manual_seed(6)
+    sizes = 0.1 + 8 * torch.rand(2, 500, 2, generator=random, dtype=torch.float64)
+    assert (straight_away(kind, *sizes).diff(dim=0) > -1e-12).all()
+
+
+def test_eiou_costs_less_further_on_for_boxes_of_very_different_sizes() -> None:
+    small, large = torch.tensor([[[1.0, 1.0]], [[8.0, 8.0]]], dtype=torch.float64)
+    costs = straight_away("eiou", small, large)[20:, 0]  # from where they share nothing
+    assert (costs.diff() < 0).all()
+
+
 @pytest.mark.parametrize(("form", "flat"), [("linear", 1.0), ("square", 1.0), ("log", 13.815510557964274)])
 def test_iou_is_flat_for_boxes_apart(form: str, flat: float) -> None:
     pred, target = as_tensors([([0, 0, 1, 1], [3, 0, 4, 1]), ([0, 0, 1, 1], [50, 70, 60, 90])])

@@ -64,7 +64,7 @@ class BoundedIoU(BoxLoss):
         self.beta = positive("beta", beta)
 
     def measure(self, pairs: Pairs, *, slopes: bool) -> Measured:
-        target, twice = pairs.target_sides, 2 * pairs.offset.abs()
+        target, twice = pairs.sides[:, 1], 2 * pairs.offset.abs()
         total = (target + twice).clamp_min_(torch.finfo(target.dtype).tiny)
         # 1 − (W − 2|δ|) / (W + 2|δ|) = 4|δ| / (W + 2|δ|)
         centres, sides = (2 * twice / total).clamp_max_(1), mismatch(pairs)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nearfar.nn import Loss, Terms, element_terms
 from nearfar.nn.arguments import check_choice
-from nearfar_iou.boxes import BOX_FORMATS, check_boxes, check_normalizer, check_weights, frame, to_coordinates
+from nearfar_iou.boxes import BOX_FORMATS, check_boxes, frame, to_coordinates
 from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
 from nearfar_iou.geometry import Pairs, Slopes
+from nearfar_iou.matched import MatchedLoss, wanted
 
 __all__ = ["BoxLoss", "Measured", "PenalizedIoU"]
 
@@ -29,12 +29,13 @@ PIECE = 16384
 Measured = tuple[Tensor, Slopes | None]
 
 
-class BoxLoss(Loss):
-    """A loss on predicted boxes and their targets; a subclass writes :meth:`measure`.
+class BoxLoss(MatchedLoss):
+    """A loss on the overlap of predicted boxes, (n, 4), and their targets; a subclass writes :meth:`measure`.
 
-    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``. Boxes are (n, 4), box i is
-    compared with target i, and there is one element term a box. Both get a gradient, which can be taken once, not
-    differentiated again. A perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``. Box i is compared with target
+    i, and there is one element term a box. Both get a gradient, which can be taken once, not differentiated again. A
+    perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
+
     Inverted predicted boxes (``x2 < x1`` by a depth d) are read as having no extent in that axis, and each such side
     costs ``d / (d + target's side)`` more; see :mod:`nearfar_iou.geometry`.
 
@@ -73,48 +74,14 @@ class BoxLoss(Loss):
     def settle(self) -> None:
         """Called in training once all pairs of a call are measured: what a loss keeps of them is brought up to date."""
 
-    def forward(  # type: ignore[override]  # the contract of box losses names its arguments
-        self,
-        pred_boxes: Tensor,
-        target_boxes: Tensor,
-        box_weights: Tensor | None = None,
-        box_normalizer: Tensor | float | None = None,
-    ) -> Any:
-        """The reduced loss of matched boxes.
+    def check(self, pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return check_boxes(pred_boxes, target_boxes)
 
-        Parameters
-        ----------
-        pred_boxes, target_boxes
-            (n, 4), in ``box_format``.
-        box_weights
-            (n,) What each box's loss is multiplied with.
-        box_normalizer
-            What ``core.mean`` divides the sum by instead of n: the number of positives, or a running average of it.
-
-        Raises
-        ------
-        InputError
-            The boxes are not two tensors of the same shape (n, 4), there is not one weight for each, or the
-            normaliser is no number of at least 0.
-        """
-        # Autocast is left on: boxes are in full precision from here on, and nothing done to them is on its list.
-        return self.reduce(self.terms(pred_boxes, target_boxes, box_weights, box_normalizer), pred_boxes, None)
-
-    def terms(
-        self,
-        pred_boxes: Tensor,
-        target_boxes: Tensor,
-        box_weights: Tensor | None = None,
-        box_normalizer: Tensor | float | None = None,
-    ) -> Terms:
-        pred, target = check_boxes(pred_boxes, target_boxes)
-        weights = None if box_weights is None else check_weights(box_weights, pred)
-        normalizer = None if box_normalizer is None else check_normalizer(box_normalizer)
-        for_pred, for_target = (torch.is_grad_enabled() and boxes.requires_grad for boxes in (pred, target))
-        values: Tensor = _Pass.apply(pred, target, self, for_pred, for_target)
+    def values(self, pred: Tensor, target: Tensor) -> Tensor:
+        values: Tensor = _Pass.apply(pred, target, self, *wanted(pred, target))
         if self.training:
             self.settle()
-        return element_terms(values, weights=weights, normalizer=normalizer)
+        return values
 
     def extra_repr(self) -> str:
         return f"box_format={self.box_format!r}"
@@ -143,13 +110,12 @@ class _Pass(torch.autograd.Function):
         n = len(pred)
         grads = [pred.new_empty(n, 4) if wanted else None for wanted in (for_pred, for_target)]
         ctx.save_for_backward(*grads)
-        parts = list(pieces(n, pred.device, PIECE))
         values = pred.new_empty(n)
+        # It is as no_grad, but costs less for every operation, of which there are many on few boxes.
         with torch.inference_mode():
-            if len(parts) == 1:
-                values.copy_(_measured(loss, pred, target, grads))
-                return values
-            for part in parts:
+            if 0 < n <= PIECE:
+                return values.copy_(_measured(loss, pred, target, grads))
+            for part in pieces(n, pred.device, PIECE):
                 rows = [grad if grad is None else grad[part] for grad in grads]
                 values[part] = _measured(loss, pred[part], target[part], rows)
         return values

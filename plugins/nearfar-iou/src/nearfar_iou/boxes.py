@@ -27,7 +27,7 @@ def check_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tenso
             raise InputError(f"{name} must be a tensor of boxes (n, 4); got {type(boxes).__name__}")
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise InputError(f"{name} must be of shape (n, 4), one box a row; got {tuple(boxes.shape)}")
-        if boxes.is_complex() or boxes.dtype == torch.bool:
+        if not boxes.is_floating_point() and (boxes.is_complex() or boxes.dtype == torch.bool):
             raise InputError(f"{name} must hold real numbers; got {boxes.dtype}")
     if pred_boxes.shape != target_boxes.shape:
         raise InputError(
@@ -36,6 +36,8 @@ def check_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tenso
         )
     if pred_boxes.device != target_boxes.device:
         raise InputError(f"pred_boxes are on {pred_boxes.device}, target_boxes on {target_boxes.device}")
+    if pred_boxes.dtype == target_boxes.dtype == torch.float32:
+        return pred_boxes, target_boxes
     double = torch.float64 in (pred_boxes.dtype, target_boxes.dtype)
     dtype = torch.float64 if double else torch.float32
     return pred_boxes.to(dtype), target_boxes.to(dtype)

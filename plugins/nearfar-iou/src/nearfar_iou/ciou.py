@@ -69,30 +69,29 @@ class CIoU(DIoU):
     def penalties(self, pairs: Pairs, *, slopes: bool) -> list[Measured]:
         tiny = torch.finfo(pairs.iou.dtype).tiny
         # In diagonals of the hull, so that aspects are true.
-        pred, target = pairs.pred_sides * pairs.slant, pairs.target_sides * pairs.slant
+        sides = pairs.sides * pairs.slant[:, None]
+        pred, target = sides.unbind(1)
         turned = pred.flip(0)
-        wide, tall = (target - pred).mul_(turned).unbind(0)
-        angle = (wide - tall).div_((pred * target).sum(0).clamp_min_(tiny)).atan_().mul_(2 / math.pi)
+        # w² + h², by which the slopes of an arctangent of w / h are divided, and W w + H h.
+        squares, dot = (sides * pred[:, None]).sum(0).clamp_min_(tiny).unbind(0)
+        wide, tall = (target * turned).unbind(0)
+        angle = (wide - tall).div_(dot).atan_().mul_(2 / math.pi)
         v = angle.square()
         alpha = v / (pairs.miss + v).clamp_min_(tiny)
         if self.alpha_gate is not None:
             alpha *= pairs.iou >= self.alpha_gate
         alpha = alpha.detach()
-        # w² + h², by which the slopes of an arctangent of w / h are divided.
-        squares = pred.square().sum(0).clamp_min_(tiny)
-        steep = None
+        by, steep = None, None
         if self.aspect_grad == "unit":
             steep = (squares * pairs.diagonal.square()).detach()
             v = v.detach() + steep * (v - v.detach())  # the value is that of v, its slope so many times as steep
-        by = None
         if slopes:
             by_angle = (alpha * angle).mul_(4 / math.pi)
             if steep is not None:
                 by_angle *= steep
             by_target = None
             if pairs.both:
-                squares_target = target.square().sum(0).clamp_min_(tiny)
-                by_target = target.flip(0).mul_(pairs.slant).mul_(by_angle / squares_target)
+                by_target = target.flip(0).mul_(pairs.slant).mul_(by_angle / target.square().sum(0).clamp_min_(tiny))
                 by_target[1].neg_()  # the target's angle grows with its width and falls with its height
             by_pred = turned.mul_(pairs.slant).mul_(by_angle.div_(squares))
             by_pred[0].neg_()

@@ -23,6 +23,9 @@ class EIoU(DIoU):
     -----
     Boxes in any unit, the same for both axes. What mmdet calls EIoU is another loss, *extended* IoU.
 
+    The hull that the sides are measured in grows as boxes move apart. So boxes of different sizes that share nothing
+    may cost *less* further on, and be pushed apart before they are pulled together.
+
     References
     ----------
     Zhang et al. (2021), arXiv:2101.08158. Its Focal-EIoU is ``focal_iou(eiou)``. Deviations: none for proper boxes.

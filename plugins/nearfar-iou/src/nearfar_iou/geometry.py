@@ -65,13 +65,14 @@ class Slopes:
 
     def __add__(self, other: Slopes) -> Slopes:
         """Of the sum of two losses."""
+        sides, extents = self.sides or other.sides, self.extents or other.extents
         return Slopes(
             self.iou + other.iou,
             _sum(self.union, other.union),
             _sum(self.hull, other.hull),
             _sum(self.offset, other.offset),
-            _sum_by_box(self.sides, other.sides),
-            _sum_by_box(self.extents, other.extents),
+            _sum_by_box(self.sides, other.sides) if self.sides and other.sides else sides,
+            _sum_by_box(self.extents, other.extents) if self.extents and other.extents else extents,
         )
 
     def __mul__(self, weight: Tensor) -> Slopes:
@@ -87,14 +88,10 @@ class Slopes:
 
 
 def _sum(one: Any, other: Any) -> Any:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
+    return other if one is None else one if other is None else one + other
 
 
-def _sum_by_box(one: ByBox | None, other: ByBox | None) -> ByBox | None:
-    if one is None or other is None:
-        return other if one is None else one
+def _sum_by_box(one: ByBox, other: ByBox) -> ByBox:
     return one[0] + other[0], _sum(one[1], other[1])
 
 
@@ -189,14 +186,9 @@ class Pairs:
     # ---- what is measured
 
     @property
-    def pred_sides(self) -> Tensor:
-        """(2, n): the sides of the prediction, in hulls."""
-        return self._sides[:, 1]
-
-    @property
-    def target_sides(self) -> Tensor:
-        """(2, n): the sides of the target, in hulls."""
-        return self._sides[:, 2]
+    def sides(self) -> Tensor:
+        """(2, 2, n): the sides of the prediction and of the target, in hulls; by axis and then by box."""
+        return self._sides[:, 1:3]
 
     @cached_property
     def shift(self) -> Tensor:
@@ -243,8 +235,10 @@ class Pairs:
         by_box = self.iou * per_union
         if minus != 1:
             by_box *= minus
-        if slopes.union is not None:
+        if isinstance(slopes.union, Tensor):
             by_box += slopes.union
+        elif slopes.union is not None:
+            by_box.add_(self.hull_area, alpha=slopes.union)
         by_overlap = torch.add(by_box, per_union, alpha=minus)
         # With a side an area grows by the other side; the overlap's, at the brink of being none, by half of it.
         overlap, *boxes, _ = self._sides.flip(0).unbind(1)

@@ -1,4 +1,4 @@
-"""The base of losses on matched boxes that are not about overlap: what is checked, weighted and averaged, once."""
+"""The base of losses on matched boxes: what is checked, weighted and averaged, once."""
 
 from __future__ import annotations
 

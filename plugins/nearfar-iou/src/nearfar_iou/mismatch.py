@@ -25,5 +25,5 @@ def mismatch_slopes(pairs: Pairs, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _larger(pairs: Pairs) -> Tensor:
-    sides = torch.maximum(pairs.pred_sides, pairs.target_sides)
-    return sides.clamp_min_(torch.finfo(sides.dtype).tiny)
+    sides = pairs.sides
+    return sides.amax(1).clamp_min_(torch.finfo(sides.dtype).tiny)

@@ -106,7 +106,10 @@ def _overlap() -> list[LossSpec]:
             paper=EFFICIENT_IOU,
             deviations=(INVERTED,),
             invariances=EVERYWHERE,
-            separates=True,
+            expected_failures={
+                "separation": "Boxes of one size cost more the further they are, as do all that are far; but those of "
+                "different sizes cost less a little further on, as the hull that their sides are measured in grows."
+            },
         ),
         _box_loss(
             name="siou",

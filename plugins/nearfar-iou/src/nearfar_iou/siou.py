@@ -47,7 +47,8 @@ class SIoU(PenalizedIoU):
     Notes
     -----
     Boxes in any unit, the same for both axes. The exponent of Δ is negative as in the paper: with a positive one, as
-    in mmdet by default, boxes apart cost less the further they are.
+    in mmdet by default, boxes apart cost less the further they are. Straight away from each other boxes cost the more
+    the further they are; on other ways the angle changes too, and with it what distance costs.
 
     References
     ----------
