@@ -374,8 +374,10 @@ def test_only_the_plain_wasserstein_distance_depends_on_the_unit(loss: GaussianL
 
 @every_form
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_lower_precision_is_near_float64(kind: Any, arguments: Any, dtype: torch.dtype) -> None:
-    pred, target = boxes(dtype=dtype)
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_lower_precision_is_near_float64(kind: Any, arguments: Any, dtype: torch.dtype, size: float) -> None:
+    """In float16 too, which holds no area of boxes of more than 256 by 256."""
+    pred, target = boxes(dtype=dtype, size=size)
     values = kind(**arguments, reducer=EACH)(pred, target)
     assert values.dtype == torch.float32
     expected = kind(**arguments, reducer=EACH)(pred.detach().double(), target.detach().double())
