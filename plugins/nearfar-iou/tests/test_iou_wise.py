@@ -61,6 +61,8 @@ def test_the_mean_is_kept_in_evaluation_and_moves_without_a_gradient_in_training
     assert moved < 1
     loss.eval()(*batch(1))
     assert torch.equal(loss.running_mean, moved)
+    loss.train()(*batch(2))
+    torch.testing.assert_close(loss.running_mean, 0.5 * moved + 0.5 * miss(*batch(2)).mean().float())
 
 
 def test_the_first_version_keeps_nothing() -> None:

@@ -41,8 +41,8 @@ class AlphaIoU(Around):
 
     References
     ----------
-    He et al. (2021), arXiv:2110.13675. Deviations: powers below 1, which the paper finds to do harm, are refused:
-    their slope at a perfect prediction is infinite.
+    He et al. (2021), arXiv:2110.13675. Deviations: powers below 1 are refused, as the slope of a penalty is infinite
+    then at a perfect prediction, and that of the IoU where boxes cease to overlap.
     """
 
     loss: PenalizedIoU

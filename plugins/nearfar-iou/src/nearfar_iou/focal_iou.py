@@ -43,8 +43,8 @@ class FocalIoU(Around):
     References
     ----------
     Zhang et al. (2021), arXiv:2101.08158; ``focal_iou(eiou)`` is its Focal-EIoU. Deviations: the weight is held
-    constant, about which the paper says nothing. With a gradient of its own it would push apart boxes that overlap
-    little, since boxes that share nothing cost nothing.
+    constant. With a gradient of its own it would push apart boxes that overlap little, since boxes that share nothing
+    cost nothing.
     """
 
     def __init__(self, loss: nn.Module, gamma: float = 0.5, *, reducer: nn.Module | None = None) -> None:

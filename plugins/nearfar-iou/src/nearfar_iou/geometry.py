@@ -224,12 +224,11 @@ class Pairs:
 
     # ---- and how it flows back
 
-    def gradients(self, slopes: Slopes) -> list[Tensor]:
-        """Derivatives by the extents: (4, n) of the predictions and, where both are wanted, of the targets."""
-        # Of IoU = I / U and U = A + B − I: by A and by B, and by I, which is the less by 1 / U: here its negative.
-        minus, per_union = 1.0, None
+    def _by_areas(self, slopes: Slopes) -> tuple[Tensor, Tensor]:
+        """Derivatives by the area of a box, alike for both, and by that of the overlap, the latter negative: (n,)."""
+        # IoU = I / U and U = A + B − I.
         if isinstance(slopes.iou, Tensor):
-            per_union = -slopes.iou / self.union
+            minus, per_union = -1.0, slopes.iou / self.union
         else:
             minus, per_union = -slopes.iou, self.union.reciprocal()
         by_box = self.iou * per_union
@@ -239,7 +238,11 @@ class Pairs:
             by_box += slopes.union
         elif slopes.union is not None:
             by_box.add_(self.hull_area, alpha=slopes.union)
-        by_overlap = torch.add(by_box, per_union, alpha=minus)
+        return by_box, torch.add(by_box, per_union, alpha=minus)
+
+    def gradients(self, slopes: Slopes) -> list[Tensor]:
+        """Derivatives by the extents: (4, n) of the predictions and, where both are wanted, of the targets."""
+        by_box, by_overlap = self._by_areas(slopes)
         # With a side an area grows by the other side; the overlap's, at the brink of being none, by half of it.
         overlap, *boxes, _ = self._sides.flip(0).unbind(1)
         share = overlap * by_overlap

@@ -29,7 +29,7 @@ class InnerIoU(Around):
         Boxes are in its format.
     ratio : float
         [0.5..1.5] What sides are multiplied with. Below 1 the gradient is steeper for boxes that overlap well, above 1
-        it reaches boxes further away. 0.75, amid those the paper finds best on PASCAL VOC.
+        it reaches boxes further away. 0.75, amid the 0.7 to 0.8 that the paper has for PASCAL VOC.
     reducer : nn.Module, optional
         That of ``loss`` by default.
 
