@@ -40,7 +40,8 @@ class Focal(DenseLoss):
         [0..inf] How fast the weight of an example falls as it gets easy; 0 is cross-entropy. 2 as in the paper.
     normalizer : str, optional
         What ``core.mean`` divides the sum over elements by. None: the number of elements. ``"positives"``: the
-        number of positive targets, 1 at least, as in the paper; of this batch, not of all ranks.
+        number of positive targets (the sum, of soft ones), 1 at least, as in the paper; of this batch, not of all
+        ranks.
     activation : str
         ``"sigmoid"``, classes independent of each other, as in the paper; or ``"softmax"``, one class an element.
     background : int

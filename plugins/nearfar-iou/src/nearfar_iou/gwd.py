@@ -40,7 +40,7 @@ class GWD(DivergenceLoss):
 
     References
     ----------
-    Yang et al. (2021), arXiv:2101.11952. Defaults: ``GDLoss_v1`` in mmrotate, the authors' code.
+    Yang et al. (2021), arXiv:2101.11952. Defaults: ``gwd_loss`` beside ``GDLoss_v1`` in mmrotate, the authors' code.
 
     Deviations: 1 − 1 / τ is taken off the paper's 1 − 1 / (τ + f), so that a perfect prediction costs 0 for every τ.
     A side less than 1e-4 of the longest is read as so long.

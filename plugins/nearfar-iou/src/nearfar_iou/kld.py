@@ -49,7 +49,8 @@ class KLD(DivergenceLoss):
 
     References
     ----------
-    Yang et al. (2021), arXiv:2106.01883. Defaults: ``GDLoss_v1`` in mmrotate, the authors' code, whose D is twice this.
+    Yang et al. (2021), arXiv:2106.01883. Defaults: ``kld_loss`` beside ``GDLoss_v1`` in mmrotate, the authors' code,
+    whose D is twice this; that of its ``GDLoss`` is D(t ‖ p).
 
     Deviations: 1 − 1 / τ is taken off the paper's 1 − 1 / (τ + f), so that a perfect prediction costs 0 for every τ.
     A side less than 1e-4 of the longest is read as so long: the divergence of a box without area is infinite.

@@ -314,7 +314,9 @@ def _rotated() -> list[LossSpec]:
             ),
             deviations=(shifted, floor),
             presets={
-                "sqrt": Preset(arguments={"transform": "sqrt", "tau": 2.0}, source="gwd_loss beside GDLoss_v1 in mmrotate"),
+                "sqrt": Preset(
+                    arguments={"transform": "sqrt", "tau": 2.0}, source="gwd_loss beside GDLoss_v1 in mmrotate"
+                ),
                 "log": Preset(arguments={"transform": "log1p", "tau": 1.0}, source="Yang et al. 2021, f = ln(1 + W²)"),
                 "mmrotate": Preset(
                     arguments={"transform": "log1p_sqrt", "tau": None, "normalize": True},
