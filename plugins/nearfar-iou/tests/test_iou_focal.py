@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal, localcontext
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction, Sum
-from nearfar_iou import closed_form
+from nearfar_iou import dense_loss
 from nearfar_iou.focal import Focal
 
 EACH = NoReduction()
@@ -91,7 +92,7 @@ def test_neither_pieces_nor_strides_make_a_difference(monkeypatch: pytest.Monkey
     logits, targets = batch()
     value = Focal()(logits, targets)
     (expected,) = torch.autograd.grad(value, logits)
-    monkeypatch.setattr(closed_form, "PIECE", 5)
+    monkeypatch.setattr(dense_loss, "PIECE", 5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     turned = logits.detach().t().contiguous().t().requires_grad_()
     found = Focal()(turned, targets)
@@ -220,10 +221,150 @@ def test_what_does_not_fit_is_said(logits: Tensor, targets: Tensor, words: str) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"alpha": -1.0}, {"alpha": 1.5}, {"gamma": -0.1}, {"gamma": float("inf")}, {"normalizer": "count"}],
+    [
+        {"alpha": -1.0},
+        {"alpha": 1.5},
+        {"gamma": -0.1},
+        {"gamma": float("inf")},
+        {"normalizer": "count"},
+        {"activation": "relu"},
+        {"background": -1},
+        {"background": True},
+    ],
     ids=str,
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, object]) -> None:
     (name,) = arguments
     with pytest.raises(ArgumentError, match=name):
         Focal(**arguments)  # type: ignore[arg-type]
+
+
+def test_targets_that_are_all_0_or_1_cost_what_they_cost_beside_one_that_is_not() -> None:
+    """The first are computed by one side alone."""
+    logits, targets = batch()
+    mixed = targets.clone()
+    mixed[3, 2] = 0.5
+    for gamma in (0.0, 0.5, 1.0, 2.0, 3.0):
+        loss = Focal(0.3, gamma, reducer=EACH)
+        hard, soft = loss(logits, targets), loss(logits, mixed)
+        others = torch.arange(12) != 3
+        torch.testing.assert_close(hard[others], soft[others], rtol=1e-13, atol=1e-300)
+        by_hard, by_soft = (torch.autograd.grad(values[others].sum(), logits)[0] for values in (hard, soft))
+        torch.testing.assert_close(by_hard, by_soft, rtol=1e-12, atol=1e-300)
+        given = targets.clone().requires_grad_()  # whose gradient needs both sides
+        torch.testing.assert_close(loss(logits, given), hard, rtol=1e-13, atol=1e-300)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("gamma", [1e-3, 0.999, 10.0, 1e3, 1e6])
+def test_any_focus_has_a_finite_gradient(activation: Literal["sigmoid", "softmax"], gamma: float) -> None:
+    steps = torch.linspace(-120, 120, 4001)
+    for targets in (torch.zeros(4001, 2), torch.ones(4001, 2), torch.full((4001, 2), 0.3)):
+        logits = torch.stack((steps, -steps), 1).requires_grad_()
+        value = Focal(gamma=gamma, activation=activation)(logits, targets)
+        assert value.isfinite()
+        assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+# ---- softmax
+
+
+def softmax_definition(z: list[Decimal], weights: list[Decimal], gamma: float) -> Decimal:
+    """Of logits and what −(1 − p)^γ ln p of each class is multiplied with."""
+    total = sum(each.exp() for each in z)
+    p = [each.exp() / total for each in z]
+    return -sum(w * (1 - each) ** Decimal(gamma) * each.ln() for w, each in zip(weights, p, strict=True) if w)
+
+
+ROWS = [[0.3, -1.0, 2.0], [0.0, 0.0, 0.0], [40.0, -3.0, 1.0], [-60.0, 5.0, 70.0], [1e-3, 30.0, -30.0]]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize(("alpha", "background"), [(None, 0), (0.25, 0), (0.25, 2)])
+def test_a_softmax_of_class_ids_is_its_definition(alpha: float | None, background: int, gamma: float) -> None:
+    logits = torch.tensor([row for row in ROWS for _ in range(3)], dtype=torch.float64, requires_grad=True)
+    ids = torch.arange(3).repeat(len(ROWS))
+    values = Focal(alpha, gamma, None, "softmax", background, reducer=EACH)(logits, ids)
+    (slopes,) = torch.autograd.grad(values.sum(), logits)
+    for z, y, value, slope in zip(logits.tolist(), ids.tolist(), values.tolist(), slopes.tolist(), strict=True):
+        with localcontext() as context:
+            context.prec = 120
+            weights = [Decimal(0)] * 3
+            share = 1.0 if alpha is None else 1 - alpha if y == background else alpha
+            weights[y] = Decimal(share)
+            exact = [Decimal(each) for each in z]
+            near = {"rel": 1e-11, "abs": 1e-15}
+            assert value == pytest.approx(float(softmax_definition(exact, weights, gamma)), **near)
+            for c in range(3):
+                up, down = ([e + d * (i == c) for i, e in enumerate(exact)] for d in (STEP, -STEP))
+                change = softmax_definition(up, weights, gamma) - softmax_definition(down, weights, gamma)
+                assert slope[c] == pytest.approx(float(change / (2 * STEP)), **near), (z, y, c)
+
+
+def test_a_softmax_of_probabilities_is_the_expectation_over_class_ids() -> None:
+    logits, _ = batch()
+    shares = torch.rand(12, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64).requires_grad_()
+    loss = Focal(0.3, 1.5, activation="softmax", background=6, reducer=EACH)
+    by_class = torch.stack([loss(logits, torch.full((12,), c)) for c in range(7)], 1)
+    torch.testing.assert_close(loss(logits, shares), (by_class * shares).sum(1))
+    assert torch.autograd.gradcheck(loss, (logits[:3], shares[:3]))
+    ids = torch.arange(12) % 7
+    torch.testing.assert_close(loss(logits, F.one_hot(ids, 7)), loss(logits, ids))
+
+
+def test_a_softmax_without_focus_is_cross_entropy() -> None:
+    logits, _ = batch()
+    ids = torch.arange(12) % 7
+    found = Focal(None, 0.0, activation="softmax")(logits, ids)
+    torch.testing.assert_close(found, F.cross_entropy(logits, ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_saturated_softmax_is_finite_and_a_right_one_costs_nothing(dtype: torch.dtype, gamma: float) -> None:
+    ids = torch.arange(5)
+    right = (1e3 * F.one_hot(ids)).to(dtype)
+    loss = Focal(None, gamma, activation="softmax", reducer=EACH)
+    for logits in (right, -right, 30 * right, -30 * right):
+        given = logits.clone().requires_grad_()
+        values = loss(given, ids)
+        (gradient,) = torch.autograd.grad(values.sum(), given)
+        assert values.dtype == torch.promote_types(dtype, torch.float32)
+        assert values.isfinite().all()
+        assert gradient.isfinite().all()
+        assert bool(values.any()) == bool(gradient.any()) == bool((logits < 0).any())
+
+
+def test_the_positives_of_a_softmax_are_what_is_not_background() -> None:
+    logits, _ = batch()
+    ids = torch.tensor([6, 6, 6, 1, 6, 2, 6, 6, 0, 6, 6, 6])
+    total = Focal(activation="softmax", background=6, reducer=Sum())(logits, ids)
+    by_positives = Focal(normalizer="positives", activation="softmax", background=6)
+    torch.testing.assert_close(by_positives(logits, ids), total / 3)
+    torch.testing.assert_close(by_positives(logits, F.one_hot(ids, 7)), total / 3)
+    nothing = torch.full((12,), 6)
+    torch.testing.assert_close(
+        by_positives(logits, nothing), Focal(activation="softmax", background=6, reducer=Sum())(logits, nothing)
+    )
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "words"),
+    [
+        (torch.zeros(3), torch.zeros(3), r"\(n, classes\)"),
+        (torch.zeros(3, 2), torch.tensor([0, 1, 2]), "from 0 to 1.*to 2"),
+        (torch.zeros(3, 2), torch.tensor([0, -100, 1]), "from -100"),
+        (torch.zeros(3, 2), torch.zeros(3), "integer"),
+        (torch.zeros(3, 2), torch.zeros(3, 3), "differ in shape"),
+        (torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), "background = 1"),
+    ],
+)
+def test_what_does_not_fit_a_softmax_is_said(logits: Tensor, targets: Tensor, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Focal(activation="softmax", background=1)(logits, targets)
+
+
+def test_a_softmax_has_no_second_derivative_either() -> None:
+    logits, _ = batch()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(Focal(activation="softmax")(logits, torch.arange(12) % 7), logits, create_graph=True)

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nearfar import LossSpec, Paper, Preset, hookimpl
 
 BOXES = ("pred_boxes", "target_boxes")
-DISJOINT = "−ln IoU stops at an IoU of 1e-6, with a gradient of 0 below: it has no finite value at 0."
 INVERTED = (
     "An inverted predicted side is read as one of length 0 and costs depth / (depth + target's side) more: "
     "a formula of areas alone gives it no gradient, or rewards it."
+)
+EVERYWHERE = ("translation", "scale", "flip")
+
+DISTANCE_IOU = Paper(
+    authors="Zheng, Wang, Liu, Li, Ye, Ren",
+    title="Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression",
+    year=2020,
+    arxiv="1911.08287",
+)
+EFFICIENT_IOU = Paper(
+    authors="Zhang, Ren, Zhang, Jia, Wang, Tan",
+    title="Focal and Efficient IOU Loss for Accurate Bounding Box Regression",
+    year=2021,
+    arxiv="2101.08158",
 )
 
 
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
+    return [*_overlap(), *_around_overlap(), *_coordinates(), *_rotated(), *_logits()]
+
+
+def _box_loss(**fields: Any) -> LossSpec:
+    """A loss on matched boxes, with what holds for all of them."""
+    shared: dict[str, Any] = {"family": "iou", "inputs": BOXES, "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    return LossSpec(**(shared | fields))
+
+
+def _overlap() -> list[LossSpec]:
+    """Losses on the overlap of boxes, and on what else is between them."""
     return [
-        LossSpec(
+        _box_loss(
             name="iou",
             target="nearfar_iou.iou:IoU",
             summary="1 − IoU, −ln IoU or 1 − IoU² of matched boxes; flat for boxes that share nothing.",
-            family="iou",
             paper=Paper(
                 authors="Yu, Jiang, Wang, Cao, Huang",
                 title="UnitBox: An Advanced Object Detection Network",
@@ -31,17 +56,12 @@ def nearfar_losses() -> list[LossSpec]:
                 INVERTED,
             ),
             presets={"unitbox": Preset(arguments={"form": "log"}, source="Yu et al. 2016")},
-            inputs=BOXES,
-            optimum=0.0,
-            invariances=("translation", "scale", "flip"),
-            memory=1,
-            synchronizations=0,
+            invariances=EVERYWHERE,
         ),
-        LossSpec(
+        _box_loss(
             name="giou",
             target="nearfar_iou.giou:GIoU",
             summary="1 − IoU plus the part of the hull of both boxes that neither fills.",
-            family="iou",
             paper=Paper(
                 authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
                 title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
@@ -49,51 +69,407 @@ def nearfar_losses() -> list[LossSpec]:
                 arxiv="1902.09630",
             ),
             deviations=(INVERTED,),
-            inputs=BOXES,
-            optimum=0.0,
-            invariances=("translation", "scale", "flip"),
+            invariances=EVERYWHERE,
             separates=True,
-            memory=1,
-            synchronizations=0,
         ),
-        LossSpec(
+        _box_loss(
+            name="diou",
+            target="nearfar_iou.diou:DIoU",
+            summary="1 − IoU plus the squared distance of the centres, in diagonals of the hull of both boxes.",
+            paper=DISTANCE_IOU,
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="ciou",
+            target="nearfar_iou.ciou:CIoU",
+            summary="DIoU loss plus a difference in aspect ratio, which counts the more the better boxes overlap.",
+            paper=DISTANCE_IOU,
+            deviations=(INVERTED,),
+            presets={
+                "gated": Preset(
+                    arguments={"alpha_gate": 0.5}, source="Zheng et al. 2021, arXiv:2005.03572; mmdet from 2.16 on"
+                ),
+                "unit": Preset(
+                    arguments={"aspect_grad": "unit"}, source="Zheng et al. 2020, for boxes in 0..1; not in their code"
+                ),
+            },
+            invariances=EVERYWHERE,
+            separates=True,
+            detached="α, the weight of the aspect ratio, is a trade-off and held constant, as in the paper.",
+        ),
+        _box_loss(
+            name="eiou",
+            target="nearfar_iou.eiou:EIoU",
+            summary="DIoU loss plus the squared differences in width and height, in sides of the hull of both boxes.",
+            paper=EFFICIENT_IOU,
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            expected_failures={
+                "separation": "Boxes of one size cost more the further they are, as do all that are far; but those of "
+                "different sizes cost less a little further on, as the hull that their sides are measured in grows."
+            },
+        ),
+        _box_loss(
+            name="siou",
+            target="nearfar_iou.siou:SIoU",
+            summary="1 − IoU plus a distance that counts less along an axis than askew, and a difference in shape.",
+            paper=Paper(
+                authors="Gevorgyan",
+                title="SIoU Loss: More Powerful Learning for Bounding Box Regression",
+                year=2022,
+                arxiv="2205.12740",
+            ),
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="mpdiou",
+            target="nearfar_iou.mpdiou:MPDIoU",
+            summary="1 − IoU plus the squared distances of two opposite corners, in diagonals of the image.",
+            paper=Paper(
+                authors="Ma, Xu",
+                title="MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression",
+                year=2023,
+                arxiv="2307.07662",
+            ),
+            deviations=(INVERTED,),
+            needs=("image_size",),
+            invariances=("translation", "flip"),
+            separates=True,
+        ),
+        _box_loss(
+            name="wiou",
+            target="nearfar_iou.wiou:WIoU",
+            summary="1 − IoU weighted by the distance of the centres and, in v3, by how usual the box is.",
+            paper=Paper(
+                authors="Tong, Chen, Xu, Yu",
+                title="Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism",
+                year=2023,
+                arxiv="2301.10051",
+            ),
+            deviations=(
+                "A batch is taken into the running mean after it was weighed, not before: no box changes the loss of "
+                "another.",
+                INVERTED,
+            ),
+            presets={"v1": Preset(arguments={"version": "v1"}, source="Tong et al. 2023")},
+            invariances=EVERYWHERE,
+            separates=True,
+            detached="The hull's diagonal and the weight by the running mean are held constant, as in the paper.",
+        ),
+        _box_loss(
+            name="bounded_iou",
+            target="nearfar_iou.bounded_iou:BoundedIoU",
+            summary="For each of a box's four coordinates, how far from 1 the best IoU is that it leaves possible.",
+            paper=Paper(
+                authors="Tychsen-Smith, Petersson",
+                title="Improving Object Localization with Fitness NMS and Bounded IoU Loss",
+                year=2017,
+                arxiv="1711.00164",
+            ),
+            deviations=(INVERTED,),
+            invariances=EVERYWHERE,
+        ),
+    ]
+
+
+def _around_overlap() -> list[LossSpec]:
+    """Losses round one of those on overlap."""
+    return [
+        _box_loss(
+            name="alpha_iou",
+            target="nearfar_iou.alpha_iou:AlphaIoU",
+            summary="Another box loss with its IoU and each of its penalties raised to a power.",
+            family="wrapper",
+            paper=Paper(
+                authors="He, Erfani, Ma, Bailey, Chi, Hua",
+                title="Alpha-IoU: A Family of Power Intersection over Union Losses for Bounding Box Regression",
+                year=2021,
+                arxiv="2110.13675",
+            ),
+            deviations=("Powers below 1 are refused: their slope at a perfect prediction is infinite.",),
+            wraps=("iou.iou", "iou.[gdces]iou", "iou.mpdiou"),
+            example="loss=diou",
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="focal_iou",
+            target="nearfar_iou.focal_iou:FocalIoU",
+            summary="Another box loss, each box weighted by a power of its IoU: focal_iou(eiou) is Focal-EIoU.",
+            family="wrapper",
+            paper=EFFICIENT_IOU,
+            deviations=("The weight is held constant; with a gradient it would push apart boxes that overlap little.",),
+            wraps=("*iou",),
+            example="loss=eiou",
+            invariances=EVERYWHERE,
+            detached="The weight by IoU is held constant: boxes that share nothing cost nothing and must not attract.",
+        ),
+        _box_loss(
+            name="inner_iou",
+            target="nearfar_iou.inner_iou:InnerIoU",
+            summary="Another box loss with the IoU of smaller, or larger, boxes within it.",
+            family="wrapper",
+            paper=Paper(
+                authors="Zhang, Xu, Zhang",
+                title="Inner-IoU: More Effective Intersection over Union Loss with Auxiliary Bounding Box",
+                year=2023,
+                arxiv="2311.02877",
+            ),
+            wraps=("iou.iou", "iou.[gdces]iou", "iou.mpdiou"),
+            example="loss=diou",
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+    ]
+
+
+def _coordinates() -> list[LossSpec]:
+    """Losses on coordinates, each for itself."""
+    moved = {"family": "coordinates", "invariances": ("translation", "flip"), "separates": True}
+    return [
+        _box_loss(
+            name="l1",
+            target="nearfar_iou.l1:L1",
+            summary="How far each of a box's four coordinates is off.",
+            paper=Paper(
+                authors="Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko",
+                title="End-to-End Object Detection with Transformers",
+                year=2020,
+                arxiv="2005.12872",
+            ),
+            presets={
+                "detr": Preset(
+                    arguments={"coord": "sum"}, source="Carion et al. 2020: summed, over the number of boxes; weight 5"
+                ),
+                "torch": Preset(arguments={"coord": "mean"}, source="torch.nn.L1Loss"),
+            },
+            **moved,
+        ),
+        _box_loss(
+            name="l2",
+            target="nearfar_iou.l2:L2",
+            summary="The square of how far each of a box's four coordinates is off.",
+            paper=Paper(
+                authors="Redmon, Divvala, Girshick, Farhadi",
+                title="You Only Look Once: Unified, Real-Time Object Detection",
+                year=2016,
+                arxiv="1506.02640",
+            ),
+            deviations=("It takes coordinates as they are given; YOLO takes the roots of sides.",),
+            presets={"torch": Preset(arguments={"coord": "mean"}, source="torch.nn.MSELoss")},
+            **moved,
+        ),
+        _box_loss(
             name="smooth_l1",
             target="nearfar_iou.smooth_l1:SmoothL1",
             summary="Quadratic near the target and linear away from it, over a box's four coordinates.",
-            family="coordinates",
             paper=Paper(authors="Girshick", title="Fast R-CNN", year=2015, arxiv="1504.08083"),
             presets={
                 "l1": Preset(arguments={"beta": 0.0}, source="the limit of beta to 0"),
+                "torch": Preset(arguments={"coord": "mean"}, source="torch.nn.SmoothL1Loss"),
                 "torchvision": Preset(arguments={"beta": 1 / 9}, source="torchvision's region proposals and heads"),
             },
-            inputs=BOXES,
-            optimum=0.0,
+            **moved,
+        ),
+        _box_loss(
+            name="balanced_l1",
+            target="nearfar_iou.balanced_l1:BalancedL1",
+            summary="Smooth L1 whose slope rises early, so that accurate boxes count for more.",
+            paper=Paper(
+                authors="Pang, Chen, Shi, Feng, Ouyang, Lin",
+                title="Libra R-CNN: Towards Balanced Learning for Object Detection",
+                year=2019,
+                arxiv="1904.02701",
+            ),
+            deviations=("beta, which the paper does not have, scales both of the places where mmdet's scales one.",),
+            presets={
+                "libra_rcnn": Preset(
+                    arguments={"alpha": 0.5, "gamma": 1.5, "beta": 1.0}, source="Pang et al. 2019; mmdet's Libra R-CNN"
+                )
+            },
+            **moved,
+        ),
+    ]
+
+
+def _rotated() -> list[LossSpec]:
+    """Losses on rotated boxes, centre, sides and angle, as normal distributions."""
+    floor = "A side less than 1e-4 of the longest is read as so long: a distribution without width has no inverse."
+    shifted = "1 − 1 / τ is taken off the paper's 1 − 1 / (τ + f), so that a perfect prediction costs 0 for every τ."
+    return [
+        _box_loss(
+            name="gwd",
+            target="nearfar_iou.gwd:GWD",
+            summary="Wasserstein distance of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Yang, Yan, Ming, Wang, Zhang, Tian",
+                title="Rethinking Rotated Object Detection with Gaussian Wasserstein Distance Loss",
+                year=2021,
+                arxiv="2101.11952",
+            ),
+            deviations=(shifted, floor),
+            presets={
+                "sqrt": Preset(
+                    arguments={"transform": "sqrt", "tau": 2.0}, source="gwd_loss beside GDLoss_v1 in mmrotate"
+                ),
+                "log": Preset(arguments={"transform": "log1p", "tau": 1.0}, source="Yang et al. 2021, f = ln(1 + W²)"),
+                "mmrotate": Preset(
+                    arguments={"transform": "log1p_sqrt", "tau": None, "normalize": True},
+                    source="GDLoss in mmrotate, loss_type='gwd'; weight 5",
+                ),
+            },
             invariances=("translation", "flip"),
             separates=True,
-            memory=1,
-            synchronizations=0,
         ),
-        LossSpec(
+        _box_loss(
+            name="kld",
+            target="nearfar_iou.kld:KLD",
+            summary="Kullback-Leibler divergence of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Yang, Yang, Yang, Ming, Wang, Tian, Yan",
+                title="Learning High-Precision Bounding Box for Rotated Object Detection via "
+                "Kullback-Leibler Divergence",
+                year=2021,
+                arxiv="2106.01883",
+            ),
+            deviations=(shifted, floor),
+            presets={
+                "mmrotate": Preset(
+                    arguments={"direction": "target_pred", "transform": "log1p_sqrt", "tau": 1.0},
+                    source="GDLoss in mmrotate, loss_type='kld', tau=1",
+                ),
+                "mmrotate_stable": Preset(
+                    arguments={"direction": "target_pred", "transform": "log1p", "tau": 1.0},
+                    source="mmrotate's configurations kld_stable: sqrt=False; weight 5.5",
+                ),
+                "jeffreys": Preset(
+                    arguments={"direction": "jeffreys", "transform": "log1p_sqrt", "tau": 1.0},
+                    source="GDLoss in mmrotate, loss_type='jd', tau=1",
+                ),
+            },
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+        _box_loss(
+            name="probiou",
+            target="nearfar_iou.probiou:ProbIoU",
+            summary="Hellinger or Bhattacharyya distance of rotated boxes as normal distributions.",
+            family="rotated",
+            paper=Paper(
+                authors="Llerena, Zeni, Kristen, Jung",
+                title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
+                year=2021,
+                arxiv="2106.06072",
+            ),
+            deviations=(floor,),
+            presets={
+                "l1": Preset(arguments={"form": "hellinger"}, source="Llerena et al. 2021, L1; ultralytics"),
+                "l2": Preset(arguments={"form": "bhattacharyya"}, source="Llerena et al. 2021, L2: to start with"),
+            },
+            invariances=EVERYWHERE,
+            separates=True,
+        ),
+    ]
+
+
+def _logit_loss(**fields: Any) -> LossSpec:
+    """A loss on logits: what is beyond doubt and right costs 0."""
+    given: dict[str, Any] = {"inputs": ("logits", "targets"), "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    return LossSpec(family="classification", **given | fields)
+
+
+def _logits() -> list[LossSpec]:
+    """Losses on scores."""
+    focal = Paper(
+        authors="Lin, Goyal, Girshick, He, Dollár",
+        title="Focal Loss for Dense Object Detection",
+        year=2017,
+        arxiv="1708.02002",
+    )
+    generalized = Paper(
+        authors="Li, Wang, Wu, Chen, Hu, Li, Tang, Yang",
+        title="Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object Detection",
+        year=2020,
+        arxiv="2006.04388",
+    )
+    return [
+        _logit_loss(
+            name="cross_entropy",
+            target="nearfar_iou.cross_entropy:CrossEntropy",
+            summary="Cross-entropy of logits and class ids, with label smoothing.",
+            paper=Paper(
+                authors="Szegedy, Vanhoucke, Ioffe, Shlens, Wojna",
+                title="Rethinking the Inception Architecture for Computer Vision",
+                year=2016,
+                arxiv="1512.00567",
+            ),
+            presets={
+                "inception": Preset(arguments={"label_smoothing": 0.1}, source="Szegedy et al. 2016, section 7"),
+                "torch": Preset(arguments={"ignore_index": -100}, source="torch.nn.CrossEntropyLoss"),
+            },
+        ),
+        _logit_loss(
             name="focal",
             target="nearfar_iou.focal:Focal",
-            summary="Binary cross-entropy with the weight of easy examples taken down.",
-            family="classification",
-            paper=Paper(
-                authors="Lin, Goyal, Girshick, He, Dollár",
-                title="Focal Loss for Dense Object Detection",
-                year=2017,
-                arxiv="1708.02002",
-            ),
+            summary="Cross-entropy, of sigmoids or of a softmax, with the weight of easy examples taken down.",
+            paper=focal,
             deviations=("A target between 0 and 1 costs the expectation over both labels; the paper has hard ones.",),
             presets={
                 "retinanet": Preset(
                     arguments={"alpha": 0.25, "gamma": 2.0, "normalizer": "positives"},
                     source="Lin et al. 2017, section 4.1",
+                ),
+                "fvcore": Preset(arguments={"alpha": None, "gamma": 2.0}, source="fvcore's default alpha of -1"),
+                "ultralytics": Preset(arguments={"alpha": 0.25, "gamma": 1.5}, source="ultralytics, FocalLoss"),
+                "softmax": Preset(
+                    arguments={"activation": "softmax", "normalizer": "positives"},
+                    source="Detectron, SoftmaxFocalLoss: background is class 0",
+                ),
+            },
+        ),
+        _logit_loss(
+            name="quality_focal",
+            target="nearfar_iou.quality_focal:QualityFocal",
+            summary="Cross-entropy with a quality from 0 to 1, weighted by how far the score is off it.",
+            paper=generalized,
+            presets={
+                "gfl": Preset(
+                    arguments={"beta": 2.0, "normalizer": "positives"}, source="Li et al. 2020; mmdet, QualityFocalLoss"
                 )
             },
-            inputs=("logits", "targets"),
-            optimum=0.0,
-            memory=1,
-            synchronizations=0,
+        ),
+        _logit_loss(
+            name="varifocal",
+            target="nearfar_iou.varifocal:Varifocal",
+            summary="Cross-entropy with a quality that weighs positives, and easy negatives taken down.",
+            paper=Paper(
+                authors="Zhang, Wang, Dayoub, Sünderhauf",
+                title="VarifocalNet: An IoU-aware Dense Object Detector",
+                year=2021,
+                arxiv="2008.13367",
+            ),
+            presets={
+                "vfnet": Preset(
+                    arguments={"alpha": 0.75, "gamma": 2.0, "normalizer": "positives"},
+                    source="Zhang et al. 2021; mmdet, VarifocalLoss",
+                )
+            },
+        ),
+        _logit_loss(
+            name="distribution_focal",
+            target="nearfar_iou.distribution_focal:DistributionFocal",
+            summary="A distance as a distribution over whole numbers, raised at the two next to its target.",
+            paper=generalized,
+            deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),
+            presets={"gfl": Preset(arguments={"coord": "mean"}, source="Li et al. 2020; mmdet and ultralytics")},
+            inputs=("distance_logits", "target_distances"),
+            sample="nearfar_iou.samples:distances",
+            optimum=None,
         ),
     ]

@@ -1,0 +1,75 @@
+"""The base of losses on matched boxes: what is checked, weighted and averaged, once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.nn import Loss, Terms, element_terms
+from nearfar_iou.boxes import check_normalizer, check_weights
+
+__all__ = ["MatchedLoss", "wanted"]
+
+
+class MatchedLoss(Loss):
+    """A loss on predicted boxes and their targets; a subclass writes :meth:`check` and :meth:`values`.
+
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``. Box i is compared with target
+    i, and there is one element term a box. Both get a gradient, which can be taken once, not differentiated again. A
+    perfect prediction costs exactly 0, with a gradient of exactly 0.
+    """
+
+    @abstractmethod
+    def check(self, pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes of one shape and one dtype, float32 or float64; :class:`InputError` where they do not fit."""
+
+    @abstractmethod
+    def values(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The losses (n,) of boxes that have been checked."""
+
+    def forward(  # type: ignore[override]  # by name, as its inputs are not alike
+        self,
+        pred_boxes: Tensor,
+        target_boxes: Tensor,
+        box_weights: Tensor | None = None,
+        box_normalizer: Tensor | float | None = None,
+    ) -> Any:
+        """The reduced loss of matched boxes.
+
+        Parameters
+        ----------
+        pred_boxes, target_boxes
+            (n, 4), or (n, 5) with an angle, as the loss says.
+        box_weights
+            (n,) What each box's loss is multiplied with.
+        box_normalizer
+            What ``core.mean`` divides the sum by instead of n: the number of positives, or a running average of it.
+
+        Raises
+        ------
+        InputError
+            The boxes are not two tensors of the same shape, there is not one weight for each, or the normaliser is
+            no number of at least 0.
+        """
+        # Autocast is left on: boxes are in full precision from here on, and nothing done to them is on its list.
+        return self.reduce(self.terms(pred_boxes, target_boxes, box_weights, box_normalizer), pred_boxes, None)
+
+    def terms(
+        self,
+        pred_boxes: Tensor,
+        target_boxes: Tensor,
+        box_weights: Tensor | None = None,
+        box_normalizer: Tensor | float | None = None,
+    ) -> Terms:
+        pred, target = self.check(pred_boxes, target_boxes)
+        weights = None if box_weights is None else check_weights(box_weights, pred)
+        normalizer = None if box_normalizer is None else check_normalizer(box_normalizer)
+        return element_terms(self.values(pred, target), weights=weights, normalizer=normalizer)
+
+
+def wanted(*tensors: Tensor) -> tuple[bool, ...]:
+    """Of each tensor, whether its gradient will be asked for."""
+    return tuple(torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors)
