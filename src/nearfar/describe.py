@@ -256,7 +256,7 @@ def _recipe(short: str, spec: PartSpec, signature: Signature) -> str:
     """A line that works, but for a ``…`` where the part cannot do without what the spec gives no example of."""
     arguments = spec.example
     given = _given(arguments, signature)
-    examples = {"num_classes": 10, "embedding_size": 128}
+    examples = {"num_classes": 10, "embedding_size": 128, "image_size": 640}
     context = {n: v for n, v in examples.items() if n in spec.needs and n in signature and n not in given}
     if not arguments:
         arguments = ", ".join(f"{p.name}=…" for p in signature.parameters if p.required and p.name not in context)

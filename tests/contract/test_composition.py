@@ -15,7 +15,7 @@ from pytorch_metric_learning import reducers as pml_reducers
 import nearfar
 from nearfar.nn import EmbeddingLoss, MaterialTerms
 from nearfar.registry import default_registry
-from nearfar.spec import LossSpec
+from nearfar.testing.subject import Subject
 
 CLASSES, DIM = 4, 8
 CONTEXT = {"num_classes": CLASSES, "embedding_size": DIM}
@@ -187,29 +187,31 @@ THEIR_REDUCERS = {
 
 
 def unreduced(loss, inputs) -> list[torch.Tensor]:
-    value = compose(loss, reducer="core.none", **CONTEXT)
+    value = compose(recipe_of(loss), reducer="core.none", **CONTEXT)
     values = value(*inputs)
     return list(values.values()) if isinstance(values, dict) else [values]
 
 
-def inputs_of(spec: LossSpec):
-    if spec.on_embeddings:
+def recipe_of(loss: str) -> str:
+    """The loss with what it needs that the context does not have, an inner loss or the size of an image."""
+    entry = default_registry().resolve("loss", loss)
+    return loss if entry.spec.on_embeddings else str(Subject(entry, default_registry()).part())
+
+
+def inputs_of(loss: str):
+    entry = default_registry().resolve("loss", loss)
+    if entry.spec.on_embeddings:
         return batch()
-    generator = torch.Generator().manual_seed(0)
-    if spec.inputs[0] == "logits":
-        logits = torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_()
-        return logits, (torch.arange(6) % 2).double()
-    corner = torch.rand(6, 2, generator=generator, dtype=torch.float64)
-    boxes = torch.cat([corner, corner + 0.2 + torch.rand(6, 2, generator=generator, dtype=torch.float64)], 1)
-    return (boxes + 0.05).requires_grad_(), boxes
+    first, *rest = Subject(entry, default_registry()).scene(classes=2, per_class=3).inputs.values()
+    return first.requires_grad_(), *rest
 
 
 @pytest.mark.parametrize("reducer", THEIR_REDUCERS)
 @pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss")])
 def test_their_reducers_reduce_our_losses(loss, reducer):
     make, definition = THEIR_REDUCERS[reducer]
-    inputs = inputs_of(default_registry().resolve("loss", loss).spec)
-    value = compose(loss, reducer=make(), **CONTEXT)(*inputs)
+    inputs = inputs_of(loss)
+    value = compose(recipe_of(loss), reducer=make(), **CONTEXT)(*inputs)
     check(value, inputs[0])
     torch.testing.assert_close(value, sum(definition(v) for v in unreduced(loss, inputs)))
 
@@ -217,9 +219,9 @@ def test_their_reducers_reduce_our_losses(loss, reducer):
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
 @pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss")])
 def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
-    inputs = inputs_of(default_registry().resolve("loss", loss).spec)
+    inputs = inputs_of(loss)
     definition = THEIR_REDUCERS[reducer.split(".")[1]][1]
-    value = compose(loss, reducer=reducer, **CONTEXT)(*inputs)
+    value = compose(recipe_of(loss), reducer=reducer, **CONTEXT)(*inputs)
     gradient = check(value, inputs[0]).clone()
     expected = sum(definition(v) for v in unreduced(loss, inputs))
     torch.testing.assert_close(value, expected)
