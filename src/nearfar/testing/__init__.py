@@ -24,10 +24,24 @@ except ImportError as error:  # pragma: no cover
 
 from nearfar.testing.check import Check, Result, checks_of
 from nearfar.testing.law import LAWS, Law
+from nearfar.testing.lookup import find_check
 from nearfar.testing.parametrize import parts
 from nearfar.testing.project import find_plugin
 from nearfar.testing.report import Report, run
 from nearfar.testing.scene import batch
 from nearfar.testing.subject import seeded
 
-__all__ = ["LAWS", "Check", "Law", "Report", "Result", "batch", "checks_of", "find_plugin", "parts", "run", "seeded"]
+__all__ = [
+    "LAWS",
+    "Check",
+    "Law",
+    "Report",
+    "Result",
+    "batch",
+    "checks_of",
+    "find_check",
+    "find_plugin",
+    "parts",
+    "run",
+    "seeded",
+]

@@ -10,7 +10,7 @@ import shlex
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +20,14 @@ import torch
 import nearfar.testing.laws  # noqa: F401  # writes the laws down
 from nearfar.discovery import canonical
 from nearfar.errors import UnknownPart
-from nearfar.registry import Registry
+from nearfar.registry import LOCAL, Registry
 from nearfar.spec import KINDS
 from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
-from nearfar.testing.reproduction import script
+from nearfar.testing.reproduction import Call, script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
 from nearfar.testing.variants import variants
 
-__all__ = ["Check", "Result", "Status", "checks_of"]
+__all__ = ["Check", "Result", "Status", "checks_by", "checks_of", "subjects_of"]
 
 Status = Literal["passed", "failed", "skipped", "expected"]
 
@@ -74,26 +74,41 @@ class Check:
     def run(self) -> Result:
         """Hold the law against the part; what the part prints is kept off the terminal."""
         start, printed = time.perf_counter(), io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _one_thread():
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             status, reason = self._judge(*self._outcome(printed))
         seconds = time.perf_counter() - start
         return Result(self.id, self.subject.name, self.law.name, self.case, status, reason, seconds)
 
-    def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
+    def hold(self) -> str:
+        """Hold the law against the part, whatever the spec expects of it; what was measured.
+
+        Raises
+        ------
+        LawBroken
+            The part does not keep the law; where that is because it raises, it may be the part's own exception.
+        NotApplicable
+            The law says nothing about the part.
+        """
         subject = self.subject
-        try:
+        with _one_thread():
             if not self.law.standalone and subject.trouble:
-                return "skipped", f"a plain call does not run: {subject.trouble}"
+                raise NotApplicable(f"a plain call does not run: {subject.trouble}")
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = self.law.check(subject, self.case) if self.case else self.law.check(subject)
+        return measured or ""
+
+    def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
+        try:
+            measured = self.hold()
         except NotApplicable as error:
             return "skipped", str(error)
         except LawBroken as error:
-            return "failed", f"{error}{self._explanation(error, printed)}"
+            return "failed", f"{error}{self._explanation(error, str(error), printed)}"
         except (Exception, SystemExit) as error:
-            return "failed", f"{_named(error)}\n{_where(error)}{self._explanation(error, printed)}"
-        return "passed", measured or ""
+            said = _named(error)
+            return "failed", f"{said}\n{_where(error)}{self._explanation(error, said, printed)}"
+        return "passed", measured
 
     def _judge(self, status: Status, reason: str) -> tuple[Status, str]:
         """The outcome in the light of what the spec expects."""
@@ -107,7 +122,7 @@ class Check:
             "expected_failures"
         )
 
-    def _explanation(self, error: BaseException, printed: io.StringIO) -> str:
+    def _explanation(self, error: BaseException, told: str, printed: io.StringIO) -> str:
         """The law in a sentence, what the part printed, and how to see the failure again.
 
         The script is flush left and everything around it a comment, so that it can be copied with its surroundings.
@@ -115,20 +130,33 @@ class Check:
         lines = ["", "", f"The law: {self.law.says}"]
         if said := printed.getvalue().strip():
             lines += ["It printed:", *(f"    {line}" for line in said.splitlines()[-5:])]
-        lines += ["", f"# To reproduce {self.id}"]
+        call = None
         scene = getattr(error, "scene", None)
         if scene is not None and isinstance(self.subject, Subject):
-            with contextlib.suppress(
-                Exception
-            ):  # of a part that cannot be written down: better no script than no report
-                known = error.arguments if isinstance(error, LawBroken) else variants(self.subject).get(self.case, {})
-                lines += script(self.subject, scene, known, self.folder).splitlines()
-        return "\n".join([*lines, f"# {self._command()}"])
+            call = Call(self.subject, scene, self._arguments(error), told)
+        written = script(self.id, self.subject, call, seed=self._seed, folder=self.folder)
+        return "\n".join([*lines, "", f"# To reproduce {self.id}", written, *self._command()])
 
-    def _command(self) -> str:
+    def _arguments(self, error: BaseException) -> Mapping[str, Any]:
+        """What the part was made with when it did not keep the law."""
+        if isinstance(error, LawBroken):
+            return error.arguments
+        with contextlib.suppress(Exception):  # a part so broken that its variants cannot be told has none
+            assert isinstance(self.subject, Subject)
+            return variants(self.subject).get(self.case, {})
+        return {}
+
+    @property
+    def _seed(self) -> int:
+        return getattr(self.subject, "seed", 0)
+
+    def _command(self) -> list[str]:
+        """The command that checks this again, as a comment; none for a part of this process alone."""
         plugin = self.folder or self.subject.name.partition(".")[0]
-        seed = getattr(self.subject, "seed", 0)
-        return shlex.join(["nearfar", "check-plugin", plugin, "-k", self.id, *(["--seed", str(seed)] if seed else [])])
+        if plugin == LOCAL:
+            return []
+        seed = ["--seed", str(self._seed)] if self._seed else []
+        return [f"# {shlex.join(['nearfar', 'check-plugin', plugin, '-k', self.id, *seed])}"]
 
     def __call__(self) -> None:
         import pytest
@@ -162,17 +190,22 @@ def checks_of(registry: Registry, namespace: str, *, seed: int = 0, folder: str 
     UnknownPart
         No plugin has the namespace, or it is not active; the message says why.
     """
+    subjects = subjects_of(registry, namespace, seed=seed)
+    # To tell the cases parts are made, and what is made may print.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return [dataclasses.replace(check, folder=folder) for check in checks_by(LAWS.values(), subjects)]
+
+
+def subjects_of(registry: Registry, namespace: str, *, seed: int = 0) -> list[Subject | PluginSubject]:
+    """A plugin as a whole, then its parts; raises as :func:`checks_of` does."""
     found = [p for p in registry.plugins if p.namespace == namespace]
     if not found:
         raise UnknownPart(_unknown(registry, namespace), name=namespace)
     plugin = next((p for p in found if p.status == "active"), found[0])
     if plugin.status != "active":
         raise UnknownPart(f"the plugin {namespace!r} is {plugin.status}: {plugin.reason}", name=namespace)
-    subjects: list[Any] = [PluginSubject(plugin, registry)]
-    subjects += [Subject(e, registry, seed) for kind in KINDS for e in registry.find(kind, plugin=namespace)]
-    # To tell the cases parts are made, and what is made may print.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return [dataclasses.replace(check, folder=folder) for check in _checks(subjects)]
+    parts = [Subject(e, registry, seed) for kind in KINDS for e in registry.find(kind, plugin=namespace)]
+    return [PluginSubject(plugin, registry), *parts]
 
 
 def _unknown(registry: Registry, namespace: str) -> str:
@@ -186,9 +219,10 @@ def _unknown(registry: Registry, namespace: str) -> str:
     return f"no plugin has the namespace {namespace!r}; {hint}"
 
 
-def _checks(subjects: Iterable[Any]) -> Iterator[Check]:
+def checks_by(laws: Collection[Law], subjects: Iterable[Any]) -> Iterator[Check]:
+    """The checks of subjects by some laws, case by case."""
     for subject in subjects:
-        for law in LAWS.values():
+        for law in laws:
             if subject.kind not in law.kinds:
                 continue
             try:

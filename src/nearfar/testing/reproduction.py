@@ -1,82 +1,186 @@
-"""A script that shows a failure again: the part, the inputs, the call."""
+"""A script that shows a failure again: the part, what it was called with, and the check that found it."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.registry import LOCAL
+from nearfar.testing.literals import Unwritable, importable, literal, same
 from nearfar.testing.scene import Scene
-from nearfar.testing.subject import Subject
+from nearfar.testing.subject import PluginSubject, Subject
 
-__all__ = ["script"]
-
-#: Numbers that are written out; inputs with more of them, which nothing makes again, are not.
-MOST_NUMBERS = 600
+__all__ = ["Call", "script"]
 
 
-class _Unwritable(Exception):
-    """An input has no source text that would make it again."""
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a part on which a law was found not to be kept.
 
-
-#: What every script imports.
-_OWN = {"nearfar", "nearfar.testing", "torch"}
-
-
-def script(subject: Subject, scene: Scene, arguments: Mapping[str, Any], folder: str = "") -> str:
-    """Source text that makes the part and the inputs again and calls it; empty where no text does.
-
-    Parameters
+    Attributes
     ----------
     subject, scene
         The part, and what it was called with.
     arguments
         What it was made with beyond its example.
+    told
+        What is reported.
+    """
+
+    subject: Subject
+    scene: Scene
+    arguments: Mapping[str, Any]
+    told: str
+
+
+def script(
+    id: str, subject: Subject | PluginSubject, call: Call | None = None, *, seed: int = 0, folder: str = ""
+) -> str:
+    """Source text that runs the check ``id`` again, so that what is reported is raised.
+
+    Before that it makes the call on which the law was found not to be kept, where there is one that can be written
+    down: something to begin with. A law that compares several calls shows only in the check.
+
+    Parameters
+    ----------
+    id
+        The check's.
+    subject
+        What it is of.
+    call
+        On what the law was found not to be kept.
+    seed
+        What everything random is started from.
     folder
         Where the plugin is written, if it is not installed.
     """
+    text = _Text()
+    if folder:
+        text.add(f"nearfar.testing.find_plugin({folder!r})")
+    if isinstance(subject, Subject) and subject.entry.namespace == LOCAL:
+        _register(text, subject)
+    if call is not None:
+        with contextlib.suppress(Exception):  # of a part so broken that it cannot be written down: the check is enough
+            _plain_call(text, call)
+    seeded = f", seed={seed}" if seed else ""
+    text.add(f"nearfar.testing.find_check({id!r}{seeded}).hold()")
+    return str(text)
+
+
+class _Text:
+    """Lines of a script, and what has to be imported for them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, *lines: str) -> None:
+        self.lines += lines
+
+    def __str__(self) -> str:
+        names = {"nearfar.testing"}.union(*(_modules(line, self._assigned) for line in self.lines))
+        # What lies in the folder can be imported once that has been found.
+        first = [line for line in self.lines[:1] if line.startswith("nearfar.testing.find_plugin(")]
+        now = {name for name in names if not first or name.partition(".")[0] in ("nearfar", "torch")}
+        imports, later = ([f"import {name}" for name in sorted(each)] for each in (now, names - now))
+        return "\n".join([*imports, "", *first, *later, *self.lines[len(first) :]])
+
+    @property
+    def _assigned(self) -> set[str]:
+        """The names of the script's own."""
+        assigned = (re.match(r"\s*(\w[\w, ]*) = ", line) for line in self.lines)
+        return {name for found in assigned if found for name in re.findall(r"\w+", found[1])}
+
+
+def _modules(line: str, assigned: Collection[str]) -> set[str]:
+    """The modules of what a line names by its full path; strings and comments name nothing."""
+    if line.startswith("#"):
+        return set()
+    found = set()
+    for name in re.findall(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.sub(r"'[^']*'|\"[^\"]*\"", "", line)):
+        module = name.rpartition(".")[0]
+        while module and module not in sys.modules:
+            module = module.rpartition(".")[0]
+        if module and module.partition(".")[0] not in assigned:
+            found.add(module)
+    return found
+
+
+# ---- a part of this process alone
+
+
+def _register(text: _Text, subject: Subject) -> None:
+    """Register the part again as it is, or say that nobody else can."""
+    try:
+        target, spec = importable(subject.entry.target), literal(subject.spec)
+    except Unwritable:
+        text.add(f"# {subject.name} is registered in its session alone: run this there.")
+    else:
+        text.add(f"nearfar.registry.default_registry().register({spec}, {target})")
+
+
+# ---- the call
+
+
+def _plain_call(text: _Text, call: Call) -> None:
+    """Write the call down; not where nothing makes its inputs again, or it fails with what nobody was told."""
+    subject, scene = call.subject, call.scene
+    raised, has_gradient = _outcome(call)
+    if raised is not None and str(raised) not in call.told:
+        return
     names, made = list(scene.inputs), _made_again(scene.origin)
     known = dict(zip(names, made, strict=False)) if len(made) <= len(names) else {}
-    try:
-        inputs = list(_inputs(scene, known))
-    except _Unwritable:
-        return ""
-    modules = {*_OWN, *(_modules(scene.origin) if known else ())}
     seeded = f"with nearfar.testing.seeded({subject.seed}):"
-    lines = [
-        *(f"import {module}" for module in sorted(modules & _OWN)),
-        "",
-        *([f"nearfar.testing.find_plugin({folder!r})"] if folder else []),
-        # After the folder, which they may lie in, has been found.
-        *(f"import {module}" for module in sorted(modules - _OWN)),
-        seeded,
-        f"    part = {_part(subject, scene, arguments)}",
-        *inputs,
-    ]
-    learnable = scene.learnable() if subject.kind == "loss" else {}
+    lines = [seeded, f"    part = {_part(call)}", *_inputs(scene, known)]
+    learnable = scene.learnable() if has_gradient else {}
     lines += [f"{name}.requires_grad_()" for name in learnable]
-    lines += [seeded, f"    value = part({_call(subject, scene)})", "print(value)"]
-    if learnable:
-        lines += ["value.sum().backward()", f"print({', '.join(f'{name}.grad' for name in learnable)})"]
-    return "\n".join(lines)
+    then = [seeded, f"    value = part({_arguments(subject, scene)})"]
+    if raised is not None and call.told not in (str(raised), f"{type(raised).__name__}: {raised}"):
+        said = " ".join(str(raised).split())
+        lines += [f"# This raises {type(raised).__name__}: {said}", *(f"# {line}" for line in then)]
+    elif learnable:
+        grads = ", ".join(f"{name}.grad" for name in learnable)
+        lines += [*then, "print(value)", "value.sum().backward()", f"print({grads})"]
+    else:
+        lines += [*then, "print(value)"]
+    text.add("# A call like those it was found with:", *lines, "", "# The check, which raises what was found:")
 
 
-def _part(subject: Subject, scene: Scene, arguments: Mapping[str, Any]) -> str:
+def _outcome(call: Call) -> tuple[Exception | None, bool]:
+    """What the call raises, and whether what it returns has a gradient."""
+    subject = call.subject
+    scene = call.scene.with_gradients() if subject.kind == "loss" else call.scene
+    try:
+        value = subject.call(subject.make(_dtype(scene), **call.arguments), scene)
+        if subject.kind == "loss" and value.requires_grad:
+            value.sum().backward()
+            return None, True
+    except Exception as error:
+        return error, subject.kind == "loss"
+    return None, False
+
+
+def _dtype(scene: Scene) -> torch.dtype:
+    """The dtype of the part's parameters: that of the inputs, and float32 for the lesser ones."""
     floating = [v.dtype for v in scene.inputs.values() if isinstance(v, Tensor) and v.is_floating_point()]
-    cast = "double" if torch.float64 in floating or not floating else "float"
-    written = {name: value for name, value in arguments.items() if not isinstance(value, nn.Module)}
-    made = f"nearfar.create_{subject.kind}({str(subject.part(**written))!r}).{cast}()"
-    live = ", ".join(f"{n}={type(v).__name__}(…)" for n, v in arguments.items() if n not in written)
-    return f"{made}  # and with {live}" if live else made
+    return torch.float64 if torch.float64 in floating or not floating else torch.float32
 
 
-def _call(subject: Subject, scene: Scene) -> str:
+def _part(call: Call) -> str:
+    written = {name: value for name, value in call.arguments.items() if not isinstance(value, nn.Module)}
+    live = "".join(f", {name}={literal(v)}" for name, v in call.arguments.items() if isinstance(v, nn.Module))
+    name, cast = str(call.subject.part(**written)), "double" if _dtype(call.scene) is torch.float64 else "float"
+    return f"nearfar.create_{call.subject.kind}({name!r}{live}).{cast}()"
+
+
+def _arguments(subject: Subject, scene: Scene) -> str:
     """The arguments of the call, as :meth:`Subject.call` gives them."""
     names = list(scene.inputs)
     if subject.kind == "loss" and subject.loss.on_embeddings:
@@ -92,83 +196,27 @@ def _inputs(scene: Scene, known: Mapping[str, Any]) -> Iterator[str]:
     if known:
         yield f"{', '.join(known)}{',' if len(known) == 1 else ''} = {_without_remark(scene.origin)}"
     for name, value in scene.inputs.items():
-        if name in known and _same(known[name], value):
+        if name in known and same(known[name], value):
             continue
         again = known.get(name)
-        if isinstance(again, Tensor) and isinstance(value, Tensor) and _same(again.to(value.dtype), value):
+        if isinstance(again, Tensor) and isinstance(value, Tensor) and same(again.to(value.dtype), value):
             yield f"{name} = {name}.to({value.dtype})"
         else:
-            yield f"{name} = {_literal(value)}"
+            yield f"{name} = {literal(value)}"
 
 
 def _without_remark(origin: str) -> str:
     return origin.partition("  #")[0]
 
 
-def _modules(origin: str) -> list[str]:
-    """The modules of the functions that are called."""
-    return re.findall(r"([A-Za-z_][\w.]*)\.\w+\(", _without_remark(origin))
-
-
-def _made_again(origin: str) -> tuple[Any, ...]:
+def _made_again(origin: str) -> Sequence[Any]:
     """What an origin makes; nothing where it cannot be read any more."""
     source = _without_remark(origin)
     try:
-        for module in _modules(source):
+        modules = re.findall(r"([A-Za-z_][\w.]*)\.\w+\(", source)
+        for module in modules:
             importlib.import_module(module)
-        made = eval(source, {name: sys.modules[name] for name in {m.partition(".")[0] for m in _modules(source)}})
+        made = eval(source, {name: sys.modules[name] for name in {m.partition(".")[0] for m in modules}})
     except Exception:
         return ()
     return made if isinstance(made, tuple) else ()
-
-
-def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        if first.dtype != second.dtype or first.shape != second.shape:
-            return False
-        return bool(((first == second) | ((first != first) & (second != second))).all())
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
-    if isinstance(first, tuple | list) and isinstance(second, tuple | list):
-        return len(first) == len(second) and all(map(_same, first, second))
-    return type(first) is type(second) and not isinstance(first, Tensor) and bool(first == second)
-
-
-def _literal(value: Any) -> str:
-    """A value as source text."""
-    if isinstance(value, Tensor):
-        return _tensor(value.detach())
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        items = ", ".join(map(_literal, value))
-        return f"[{items}]" if isinstance(value, list) else f"({items},)" if len(value) == 1 else f"({items})"
-    if value is None or isinstance(value, bool | int | float | str):
-        return _number(value) if isinstance(value, float) else repr(value)
-    raise _Unwritable
-
-
-def _tensor(value: Tensor) -> str:
-    if value.device.type != "cpu" or value.layout != torch.strided:
-        raise _Unwritable
-    if not value.numel():
-        return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
-    first = value.flatten()[0]
-    if value.numel() > 1 and _same(value, first.expand(value.shape)):
-        return f"torch.full({tuple(value.shape)}, {_number(first.item())}, dtype={value.dtype})"
-    if value.numel() > MOST_NUMBERS:
-        raise _Unwritable
-    if value.ndim != 2:
-        return f"torch.tensor({_nested(value.tolist())}, dtype={value.dtype})"
-    rows = "".join(f"    {_nested(row)},\n" for row in value.tolist())
-    return f"torch.tensor([\n{rows}], dtype={value.dtype})"
-
-
-def _nested(values: Any) -> str:
-    return f"[{', '.join(map(_nested, values))}]" if isinstance(values, list) else _number(values)
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "torch.nan" if math.isnan(value) else f"{'-' if value < 0 else ''}torch.inf"
-    return repr(value)
