@@ -69,6 +69,7 @@ def examine(*, no_plugin: Sequence[str] = ()) -> list[Finding]:
         *packages(look()),
         *extras(requirements or ()),
         *plugins(found),
+        *their_requirements(found),
         *selection(found, os.environ, no_plugin),
         *parts(found),
     ]
@@ -253,6 +254,23 @@ def plugins(found: Sequence[Plugin]) -> Iterator[Finding]:
     if inactive and os.environ.get("NEARFAR_STRICT", "") not in ("", "0"):
         says = f"NEARFAR_STRICT is set and not every plugin is active ({', '.join(inactive)}), so every command fails"
         yield Finding(area="plugin", says=says, level="wrong", mend="unset NEARFAR_STRICT")
+
+
+def their_requirements(found: Iterable[Plugin], version_of: Callable[[str], str] = installed) -> Iterator[Finding]:
+    """What plugins require beyond nearfar, and do not find; nearfar's version is what a status says."""
+    distributions = {canonical(p.distribution): p.namespace for p in found if p.status not in ("blocked", "conflict")}
+    for distribution, namespace in distributions.items():
+        if distribution == PROJECT:
+            continue
+        try:
+            requirements = metadata.requires(distribution) or ()
+        except metadata.PackageNotFoundError:
+            continue
+        for name, specifier in _required(requirements):
+            problem = "" if canonical(name) == PROJECT else _unmet(name, specifier, version_of(name))
+            if problem:
+                says = f"{namespace} ({distribution}) requires {name}{specifier}: {problem}"
+                yield Finding(area="plugin", says=says, level="wrong", mend=f"pip install '{name}{specifier}'")
 
 
 def _lockstep(plugin: Plugin) -> str:

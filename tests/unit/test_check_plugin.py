@@ -281,6 +281,20 @@ def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(tmp_path):
     assert "0/1" not in done.stdout
 
 
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_traceback_shows_where_in_the_author_s_code_an_exception_was_raised(acme, where):
+    acme("self._helper()\n\n    def _helper(self):\n        raise KeyError('no such column')")
+    arguments = ["check-plugin", "acme", "-k", "acme.mean_norm::runs"]
+    arguments.insert(0 if where == "before" else 1, "--traceback")
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 1
+    shown = done.stdout[done.stdout.index("Traceback (most recent call last):") : done.stdout.index("The law:")]
+    assert "self._helper()" in shown
+    assert shown.rstrip().endswith("KeyError: 'no such column'")
+    assert "nearfar/testing" not in shown  # what called it is of no interest
+    assert "Traceback" not in check("acme", "-k", "acme.mean_norm::runs").stdout
+
+
 # ---- the tests of a plugin
 
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nearfar.cli import COMMANDS, cli, main
+from nearfar.registry import default_registry
 
 
 def run(*arguments: str):
@@ -160,3 +161,55 @@ def test_strict_mode_is_an_error_of_one_sentence():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("nearfar: NEARFAR_STRICT is set and not every plugin is active: iou (nearfar-iou")
+
+
+# ---- plugins that are not there
+
+
+@pytest.fixture
+def broken(install):
+    """A plugin that cannot be loaded."""
+    install("rival-losses", "rival", "import rival_no_such_module", requires="nearfar")
+    default_registry.cache_clear()
+    yield
+    default_registry.cache_clear()
+
+
+SAID = "nearfar: a plugin is not active: rival (failed); `nearfar plugins` says why\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("list", "--json"), ("show", "arcface"), ("show", "arcface", "--json")]
+)
+def test_a_plugin_that_failed_is_mentioned_below_and_beside_what_was_asked(broken, arguments):
+    done = run(*arguments)
+    assert done.stderr == SAID
+    assert "rival" not in done.stdout
+    assert "arcface" in done.stdout
+
+
+def test_nothing_is_mentioned_where_every_plugin_is_active_or_left_out_on_purpose(broken, monkeypatch):
+    monkeypatch.setenv("NEARFAR_BLOCK", "rival")
+    default_registry.cache_clear()
+    assert run("list", "arcface").stderr == ""
+
+
+def test_a_part_nobody_has_may_be_of_the_plugin_that_failed(broken, capsys):
+    assert fails(capsys, "show", "no_such_part").startswith(SAID)
+    said = fails(capsys, "show", "rival.part")  # which says why itself
+    assert "the plugin 'rival' is failed" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("list",), ("docs", "-o", "there")])
+@pytest.mark.parametrize(
+    ("namespace", "message"),
+    [
+        ("mragin", "no plugin has the namespace 'mragin'; did you mean 'margin'?"),
+        ("nearfar-margin", "no plugin has the namespace 'nearfar-margin'; did you mean 'margin'?"),
+        ("xyz", "no plugin has the namespace 'xyz'; there are core, iou, margin, pair, pml, proxy, rival"),
+        ("rival", "the plugin 'rival' is failed: ModuleNotFoundError: No module named 'rival_no_such_module'"),
+    ],
+)
+def test_a_namespace_nobody_has_is_answered_with_those_there_are(broken, capsys, command, namespace, message):
+    assert fails(capsys, command[0], "--plugin", namespace, *command[1:]) == f"nearfar: {message}\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +58,7 @@ def have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Regis
 
     def installing(*plugins: Plugin) -> Registry:
         registry = Registry(plugins)
-        monkeypatch.setattr("nearfar.cli.docs.default_registry", lambda: registry)
+        monkeypatch.setattr("nearfar.project.default_registry", lambda: registry)
         return registry
 
     installing(plugin(*SPECS))
@@ -94,6 +96,21 @@ def test_a_plugin_gets_a_page_a_part_an_index_and_a_page_on_the_laws(tmp_path):
     assert "```{math}\nL = -d\n```" in page
     assert "$ nearfar check-plugin acme -k acme.spread::" in page
     assert "- `empty`: A batch of nothing is refused." in page
+
+
+def test_a_folder_need_not_be_installed_nor_torch_be_loaded(tmp_path):
+    made = CliRunner().invoke(cli, ["new-plugin", "zeta-losses", "--loss", "near", "-o", str(tmp_path / "zeta")])
+    assert made.exit_code == 0, made.output
+    code = (
+        "import sys; from nearfar.cli import cli\n"
+        "cli.main(['docs', '--plugin', './zeta', '-o', 'pages'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "pages" / "losses" / "zeta.near.md").read_text(encoding="utf-8")
+    assert "zeta-losses 0.1.0" in page
+    assert "[d(a, p) - d(a, n) + m]_+" in page
 
 
 def test_pages_are_rewritten_and_those_of_parts_that_are_gone_removed(tmp_path, have):
@@ -184,7 +201,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_written(t
     [
         ("acmee", "no plugin has the namespace 'acmee'; did you mean 'acme'?"),
         ("acme-losses", "no plugin has the namespace 'acme-losses'; did you mean 'acme'?"),
-        ("zzz", "no plugin has the namespace 'zzz'; `nearfar plugins` lists those that are installed"),
+        ("zzz", "no plugin has the namespace 'zzz'; there are acme, broken"),
         ("broken", "the plugin 'broken' is failed: ImportError: no"),
     ],
 )

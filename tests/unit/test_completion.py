@@ -55,7 +55,22 @@ def test_a_kind_that_was_named_is_kept_to():
 def test_plugins_and_families_are_offered():
     assert offered("list", "--plugin", "p") == ["pair", "pml", "proxy"]
     assert offered("docs", "--plugin", "ma") == ["margin"]
+    assert offered("check-plugin", "p") == ["pair", "pml", "proxy"]
+    assert offered("--no-plugin", "p") == ["pair", "pml", "proxy"]
     assert "triplet" in offered("list", "--family", "tri")
+
+
+@pytest.mark.parametrize("words", [("check-plugin",), ("docs", "--plugin")])
+def test_folders_are_offered_where_no_namespace_begins_so(words):
+    complete = BashComplete(cli, {}, "nearfar", "_NEARFAR_COMPLETE")
+    found = complete.get_completions(list(words), "./ac")
+    assert [(item.value, item.type) for item in found] == [("./ac", "dir")]
+
+
+def test_a_plugin_that_failed_is_offered_to_be_left_out_and_not_to_be_checked(install):
+    install("rival-losses", "rival", "import rival_no_such_module", requires="nearfar")
+    assert offered("--no-plugin", "ri") == ["rival"]
+    assert offered("check-plugin", "ri") == []
 
 
 @pytest.mark.parametrize(

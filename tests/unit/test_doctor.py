@@ -17,7 +17,18 @@ from click.testing import CliRunner
 from nearfar import __version__, doctor
 from nearfar.cli import cli
 from nearfar.discovery import Plugin, discover
-from nearfar.doctor import Finding, dependencies, extras, packages, parts, plugins, selection, usable_cores
+from nearfar.doctor import (
+    Finding,
+    dependencies,
+    examine,
+    extras,
+    packages,
+    parts,
+    plugins,
+    selection,
+    their_requirements,
+    usable_cores,
+)
 from nearfar.probe import look
 from nearfar.spec import LossSpec
 
@@ -391,3 +402,40 @@ def test_the_doctor_loads_no_torch_itself_and_works_where_strict_mode_stops_the_
     assert "broken (broken-losses 1.0) is failed: ImportError: no" in done.stdout
     assert "mend: unset NEARFAR_STRICT" in done.stdout
     assert done.stdout.splitlines()[-1] == "code 1"
+
+
+# ---- what plugins require
+
+
+def requiring(install, requires):
+    install("acme-losses", "acme", "", requires=f"nearfar\nRequires-Dist: {requires}")
+    return [plugin(distribution="acme-losses")]
+
+
+@pytest.mark.parametrize(
+    ("requires", "found", "says"),
+    [
+        ("scipy>=1.10", {}, "acme (acme-losses) requires scipy>=1.10: scipy is not installed"),
+        ("scipy>=1.10", {"scipy": "1.9"}, "acme (acme-losses) requires scipy>=1.10: scipy 1.9 is not >=1.10"),
+    ],
+)
+def test_what_a_plugin_requires_and_does_not_find_is_wrong(install, requires, found, says):
+    (finding,) = their_requirements(requiring(install, requires), versions(**found))
+    assert (finding.level, finding.says, finding.mend) == ("wrong", says, "pip install 'scipy>=1.10'")
+
+
+@pytest.mark.parametrize(
+    "requires", ["scipy<2", "nearfar>=99", "scipy>=3; extra == 'fast'", "pywin32; os_name == 'nt'"]
+)
+def test_what_a_plugin_finds_or_need_not_find_here_is_no_finding(install, requires):
+    assert list(their_requirements(requiring(install, requires), versions(scipy="1.9"))) == []
+
+
+def test_of_plugins_that_are_left_out_or_of_nearfar_itself_nothing_is_required(install):
+    assert list(their_requirements([plugin(distribution="acme-losses", status="blocked")], versions())) == []
+    assert list(their_requirements([plugin(namespace="pml", distribution="nearfar")], versions())) == []
+
+
+def test_the_doctor_asks_after_what_plugins_require(install):
+    requiring(install, "acme-no-such-package>=2")
+    assert ("plugin", "pip install 'acme-no-such-package>=2'") in [(f.area, f.mend) for f in examine()]

@@ -11,12 +11,15 @@ import importlib
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nearfar import __version__
 from nearfar.errors import NearfarError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: Command → module and one line of help. The help stands here so that ``nearfar --help`` imports none.
 COMMANDS = {
@@ -62,10 +65,21 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
 
 
+def _plugins(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from nearfar.cli.complete import plugins
+
+    return plugins(ctx, param, incomplete)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nearfar")
 @click.option(
-    "--no-plugin", "no_plugin", multiple=True, metavar="NAME", help="Do not load this plugin; may be repeated."
+    "--no-plugin",
+    "no_plugin",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=_plugins,
+    help="Do not load this plugin; may be repeated.",
 )
 @click.option("--traceback", is_flag=True, help="Show where an error was raised.")
 @click.pass_context

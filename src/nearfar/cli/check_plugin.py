@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import json
 import os
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nearfar.cli.complete import namespaces_or_folders
 from nearfar.errors import NearfarError, PluginError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def _writable(context: click.Context, parameter: click.Parameter, file: Path | N
 
 
 @click.command("check-plugin")
-@click.argument("plugin", metavar="NAMESPACE|FOLDER")
+@click.argument("plugin", metavar="NAMESPACE|FOLDER", shell_complete=namespaces_or_folders)
 @click.option("-k", "pattern", default="", metavar="PATTERN", help="Only checks whose name has this, or matches it.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="What everything random is started from.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -42,9 +44,19 @@ def _writable(context: click.Context, parameter: click.Parameter, file: Path | N
     help="Also write JUnit's XML to this file.",
 )
 @click.option("--badge", is_flag=True, help="Also print a line for a README.")
+@click.option("--traceback", is_flag=True, help="Show all of the traceback of what a part raises.")
 @click.option("-v", "--verbose", is_flag=True, help="Also list what passed, what was skipped and why, and the slowest.")
+@click.pass_context
 def command(
-    plugin: str, pattern: str, seed: int, as_json: bool, junit: Path | None, badge: bool, verbose: bool
+    ctx: click.Context,
+    plugin: str,
+    pattern: str,
+    seed: int,
+    as_json: bool,
+    junit: Path | None,
+    badge: bool,
+    traceback: bool,
+    verbose: bool,
 ) -> None:
     """Hold every part of a plugin to the laws of its kind.
 
@@ -69,6 +81,8 @@ def command(
 
     registry, namespace = find_plugin(plugin)
     checks = _chosen(checks_of(registry, namespace, seed=seed, folder=plugin if plugin != namespace else ""), pattern)
+    if traceback or (ctx.obj or {}).get("traceback"):  # nearfar's own option is taken to mean the same
+        checks = [dataclasses.replace(check, traceback=True) for check in checks]
     found = next(p for p in registry.plugins if p.namespace == namespace and p.status == "active")
     progress = _Progress(len(checks), verbose=verbose, quiet=as_json)
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nearfar.registry import Entry, Registry
 
-__all__ = ["expressions", "families", "namespaces", "part_names"]
+__all__ = ["expressions", "families", "namespaces", "namespaces_or_folders", "part_names", "plugins"]
 
 
 def part_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -29,6 +29,19 @@ def part_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Namespaces of plugins that are active."""
     found = {p.namespace: p.provider for p in _registry().plugins if p.status == "active"}
+    return _items({name: said for name, said in found.items() if name.startswith(incomplete)})
+
+
+def namespaces_or_folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Namespaces of plugins that are active, or the folders that the shell knows of where none begins so."""
+    from click.shell_completion import CompletionItem
+
+    return namespaces(ctx, param, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+
+def plugins(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Namespaces of plugins, whatever their status."""
+    found = {p.namespace: f"{p.provider}, {p.status}" for p in _registry().plugins}
     return _items({name: said for name, said in found.items() if name.startswith(incomplete)})
 
 

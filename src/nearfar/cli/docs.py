@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import click
 
-from nearfar.cli.complete import namespaces
-from nearfar.errors import ConfigError, PluginError
-from nearfar.registry import Registry, default_registry
+from nearfar.cli.complete import namespaces_or_folders
+from nearfar.cli.namespaces import require_active
+from nearfar.errors import ConfigError
+from nearfar.project import find_plugin
 
 
 @click.command("docs")
-@click.option("--plugin", required=True, metavar="NAMESPACE", shell_complete=namespaces, help="Whose parts.")
+@click.option(
+    "--plugin",
+    required=True,
+    metavar="NAMESPACE|FOLDER",
+    shell_complete=namespaces_or_folders,
+    help="Whose parts; a folder need not be installed.",
+)
 @click.option(
     "-o",
     "--output",
@@ -36,29 +42,16 @@ def command(plugin: str, output: Path, report: Path | None) -> None:
 
     \b
     nearfar docs --plugin acme -o docs/catalogue
+    nearfar docs --plugin ./acme-losses -o docs/catalogue
     """
     from nearfar.catalogue import write
     from nearfar.conformance import load
 
-    registry = default_registry()
-    _require_active(registry, plugin)
+    registry, plugin = find_plugin(plugin)
+    require_active(registry, plugin)
     reports = [] if report is None else load(report)
     if report is not None and plugin not in {found.plugin for found in reports}:
         others = ", ".join(sorted({found.plugin for found in reports})) or "nothing"
         raise ConfigError(f"the report {report} is of {others}, not of {plugin}")
     written = write(output, registry, plugin=plugin, reports=reports)
     click.echo(f"{len(written)} pages in {output}; begin with {output / 'index.md'}")
-
-
-def _require_active(registry: Registry, namespace: str) -> None:
-    """Raise unless a plugin of this namespace is active."""
-    found = [plugin for plugin in registry.plugins if plugin.namespace == namespace]
-    if any(plugin.status == "active" for plugin in found):
-        return
-    if found:
-        raise PluginError(f"the plugin {namespace!r} is {found[0].status}: {found[0].reason}")
-    # By the name of its distribution it is found too, which is what was installed.
-    names = {name: plugin.namespace for plugin in registry.plugins for name in (plugin.distribution, plugin.namespace)}
-    close = difflib.get_close_matches(namespace, names, n=1)
-    hint = f"did you mean {names[close[0]]!r}?" if close else "`nearfar plugins` lists those that are installed"
-    raise PluginError(f"no plugin has the namespace {namespace!r}; {hint}")

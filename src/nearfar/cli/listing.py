@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 import click
 
 from nearfar.cli.complete import families, namespaces, part_names
+from nearfar.cli.namespaces import require_active, tell_inactive
 from nearfar.registry import Entry, Registry, default_registry
 from nearfar.spec import KINDS
 
@@ -35,6 +37,8 @@ def command(
     nearfar list --kind miner --exclude "pml.*"
     """
     registry = default_registry()
+    if plugin is not None:
+        require_active(registry, plugin)
     found = {
         name: registry.find(name, patterns or "*", exclude=exclude, family=family, plugin=plugin, inputs=inputs)
         for name in (KINDS if kind == "all" else [kind])
@@ -42,7 +46,13 @@ def command(
     if as_json:
         rows = [_row(registry, entry) for entries in found.values() for entry in entries]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
-        return
+    else:
+        _print(registry, found)
+    tell_inactive(registry)
+
+
+def _print(registry: Registry, found: Mapping[str, Sequence[Entry]]) -> None:
+    """By kind, a line a part."""
     if not any(found.values()):
         click.echo("no part matches; `nearfar list` without a pattern shows all", err=True)
         return

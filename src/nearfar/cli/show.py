@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import click
 
 from nearfar.cli.complete import part_names
+from nearfar.cli.namespaces import tell_inactive
 from nearfar.describe import Description, describe
 from nearfar.errors import UnknownPart
 from nearfar.prose import Block, plain
@@ -24,16 +25,23 @@ from nearfar.spec import KINDS, is_identifier
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(name: str, kind: str | None, as_json: bool) -> None:
     """Show what the part NAME is: formula, parameters with units, paper, deviations, presets."""
-    descriptions = [describe(entry, default_registry()) for entry in _entries(name, kind)]
+    registry = default_registry()
+    try:
+        descriptions = [describe(entry, registry) for entry in _entries(name, kind)]
+    except UnknownPart:
+        if "." not in name:  # of a full name the error itself says what became of the plugin
+            tell_inactive(registry)
+        raise
     if as_json:
         rows = [description.to_dict() for description in descriptions]
         click.echo(json.dumps(rows[0] if len(rows) == 1 else rows, indent=2, ensure_ascii=False))
-        return
-    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
-    for position, description in enumerate(descriptions):
-        if position:
-            click.echo()
-        _Printer(width).print(description)
+    else:
+        width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+        for position, description in enumerate(descriptions):
+            if position:
+                click.echo()
+            _Printer(width).print(description)
+    tell_inactive(registry)
 
 
 def _entries(name: str, kind: str | None) -> list[Entry]:

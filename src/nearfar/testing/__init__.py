@@ -22,11 +22,11 @@ try:
 except ImportError as error:  # pragma: no cover
     raise MissingExtra("checking a plugin", extra="testing") from error
 
+from nearfar.project import find_plugin
 from nearfar.testing.check import Check, Result, checks_of
 from nearfar.testing.law import LAWS, Law
 from nearfar.testing.lookup import find_check
 from nearfar.testing.parametrize import parts
-from nearfar.testing.project import find_plugin
 from nearfar.testing.report import Report, run
 from nearfar.testing.scene import batch
 from nearfar.testing.subject import seeded

@@ -8,11 +8,9 @@ import difflib
 import io
 import shlex
 import time
-import traceback
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,6 +21,7 @@ from nearfar.errors import UnknownPart
 from nearfar.registry import LOCAL, Registry
 from nearfar.spec import KINDS
 from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
+from nearfar.testing.raised import formatted, named, raised_by, where
 from nearfar.testing.reproduction import Call, script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
 from nearfar.testing.variants import variants
@@ -54,13 +53,15 @@ class Result:
 class Check:
     """One law and one part; called, it passes, skips or fails the pytest test that calls it.
 
-    ``folder`` is where the plugin is written, if it is not installed.
+    ``folder`` is where the plugin is written, if it is not installed; with ``traceback`` a failure is told with all of
+    the traceback of what the part raised.
     """
 
     subject: Subject | PluginSubject
     law: Law
     case: str = ""
     folder: str = ""
+    traceback: bool = False
 
     @property
     def key(self) -> str:
@@ -104,10 +105,11 @@ class Check:
         except NotApplicable as error:
             return "skipped", str(error)
         except LawBroken as error:
-            return "failed", f"{error}{self._explanation(error, str(error), printed)}"
+            return "failed", f"{error}{self._trace(error)}{self._explanation(error, str(error), printed)}"
         except (Exception, SystemExit) as error:
-            said = _named(error)
-            return "failed", f"{said}\n{_where(error)}{self._explanation(error, said, printed)}"
+            said = named(error)
+            at = formatted(error) if self.traceback else f"\n{where(error)}"
+            return "failed", f"{said}{at}{self._explanation(error, said, printed)}"
         return "passed", measured
 
     def _judge(self, status: Status, reason: str) -> tuple[Status, str]:
@@ -136,6 +138,18 @@ class Check:
             call = Call(self.subject, scene, self._arguments(error), told)
         written = script(self.id, self.subject, call, seed=self._seed, folder=self.folder)
         return "\n".join([*lines, "", f"# To reproduce {self.id}", written, *self._command()])
+
+    def _trace(self, error: LawBroken) -> str:
+        """The traceback of what the part raised, where that is why it does not keep the law, and it is asked for."""
+        if not self.traceback:
+            return ""
+        raised = error.__cause__ or error.__context__
+        if raised is None and isinstance(self.subject, Subject):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                raised = raised_by(self.subject)
+            if raised is None or " ".join(str(raised).split()) not in " ".join(str(error).split()):
+                return ""
+        return "" if raised is None else formatted(raised)
 
     def _arguments(self, error: BaseException) -> Mapping[str, Any]:
         """What the part was made with when it did not keep the law."""
@@ -251,14 +265,3 @@ def _raising(law: Law, error: BaseException) -> Law:
         raise error
 
     return dataclasses.replace(law, cases=None, check=check)
-
-
-def _named(error: BaseException) -> str:
-    said = str(error)
-    return f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
-
-
-def _where(error: BaseException) -> str:
-    """The innermost lines of a traceback."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    return "\n".join(f"      at {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames)
