@@ -21,7 +21,7 @@ import nearfar, torch
 
 torch.manual_seed(0)
 criterion = nearfar.compose({loss!r}, {arguments})
-on_boxes = criterion.inputs == ("pred_boxes", "target_boxes")
+on_boxes, taught = (criterion.inputs == inputs for inputs in (("pred_boxes", "target_boxes"), ("student", "target")))
 model = torch.nn.Linear(4, 4) if on_boxes else torch.nn.Linear(16, 64)
 optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
 before = torch.nn.utils.parameters_to_vector(model.parameters())
@@ -29,6 +29,8 @@ for _ in range(2):
     if on_boxes:
         boxes = torch.rand(8, 4).sort(1).values
         loss = criterion(model(boxes), boxes)
+    elif taught:
+        loss = criterion(model(torch.randn(32, 16)), torch.randn(32, 64))
     else:
         loss = criterion(model(torch.randn(32, 16)), torch.arange(8).repeat_interleave(4))
     optimizer.zero_grad()
@@ -151,6 +153,7 @@ CASES = {
     "reducer": (["--reducer", "my_part"], "pml.margin_loss"),
     "distance": (["--distance", "my_part"], "pml.margin_loss"),
     "every kind": (["--loss", "a", "--miner", "b", "--reducer", "c", "--distance", "d"], "a"),
+    "every family": ([w for family in FAMILIES for w in ("--loss", f"{family}_loss:{family}")], "pair_loss"),
     "one name": (["--loss", "near", "--miner", "near", "--reducer", "near", "--distance", "near"], "near"),
 }
 
@@ -160,11 +163,12 @@ CASES = {
 def test_every_family_and_kind_installs_keeps_every_law_and_trains(tmp_path, case):
     options, loss = CASES[case]
     plugin = generate(tmp_path, *options)
-    named = dict(zip((option[2:] for option in options[::2]), options[1::2], strict=True))
-    family = named.pop("family", "pair")
+    said = list(zip((option[2:] for option in options[::2]), options[1::2], strict=True))
+    family = dict(said).get("family", "pair")
+    parts = [(kind, name.partition(":")[0]) for kind, name in said if kind != "family"]
     passes_its_own_tests(plugin)
-    one_name = len(set(named.values())) < len(named)
-    keeps_every_law(plugin, {f"acme.{name}{f'.{kind}' if one_name else ''}" for kind, name in named.items()})
+    one_name = len({name for _, name in parts}) < len(parts)
+    keeps_every_law(plugin, {f"acme.{name}{f'.{kind}' if one_name else ''}" for kind, name in parts})
     context = {"num_classes": 8, "embedding_size": 64} if family in ("margin", "proxy") else {}
-    slots = {kind: f"acme.{name}" for kind, name in named.items() if kind != "loss"}
+    slots = {kind: f"acme.{name}" for kind, name in parts if kind != "loss"}
     composes_and_trains(plugin, loss, **slots, **context)

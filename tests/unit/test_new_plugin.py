@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -104,7 +105,23 @@ def test_the_name_of_an_installed_distribution_is_refused_however_it_is_written(
     assert "installed already, as version 2.1" in refused(capsys, here, "Rival_Losses", "--namespace", "acme")
 
 
-@pytest.mark.parametrize("name", ["my-loss", "MyLoss", "_loss", "loss_", "my__loss", "2d", "class", "löss", ""])
+@pytest.mark.parametrize("kind", ["loss", "miner", "reducer", "distance"])
+def test_a_keyword_is_refused_as_such(capsys, here, kind):
+    said = refused(capsys, here, "acme-losses", f"--{kind}=class")
+    assert f"'class' cannot name a {kind}: it is a keyword of Python's" in said
+    assert f"class_{kind} is none" in said
+
+
+def test_a_family_that_is_none_is_refused_with_those_there_are(capsys, here):
+    said = refused(capsys, here, "acme-losses", "--loss", "near:triplet")
+    assert "there is no family 'triplet' of losses; there are pair, margin, proxy, iou, other" in said
+
+
+def test_only_losses_have_a_family(capsys, here):
+    assert "'near:pair' cannot name a miner" in refused(capsys, here, "acme-losses", "--miner", "near:pair")
+
+
+@pytest.mark.parametrize("name", ["my-loss", "MyLoss", "_loss", "loss_", "my__loss", "2d", "löss", ""])
 @pytest.mark.parametrize("kind", ["loss", "miner", "reducer", "distance"])
 def test_a_part_that_no_recipe_could_name_is_refused(capsys, here, kind, name):
     assert f"cannot name a {kind}" in refused(capsys, here, "acme-losses", f"--{kind}={name}")
@@ -143,6 +160,15 @@ def test_a_folder_with_anything_in_it_is_refused(capsys, here, output):
     (folder / ".hidden").write_text("mine", encoding="utf-8")
     arguments = ["--output", output] if output else []
     assert f"{folder.name}: the folder is not empty" in refused(capsys, here, "acme-losses", *arguments)
+
+
+def test_git_s_own_folder_makes_a_folder_no_less_empty(capsys, here):
+    (here / "acme-losses" / ".git").mkdir(parents=True)
+    (here / "acme-losses" / ".git" / "HEAD").write_text("ref: refs/heads/main", encoding="utf-8")
+    main_ok(capsys, "acme-losses", "--loss", "mine")
+    assert (here / "acme-losses" / ".git" / "HEAD").read_text(encoding="utf-8") == "ref: refs/heads/main"
+    assert (here / "acme-losses" / "pyproject.toml").is_file()
+    assert "not empty" in refused(capsys, here, "acme-losses", "--loss", "mine")
 
 
 def test_a_file_in_the_folder_s_place_is_refused(capsys, here):
@@ -192,6 +218,48 @@ def test_it_writes_a_folder_of_the_name_and_says_what_comes_next(capsys, here):
         "acme-losses/src/acme_losses/py.typed",
         "acme-losses/tests/test_acme_losses.py",
     ]
+
+
+def test_who_is_in_the_folder_already_is_not_sent_there(capsys, here):
+    said = main_ok(capsys, "acme-losses", "--loss", "my_loss", "-o", ".")
+    assert "cd " not in said
+    assert "  python -m pip install" in said
+
+
+def test_each_loss_may_have_a_family_of_its_own(capsys, here):
+    main_ok(
+        capsys, "acme-losses", "--loss", "near:proxy", "--loss", "far", "--loss", "taught:other", "--family", "margin"
+    )
+    source = files(here / "acme-losses" / "src" / "acme_losses")
+    assert "SquaredEuclidean" in source["near.py"]
+    assert "cos" in source["far.py"]
+    assert 'inputs=("student", "target")' in source["plugin.py"]
+    assert 'sample="acme_losses.samples:taught"' in source["plugin.py"]
+    assert "def taught(n: int, seed: int)" in source["samples.py"]
+
+
+def test_a_loss_that_says_its_family_leaves_nothing_to_be_asked_of_it(here, monkeypatch):
+    done = ask(monkeypatch, "acme-losses", "acme", "near:proxy", "-", "-", "-", "MIT", "")
+    assert done.exit_code == 0, done.output
+    assert "Family" not in done.output
+    assert "SquaredEuclidean" in (here / "acme-losses" / "src" / "acme_losses" / "near.py").read_text(encoding="utf-8")
+
+
+def test_a_name_that_an_installed_part_has_is_warned_of(here):
+    done = CliRunner().invoke(
+        cli, ["new-plugin", "acme-losses", "--namespace", "acme", "--loss", "triplet", "--miner", "near"]
+    )
+    assert done.exit_code == 0
+    assert done.stderr == (
+        "nearfar: warning: pair.triplet is a loss too: where both are installed, the bare name triplet stands for "
+        "neither, and recipes have to say acme.triplet\n"
+    )
+    assert "cd acme-losses" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--miner", "triplet"), ("--loss", "triplet_margin_loss")])
+def test_a_part_of_another_kind_or_of_pml_shares_no_bare_name(here, arguments):
+    assert CliRunner().invoke(cli, ["new-plugin", "acme-losses", *arguments]).stderr == ""
 
 
 def test_a_folder_with_a_space_is_quoted_in_what_comes_next(capsys, here):
@@ -362,6 +430,7 @@ DRAFTS = {
     "two losses of boxes, and a miner": draft(
         parts=[("loss", "one"), ("loss", "two"), ("miner", "three")], family="iou"
     ),
+    "a loss of every family": draft(parts=[("loss", f"a_{family}:{family}") for family in FAMILIES]),
     "one name for every kind": draft(parts=[(kind, "near") for kind, _ in EVERY_KIND], family="proxy"),
     "names that would hide what they use": draft(
         parts=[("loss", "max"), ("loss", "loss"), ("miner", "batch"), ("reducer", "sum"), ("reducer", "math")]
@@ -497,6 +566,20 @@ def test_a_loss_that_learns_has_no_definition(family):
     written = render(draft(parts=[("loss", "my_loss")], family=family))
     assert "src/acme_losses/definitions.py" not in written
     assert "definition=" not in written["src/acme_losses/plugin.py"]
+
+
+@pytest.mark.parametrize("case", DRAFTS)
+def test_the_readme_says_where_each_part_is_and_that_is_where_it_is(case):
+    written = render(DRAFTS[case])
+    source = f"src/{DRAFTS[case].package}"
+    table = written["README.md"].partition("## Change it")[2].partition("\n- ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(DRAFTS[case].parts)
+    for row in rows:
+        said = re.findall(r"`(\w+)` in `(\w+\.py)`", row)
+        assert said
+        for name, file in said:
+            assert re.search(rf"^(class|def) {name}\(", written[f"{source}/{file}"], re.MULTILINE), (name, file)
 
 
 def test_no_paper_is_made_up():

@@ -14,7 +14,14 @@ import click
 
 from nearfar.errors import ArgumentError, NearfarError
 from nearfar.scaffold import FAMILIES, LICENCES, Draft, check_folder, render, write
-from nearfar.scaffold.names import check_distribution, check_namespace, check_part, suggest_namespace
+from nearfar.scaffold.names import (
+    check_distribution,
+    check_namespace,
+    check_part,
+    owner_of,
+    split_family,
+    suggest_namespace,
+)
 
 EXAMPLE = "nearfar new-plugin acme-losses --namespace acme --loss my_loss --miner my_miner"
 
@@ -22,11 +29,17 @@ EXAMPLE = "nearfar new-plugin acme-losses --namespace acme --loss my_loss --mine
 @click.command("new-plugin")
 @click.argument("name", required=False)
 @click.option("--namespace", help="What its parts' full names begin with; a part of NAME unless given.")
-@click.option("--loss", "losses", multiple=True, metavar="PART", help="Write a loss of this name; may be repeated.")
+@click.option(
+    "--loss", "losses", multiple=True, metavar="PART[:FAMILY]", help="Write a loss of this name; may be repeated."
+)
 @click.option("--miner", "miners", multiple=True, metavar="PART", help="Write a miner; may be repeated.")
 @click.option("--reducer", "reducers", multiple=True, metavar="PART", help="Write a reducer; may be repeated.")
 @click.option("--distance", "distances", multiple=True, metavar="PART", help="Write a distance; may be repeated.")
-@click.option("--family", type=click.Choice(list(FAMILIES)), help="What the losses are like; pair unless given.")
+@click.option(
+    "--family",
+    type=click.Choice(list(FAMILIES)),
+    help="What losses are like that do not say it themselves; pair unless given.",
+)
 @click.option(
     "--licence", "--license", type=click.Choice(LICENCES, case_sensitive=False), help="SPDX; MIT unless given."
 )
@@ -52,6 +65,7 @@ def command(
     nearfar new-plugin
     nearfar new-plugin acme-losses --namespace acme --loss my_loss --miner my_miner
     nearfar new-plugin acme-boxes --loss my_iou --family iou --licence Apache-2.0
+    nearfar new-plugin acme --loss near:pair --loss far:proxy --loss taught:other
     """
     asked = {"loss": losses, "miner": miners, "reducer": reducers, "distance": distances}
     if name is None:
@@ -61,10 +75,10 @@ def command(
         namespace = namespace or _ask("Namespace", check_namespace, suggest_namespace(name))
         if not any(asked.values()):
             asked = _ask_parts(namespace)
-        if asked["loss"] and family is None:
+        if family is None and any(":" not in loss for loss in asked["loss"]):
             for known, what in FAMILIES.items():
                 click.echo(f"  {known}: {what}")
-            family = _choose("Family of the losses", list(FAMILIES))
+            family = _choose("Family of the losses that do not say theirs", list(FAMILIES))
         licence = licence or _choose("Licence", LICENCES)
         author = author or _ask("Author", str.strip, f"The {name} authors")
     parts = [(kind, part) for kind, names in asked.items() for part in names]
@@ -81,15 +95,28 @@ def command(
     )
     folder = Path(name) if output is None else output
     write(render(draft), folder)
+    _warn(draft)
     _tell(draft, folder)
+
+
+def _warn(draft: Draft) -> None:
+    """Say which parts share their bare name with another plugin's, so that it will stand for neither."""
+    for part in draft.parts:
+        if owner := owner_of(part.kind, part.name):
+            click.echo(
+                f"nearfar: warning: {owner}.{part.name} is a {part.kind} too: where both are installed, the bare name "
+                f"{part.name} stands for neither, and recipes have to say {draft.namespace}.{part.name}",
+                err=True,
+            )
 
 
 def _tell(draft: Draft, folder: Path) -> None:
     """What was written, and the commands that come next."""
     click.echo(f"{folder}: {draft.listed}, of the namespace {draft.namespace}")
     click.echo("Next:")
+    here = folder.resolve() == Path.cwd()
     for line in (
-        f"cd {shlex.quote(str(folder))}",
+        *([] if here else [f"cd {shlex.quote(str(folder))}"]),
         "python -m pip install -e '.[test]'",
         "python -m pytest",
         f"nearfar check-plugin {draft.namespace}",
@@ -130,7 +157,9 @@ def _choose(what: str, choices: Sequence[str]) -> str:
 
 
 def _ask_parts(namespace: str) -> dict[str, tuple[str, ...]]:
-    click.echo("Names of the parts to write, parted by spaces; - for none.")
+    click.echo(
+        "Names of the parts to write, parted by spaces; - for none. A loss may say its family, as near:pair does."
+    )
     plurals = {"loss": "Losses", "miner": "Miners", "reducer": "Reducers", "distance": "Distances"}
     return {
         kind: _ask(what, functools.partial(_part_names, kind), namespace.lower() if kind == "loss" else "-")
@@ -139,7 +168,10 @@ def _ask_parts(namespace: str) -> dict[str, tuple[str, ...]]:
 
 
 def _part_names(kind: str, text: str) -> tuple[str, ...]:
-    return () if text.strip() == "-" else tuple(check_part(kind, name) for name in text.replace(",", " ").split())
+    names = () if text.strip() == "-" else tuple(text.replace(",", " ").split())
+    for name in names:
+        check_part(kind, split_family(name, FAMILIES)[0] if kind == "loss" else name)
+    return names
 
 
 def _distribution(name: str, output: Path | None) -> str:

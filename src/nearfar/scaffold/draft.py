@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from nearfar import __version__
 from nearfar.errors import RegistrationError
-from nearfar.scaffold.names import check_distribution, check_namespace, check_part, class_name, package_of
+from nearfar.scaffold.names import check_distribution, check_namespace, check_part, class_name, package_of, split_family
 from nearfar.spec import KINDS
 
 __all__ = ["FAMILIES", "LICENCES", "Draft", "Part", "Use"]
@@ -22,6 +22,7 @@ FAMILIES = MappingProxyType(
         "margin": "Softmax on scaled cosines to the classes, of which the own one has to win by a margin.",
         "proxy": "Softmax on the distances to a learned proxy for each class.",
         "iou": "What of the union of matched boxes is not shared, and what of their hull is empty.",
+        "other": "How far an embedding is from the one it should have, beyond a tolerance.",
     }
 )
 #: Families whose losses have a vector for each class: nothing of the batch alone defines them.
@@ -42,9 +43,10 @@ _TAKES = {
     "margin": ("miner", "reducer"),
     "proxy": ("miner", "reducer", "distance"),
     "iou": ("reducer",),
+    "other": ("reducer",),
 }
 #: Modules that every plugin has.
-_MODULES = frozenset({"plugin", "definitions"})
+_MODULES = frozenset({"plugin", "definitions", "samples"})
 #: What the templates call or import: a class or a function of such a name would hide it.
 _TAKEN = frozenset(dir(builtins)).union(
     ("Any", "Batch", "ClassLoss", "Distance", "EmbeddingLoss", "IndexSelection", "InputError", "Iterator", "Loss"),
@@ -66,6 +68,8 @@ class Part:
         Where its class is written, and what that is called.
     definition
         The function that defines it; ``""`` where it has none.
+    sample
+        The function that makes inputs for it; ``""`` where nearfar knows them.
     """
 
     kind: str
@@ -74,6 +78,7 @@ class Part:
     module: str
     class_name: str
     definition: str
+    sample: str
 
     @property
     def summary(self) -> str:
@@ -83,11 +88,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A composition with parts of the plugin: a loss, and what it is composed with as source text."""
+    """A composition with parts of the plugin: a loss, what it is composed with as source text, and its family."""
 
     loss: str
     arguments: Mapping[str, str]
-    on_boxes: bool
+    sort: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,9 +127,10 @@ class Draft:
         namespace
             What the full names of its parts begin with.
         parts
-            ``(kind, name)`` of each; without any, it is a loss with the namespace's name.
+            ``(kind, name)`` of each, of a loss also ``("loss", "name:family")``; without any, it is a loss with the
+            namespace's name.
         family
-            One of :data:`FAMILIES`, of the losses.
+            One of :data:`FAMILIES`, of the losses that do not say theirs.
         licence
             One of :data:`LICENCES`.
         author
@@ -135,7 +141,7 @@ class Draft:
         Raises
         ------
         RegistrationError
-            A name cannot be used, is taken, or is given twice; the message says what to do.
+            A name cannot be used, is taken, or is given twice, or there is no such family; the message says what to do.
         """
         check_distribution(name)
         check_namespace(namespace)
@@ -183,17 +189,23 @@ class Draft:
         return tuple(part for part in self.parts if part.sort in sorts or part.kind in sorts)
 
     @property
+    def samples(self) -> bool:
+        """Whether any part has inputs that nearfar does not know."""
+        return any(part.sample for part in self.parts)
+
+    @property
     def uses(self) -> tuple[Use, ...]:
-        """Compositions that between them have the first part of each kind."""
+        """Compositions that between them have the first loss of each family and the first part of each other kind."""
         first = {kind: self.of_sort(kind)[0] for kind in KINDS if self.of_sort(kind)}
-        loss = first.pop("loss", None)
+        first.pop("loss", None)
+        losses = {part.sort: part for part in reversed(self.of_sort("loss"))}
         uses = []
-        if loss is not None:
-            slots = {kind: first.pop(kind) for kind in _TAKES[loss.sort] if kind in first}
-            context = {"num_classes": "8", "embedding_size": "64"} if loss.sort in LEARNED else {}
-            uses.append(Use(self._full(loss), self._quoted(slots) | context, loss.sort == "iou"))
+        for family in sorted(losses, key=[part.sort for part in self.parts].index):
+            slots = {kind: first.pop(kind) for kind in _TAKES[family] if kind in first}
+            context = {"num_classes": "8", "embedding_size": "64"} if family in LEARNED else {}
+            uses.append(Use(self._full(losses[family]), self._quoted(slots) | context, family))
         if first:
-            uses.append(Use("pml.margin_loss", self._quoted(first), False))
+            uses.append(Use("pml.margin_loss", self._quoted(first), "pair"))
         return tuple(uses)
 
     def _full(self, part: Part) -> str:
@@ -205,11 +217,13 @@ class Draft:
 
 def _named(asked: Sequence[tuple[str, str]], family: str) -> tuple[Part, ...]:
     """Parts with the names of what is written for them, by kind."""
-    for kind, name in asked:
+    split = [(kind, *(split_family(name, FAMILIES) if kind == "loss" else (name, ""))) for kind, name in asked]
+    given = Counter((kind, name) for kind, name, _ in split)
+    for kind, name in given:
         check_part(kind, name)
-        if asked.count((kind, name)) > 1:
+        if given[kind, name] > 1:
             raise RegistrationError(f"the {kind} {name!r} is given twice; give each part a name of its own")
-    shared = Counter(name for _, name in asked)
+    shared = Counter(name for _, name in given)
 
     def made(make: Callable[[str], str], kind: str, name: str, taken: frozenset[str]) -> str:
         """What is made of a part's name: with its kind where it would not be its alone."""
@@ -219,12 +233,16 @@ def _named(asked: Sequence[tuple[str, str]], family: str) -> tuple[Part, ...]:
         Part(
             kind=kind,
             name=name,
-            sort=family if kind == "loss" else kind,
+            sort=sort,
             module=made(str, kind, name, _MODULES),
             class_name=made(class_name, kind, name, _TAKEN),
-            definition="" if kind == "loss" and family in LEARNED else made(str, kind, name, _TAKEN),
+            definition="" if sort in LEARNED else made(str, kind, name, _TAKEN),
+            sample=made(str, kind, name, _TAKEN) if sort == "other" else "",
         )
-        for kind, name in sorted(asked, key=lambda part: list(KINDS).index(part[0]))
+        for kind, name, sort in (
+            (kind, name, (own or family) if kind == "loss" else kind)
+            for kind, name, own in sorted(split, key=lambda part: list(KINDS).index(part[0]))
+        )
     )
     for what, attribute in (("module", "module"), ("class", "class_name"), ("function", "definition")):
         _refuse_twice(parts, what, attribute)

@@ -6,13 +6,24 @@ import importlib.util
 import keyword
 import re
 import sys
+from collections.abc import Collection
 from importlib import metadata
 
 from nearfar.discovery import GROUP, RESERVED, canonical
 from nearfar.errors import RegistrationError
+from nearfar.registry import QUALIFIED_ONLY, default_registry
 from nearfar.spec import is_identifier
 
-__all__ = ["check_distribution", "check_namespace", "check_part", "class_name", "package_of", "suggest_namespace"]
+__all__ = [
+    "check_distribution",
+    "check_namespace",
+    "check_part",
+    "class_name",
+    "owner_of",
+    "package_of",
+    "split_family",
+    "suggest_namespace",
+]
 
 #: PEP 508's.
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -81,12 +92,40 @@ def check_namespace(namespace: str) -> str:
 
 def check_part(kind: str, name: str) -> str:
     """Return ``name``, or raise :class:`RegistrationError` where no new part can have it."""
-    if not _PART.fullmatch(name) or not is_identifier(name):
+    if keyword.iskeyword(name):
+        raise RegistrationError(
+            f"{name!r} cannot name a {kind}: it is a keyword of Python's, which no recipe can write; "
+            f"{name}_{kind} is none"
+        )
+    if not _PART.fullmatch(name):
         raise RegistrationError(
             f"{name!r} cannot name a {kind}: a part is a lower-case identifier, words parted by single '_'; "
             f"my_{kind} is one"
         )
     return name
+
+
+def split_family(name: str, families: Collection[str]) -> tuple[str, str]:
+    """The name and the family of ``name:family``; ``""`` for the family where only the name is given.
+
+    Raises
+    ------
+    RegistrationError
+        There is no such family.
+    """
+    bare, colon, family = name.partition(":")
+    if colon and family not in families:
+        raise RegistrationError(f"{name!r}: there is no family {family!r} of losses; there are {', '.join(families)}")
+    return bare, family
+
+
+def owner_of(kind: str, name: str) -> str:
+    """The namespace whose part already answers to a bare name; empty where none does."""
+    for entry in default_registry().entries(kind):
+        answers = (entry.spec.name, *entry.spec.aliases, *entry.spec.deprecated)
+        if name in answers and entry.namespace not in QUALIFIED_ONLY:
+            return entry.namespace
+    return ""
 
 
 def _installed(distribution: str) -> str | None:

@@ -28,6 +28,8 @@ def render(draft: Draft) -> dict[str, str]:
         f"{source}/plugin.py": "plugin.py",
         f"tests/test_{draft.package}.py": "tests.py",
     }
+    if draft.samples:
+        files[f"{source}/samples.py"] = "samples.py"
     if draft.defines:
         files[f"{source}/definitions.py"] = "definitions.py"
     texts = {path: _text(template, draft) for path, template in files.items()}

@@ -13,7 +13,8 @@ __all__ = ["check_folder", "write"]
 def check_folder(folder: Path) -> Path:
     """Return ``folder``, or raise :class:`FileExistsError` where there is something in its place already."""
     if folder.is_dir():
-        taken = any(folder.iterdir())
+        # What `git init` or a clone of an empty repository leaves is no work of anybody's.
+        taken = any(entry.name != ".git" for entry in folder.iterdir())
         what = "the folder is not empty; name another with --output"
     else:
         taken = folder.exists() or folder.is_symlink()
