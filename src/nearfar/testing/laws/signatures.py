@@ -26,6 +26,7 @@ _ABBREVIATED = {"rad": "radians", "radian": "radians", "deg": "degrees", "degree
 def documented(subject: Subject) -> None:
     """The numpy docstring describes every parameter of the constructor and nothing else; a bracket that opens a
     description holds a unit, a range or both, and the default lies in the range; a loss, or its base, has a formula."""
+    _refuse_swallowed(subject)
     parameters = subject.signature.parameters
     if parameters and not any(p.description for p in parameters):
         raise NotApplicable("its docstring has no numpy section on parameters")
@@ -37,6 +38,22 @@ def documented(subject: Subject) -> None:
         wrong.append("it has no formula: a paragraph '.. math::' in the docstring of its class")
     if wrong:
         raise LawBroken("; ".join(wrong))
+
+
+#: What Python makes of \alpha, \beta, \varphi, \frac, \rho, \theta, \tau and \text where the string is not raw.
+_SWALLOWED = re.compile(r"[\x07\x08\x0b\x0c\r]|\t(?=heta|au\b|ext|imes|ilde|op\b|riangle)")
+
+
+def _refuse_swallowed(subject: Subject) -> None:
+    """Raise where a backslash of a formula became part of a control character."""
+    written = ""
+    with contextlib.suppress(Exception):  # what is wrong with the target is said elsewhere
+        written = target_of(subject).__doc__ or ""
+    if found := _SWALLOWED.search(written):
+        raise LawBroken(
+            f"its docstring has the control character {found[0]!r}, which Python makes of a backslash and a letter; "
+            'begin it with r""" rather than """'
+        )
 
 
 def _docstrings(subject: Subject) -> Iterator[str]:
