@@ -15,7 +15,7 @@ from nearfar.discovery import GROUP, canonical
 from nearfar.errors import PluginError
 from nearfar.registry import Registry, default_registry
 
-__all__ = ["find_plugin"]
+__all__ = ["find_plugin", "not_installed"]
 
 
 def find_plugin(plugin: str) -> tuple[Registry, str]:
@@ -44,6 +44,17 @@ def find_plugin(plugin: str) -> tuple[Registry, str]:
     sys.meta_path.insert(0, _Finder(source))
     default_registry.cache_clear()
     return default_registry(), namespace
+
+
+def not_installed(namespace: str) -> str:
+    """What to say of a namespace that no installed plugin has and the one in the working folder does; else empty."""
+    try:
+        found, _ = _read(Path()).plugin
+    except PluginError:
+        return ""
+    if found != namespace:
+        return ""
+    return "that of this folder is not installed: `python -m pip install -e .`, or give . in its place"
 
 
 class _Source(metadata.Distribution):

@@ -213,3 +213,14 @@ def test_a_part_nobody_has_may_be_of_the_plugin_that_failed(broken, capsys):
 )
 def test_a_namespace_nobody_has_is_answered_with_those_there_are(broken, capsys, command, namespace, message):
     assert fails(capsys, command[0], "--plugin", namespace, *command[1:]) == f"nearfar: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "plugin"), [("check-plugin", []), ("docs", ["-o", "there", "--plugin"]), ("list", ["--plugin"])]
+)
+def test_who_forgot_to_install_the_plugin_of_the_folder_is_told_so(tmp_path, monkeypatch, capsys, command, plugin):
+    assert run("new-plugin", "zeta-losses", "-o", str(tmp_path / "zeta")).exit_code == 0
+    monkeypatch.chdir(tmp_path / "zeta")
+    said = "that of this folder is not installed: `python -m pip install -e .`, or give . in its place"
+    assert said in fails(capsys, command, *plugin, "zeta")
+    assert said not in fails(capsys, command, *plugin, "theta")

@@ -7,6 +7,7 @@ import difflib
 import click
 
 from nearfar.errors import PluginError
+from nearfar.project import not_installed
 from nearfar.registry import Registry
 
 __all__ = ["require_active", "tell_inactive"]
@@ -24,6 +25,7 @@ def require_active(registry: Registry, namespace: str) -> None:
     close = difflib.get_close_matches(namespace, names, n=1)
     known = ", ".join(sorted({plugin.namespace for plugin in registry.plugins}))
     hint = f"did you mean {names[close[0]]!r}?" if close else f"there are {known}"
+    hint = not_installed(namespace) or hint
     raise PluginError(f"no plugin has the namespace {namespace!r}; {hint}")
 
 

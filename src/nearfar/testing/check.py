@@ -18,6 +18,7 @@ import torch
 import nearfar.testing.laws  # noqa: F401  # writes the laws down
 from nearfar.discovery import canonical
 from nearfar.errors import UnknownPart
+from nearfar.project import not_installed
 from nearfar.registry import LOCAL, Registry
 from nearfar.spec import KINDS
 from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
@@ -230,6 +231,7 @@ def _unknown(registry: Registry, namespace: str) -> str:
     known = sorted({p.namespace for p in registry.plugins})
     close = difflib.get_close_matches(namespace, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}; or give the folder of a plugin"
+    hint = not_installed(namespace) or hint
     return f"no plugin has the namespace {namespace!r}; {hint}"
 
 
