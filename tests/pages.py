@@ -24,6 +24,8 @@ PAGES = [
 ]
 #: Tutorials in which a plugin is written: their blocks are run one after the other, in one folder.
 WALK = ("docs/tutorials/plugin.md", "docs/tutorials/test.md", "docs/tutorials/publish.md")
+#: Another plugin's, in a folder of its own.
+SECOND_WALK = ("docs/tutorials/losses.md",)
 
 
 @dataclass(frozen=True)

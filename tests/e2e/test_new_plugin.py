@@ -56,7 +56,8 @@ class Installed:
             text=True,
             timeout=580,
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(self.site)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(self.site), *filter(None, [os.environ.get("PYTHONPATH")])])},
         )
 
     def ok(self, *arguments: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import BLOCKS, ROOT, WALK, Block, Command, agrees, commands
+from pages import BLOCKS, ROOT, SECOND_WALK, WALK, Block, Command, agrees, commands
 
 EXAMPLE = ROOT / "examples" / "acme-losses"
 #: Commands that reach beyond this machine.
@@ -71,6 +71,7 @@ class Reader:
 
     def python(self, words: tuple[str, ...]) -> tuple[int, list[str]]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
+        path = [*map(str, [*self.source, self.site]), *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
             [sys.executable, *words],
             stdout=subprocess.PIPE,
@@ -78,8 +79,7 @@ class Reader:
             text=True,
             timeout=600,
             cwd=self.folder,
-            env=environment
-            | {"PYTHONPATH": os.pathsep.join(map(str, [*self.source, self.site])), "PYTHONIOENCODING": "utf-8"},
+            env=environment | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"},
         )
         return done.returncode, [line.rstrip() for line in done.stdout.splitlines()]
 
@@ -101,8 +101,12 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Somebody who has done all that the pages say."""
-    reader = Reader(tmp_path_factory.mktemp("tutorials"), tmp_path_factory.mktemp("site"))
-    for page in WALK:
+    return having_read(WALK, tmp_path_factory)
+
+
+def having_read(pages: tuple[str, ...], folders: pytest.TempPathFactory) -> Reader:
+    reader = Reader(folders.mktemp("tutorials"), folders.mktemp("site"))
+    for page in pages:
         for block in BLOCKS:
             if block.page == page:
                 reader.follow(block)
@@ -121,6 +125,14 @@ def _kept(folder: Path) -> list[Path]:
     """The files of a plugin, without what commands leave behind."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in paths if not LEFT_BEHIND & set(path.relative_to(folder).parts)]
+
+
+def test_the_tutorial_on_other_losses_is_followed_to_its_end(tmp_path_factory):
+    reader = having_read(SECOND_WALK, tmp_path_factory)
+    assert (reader.folder / "train.py").is_file()
+    for command in ("check", "format --check"):
+        status, printed = reader.python(("-m", "ruff", *command.split(), "--no-cache", "src", "tests"))
+        assert status == 0, "\n".join(printed)
 
 
 def test_the_python_in_the_readme_of_the_example_runs(reader):

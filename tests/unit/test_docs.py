@@ -26,14 +26,16 @@ from nearfar.recipe import Recipe
 from nearfar.registry import Registry, default_registry
 from nearfar.spec import KINDS, PartSpec
 from pages import BLOCKS as EVERY_BLOCK
-from pages import PAGES, ROOT, WALK, Block, agrees, commands, run
+from pages import PAGES, ROOT, SECOND_WALK, WALK, Block, agrees, commands, run
 
 FIRST_PARTY = frozenset({"iou", "margin", "pair", "proxy"})
 CONTEXT = {"num_classes": 8, "embedding_size": 64, "image_size": 64}
 
 
-#: Blocks that stand for themselves: a plugin is written, and its README read, by tests/e2e/test_tutorials.py.
-BLOCKS = [block for block in EVERY_BLOCK if block.page not in WALK and not block.page.startswith("examples/")]
+#: Blocks that stand for themselves: plugins are written, and a README read, by tests/e2e/test_tutorials.py.
+BLOCKS = [
+    block for block in EVERY_BLOCK if block.page not in (*WALK, *SECOND_WALK) and not block.page.startswith("examples/")
+]
 
 
 def _of(*languages: str) -> list[Block]:
