@@ -235,7 +235,8 @@ class LossSpec(PartSpec):
         Shell patterns of the full names of the losses it can take as an argument.
     sample
         A function ``(n, seed) -> tuple of tensors`` that makes inputs for checks, ``"package.module:function"``,
-        where the inputs are none that :mod:`nearfar.testing` knows.
+        where the inputs are none that :mod:`nearfar.testing` knows: ``n`` rows or so, floating ones in float64, drawn
+        from a generator that starts from ``seed``.
     optimum
         Its value, with a gradient of zero, where the input is perfect: each class in one point and the classes
         orthogonal, or predictions equal to their targets. None where no such input is its optimum.

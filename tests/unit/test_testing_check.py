@@ -92,7 +92,8 @@ class NeverRuns(SoundLoss):
 def test_a_part_that_does_not_run_is_not_held_to_the_rest():
     found = run(lambda subject: None, NeverRuns)
     assert found.status == "skipped"
-    assert found.reason.startswith("a plain call does not run: ValueError: not today (line ")
+    assert found.reason.startswith("see the law `runs`: nearfar.create_loss(\"local.sound\") does not run: ")
+    assert "ValueError: not today (line " in found.reason
     assert found.reason.endswith(" of test_testing_check.py)")
 
 
@@ -102,7 +103,7 @@ def test_a_part_that_leaves_is_a_failure_and_not_the_end():
             sys.exit(3)
 
     found = run(lambda subject: subject.value(subject.scene()), Leaves)
-    assert found.reason.startswith("a plain call does not run: SystemExit: 3 (line ")
+    assert "does not run: it called sys.exit(3) (line " in found.reason
 
     def check(subject):
         sys.exit(3)

@@ -83,7 +83,8 @@ class Check:
         subject = self.subject
         try:
             if not self.law.standalone and subject.trouble:
-                return "skipped", f"a plain call does not run: {subject.trouble}"
+                return "skipped", f"see the law `{subject.trouble.law}`: {subject.trouble.said}"
+            printed.truncate(printed.seek(0))  # what it printed when it was tried out is not what this law is about
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = self.law.check(subject, self.case) if self.case else self.law.check(subject)

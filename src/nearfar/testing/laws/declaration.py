@@ -27,17 +27,6 @@ _ALL = ("loss", "miner", "reducer", "distance")
 
 
 @law(*_ALL, standalone=True)
-def runs(subject: Subject) -> None:
-    """The part can be made from its spec alone, and a plain call of it runs."""
-    try:
-        trouble = subject.trouble
-    except NotApplicable as error:
-        raise LawBroken(str(error)) from error
-    if trouble:
-        raise LawBroken(f"{subject.source({})} does not run: {trouble}")
-
-
-@law(*_ALL, standalone=True)
 def target_exists(subject: Subject) -> None:
     """The target is a class of torch modules, or a function that makes one; the definition and the sample are
     functions."""
