@@ -373,7 +373,6 @@ def _rotated() -> list[LossSpec]:
                 "l2": Preset(arguments={"form": "bhattacharyya"}, source="Llerena et al. 2021, L2: to start with"),
             },
             invariances=EVERYWHERE,
-            separates=True,
         ),
     ]
 
