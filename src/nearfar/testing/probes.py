@@ -1,0 +1,56 @@
+"""Distances that a part cannot know, to see what it does with one that it is given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.distances import Distance, Dot, Euclidean
+from nearfar.testing.scene import Scene
+
+__all__ = ["PLAIN", "Negated", "Stretched", "stretched"]
+
+
+def _stretch(embeddings: Tensor) -> Tensor:
+    factors = torch.linspace(0.3, 2.0, embeddings.shape[1])
+    return embeddings * factors.to(embeddings)
+
+
+def stretched(scene: Scene) -> Scene:
+    """The scene with embeddings that are longer in some directions and shorter in others."""
+    return scene.replace(**{name: _stretch(value) for name, value in scene.learnable().items()})
+
+
+class Stretched(Distance):
+    """Another distance of :func:`stretched` embeddings: other values, and another order of pairs."""
+
+    def __init__(self, of: Distance) -> None:
+        super().__init__(normalize=of.normalize_embeddings)
+        self.of = of
+        self.is_inverted, self.p, self.power = of.is_inverted, of.p, of.power
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        moved = _stretch(query)
+        return self.of.matrix(moved, moved if reference is query else _stretch(reference))
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return self.of.pairwise(_stretch(query), _stretch(reference))
+
+
+class Negated(Distance):
+    """A distance with the other sign: what was a distance is a similarity in the very same order, to the bit."""
+
+    def __init__(self, of: Distance) -> None:
+        super().__init__(normalize=of.normalize_embeddings)
+        self.of = of
+        self.is_inverted = not of.is_inverted
+
+    def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        return -self.of.matrix(query, reference)
+
+    def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
+        return -self.of.pairwise(query, reference)
+
+
+#: A distance and a similarity of embeddings as they are, such that those of stretched embeddings are as good.
+PLAIN: tuple[Distance, ...] = (Euclidean(normalize=False), Dot())
