@@ -8,7 +8,7 @@ from torch import Tensor
 from nearfar.nn.distances import Distance, Dot, Euclidean
 from nearfar.testing.scene import Scene
 
-__all__ = ["PLAIN", "Negated", "Stretched", "stretched"]
+__all__ = ["PLAIN", "Mirrored", "Stretched", "stretched"]
 
 
 def _stretch(embeddings: Tensor) -> Tensor:
@@ -37,19 +37,21 @@ class Stretched(Distance):
         return self.of.pairwise(_stretch(query), _stretch(reference))
 
 
-class Negated(Distance):
-    """A distance with the other sign: what was a distance is a similarity in the very same order, to the bit."""
+class Mirrored(Distance):
+    """``top`` − d of a distance d: a similarity in the same order; where d is in [0, 2] and ``top`` is 1, in the range
+    of a cosine."""
 
-    def __init__(self, of: Distance) -> None:
+    is_inverted = True
+
+    def __init__(self, of: Distance, top: float) -> None:
         super().__init__(normalize=of.normalize_embeddings)
-        self.of = of
-        self.is_inverted = not of.is_inverted
+        self.of, self.top = of, top
 
     def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        return -self.of.matrix(query, reference)
+        return self.top - self.of.matrix(query, reference)
 
     def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
-        return -self.of.pairwise(query, reference)
+        return self.top - self.of.pairwise(query, reference)
 
 
 #: A distance and a similarity of embeddings as they are, such that those of stretched embeddings are as good.

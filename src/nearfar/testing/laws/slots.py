@@ -236,8 +236,9 @@ def _measures_more(subject: Subject) -> bool:
 
 
 def _results(subject: Subject, scene: Scene, distance: Distance) -> list[Tensor] | None:
+    copied = scene.replace(**{name: value.clone() for name, value in scene.learnable().items()})
     try:
-        return results(subject, subject.make(distance=distance), scene)
+        return results(subject, subject.make(distance=distance), copied)
     except Exception:  # of a batch that it refuses
         return None
 
