@@ -23,6 +23,7 @@ from nearfar import __version__, hookspecs
 from nearfar.errors import RegistrationError
 from nearfar.hookspecs import HOOKS, PROJECT
 from nearfar.spec import KINDS, PartSpec, is_identifier
+from nearfar.told import place
 
 GROUP = "nearfar"
 
@@ -287,9 +288,12 @@ def _refuse_duplicates(specs: Sequence[PartSpec]) -> None:
 
 
 def _one_sentence(error: BaseException) -> str:
-    """What went wrong, on one line: errors of a plugin are shown in tables."""
+    """What went wrong and where, on one line: errors of a plugin are shown in tables."""
     text = " ".join(str(error).split())
+    if isinstance(error, RegistrationError):
+        return text
+    where = place(error, only_own=True)
     if isinstance(error, SystemExit):
-        return f"it called sys.exit({text}) while it was imported"
+        return f"it called sys.exit({text}) while it was imported{where}"
     name = type(error).__name__
-    return text if isinstance(error, RegistrationError) else f"{name}: {text}" if text else name
+    return (f"{name}: {text}" if text else name) + where

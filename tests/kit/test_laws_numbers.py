@@ -264,3 +264,15 @@ def test_each_law_catches_what_is_wrong(law, target, spec, changed, said):
 )
 def test_sound_losses_keep_every_law(target, spec, changed):
     assert broken_laws("loss", target, spec, **changed) == {}
+
+
+def of_another_world(embeddings, labels):
+    """A definition that does not run."""
+    return embeddings["labels"]
+
+
+def test_what_a_definition_raises_is_said_of_the_definition():
+    found = broken_laws("loss", SoundLoss, SOUND_LOSS, definition="kit.test_laws_numbers:of_another_world")
+    assert set(found) == {"definition"}
+    assert found["definition"].startswith("its definition kit.test_laws_numbers:of_another_world raises IndexError: ")
+    assert " of test_laws_numbers.py)" in found["definition"].partition("\n")[0]

@@ -26,6 +26,7 @@ from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
 from nearfar.testing.reproduction import script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 __all__ = ["Check", "Result", "Status", "checks_of"]
 
@@ -93,7 +94,7 @@ class Check:
         except LawBroken as error:
             return "failed", f"{error}{self._explanation(error, printed)}"
         except (Exception, SystemExit) as error:
-            return "failed", f"{_named(error)}\n{_where(error)}{self._explanation(error, printed)}"
+            return "failed", f"{told(error)}\n{_where(error)}{self._explanation(error, printed)}"
         return "passed", measured or ""
 
     def _judge(self, status: Status, reason: str) -> tuple[Status, str]:
@@ -218,11 +219,6 @@ def _raising(law: Law, error: BaseException) -> Law:
         raise error
 
     return dataclasses.replace(law, cases=None, check=check)
-
-
-def _named(error: BaseException) -> str:
-    said = str(error)
-    return f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
 
 
 def _where(error: BaseException) -> str:

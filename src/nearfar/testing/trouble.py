@@ -15,7 +15,7 @@ from nearfar.testing.exercise import tensors_in, usual
 from nearfar.testing.law import NotApplicable
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import seeded
-from nearfar.testing.told import told
+from nearfar.told import told
 
 if TYPE_CHECKING:
     from nearfar.testing.subject import Subject

@@ -18,6 +18,7 @@ from nearfar.testing.meter import allocations, peak_bytes, readable
 from nearfar.testing.scene import Scene, batch
 from nearfar.testing.subject import Subject
 from nearfar.testing.waiting import waits, waits_on_a_gpu
+from nearfar.told import told
 
 #: The smallest batch whose memory is measured, that of a plain call; every next one is twice as large. Classes stay
 #: as they are.
@@ -159,8 +160,7 @@ def _attempt(subject: Subject, rows: int, measure: Callable[[Callable[[], Any]],
     except NotApplicable:
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise NotApplicable(f"a batch of {rows} rows does not run: {type(error).__name__}: {said}") from error
+        raise NotApplicable(f"a batch of {rows} rows does not run: {told(error)}") from error
 
 
 def step(subject: Subject, rows: int, device: str = "cpu") -> Callable[[], Any]:

@@ -20,6 +20,7 @@ from nearfar.testing.sorts import every_sort, pairs, thinned, triplets
 from nearfar.testing.subject import Subject
 from nearfar.testing.unchecked import target_of
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 _ALL = ("loss", "miner", "reducer", "distance")
 
@@ -47,7 +48,7 @@ def _imported(where: str, get: Callable[[], Any]) -> Any:
     try:
         found = get()
     except (Exception, SystemExit) as error:
-        raise LawBroken(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+        raise LawBroken(f"{where} cannot be imported: {told(error)}") from error
     if not callable(found):
         raise LawBroken(f"{where} is {found!r}, which cannot be called")
     return found
@@ -229,7 +230,7 @@ def _expect_refusal(subject: Subject, scene: Scene) -> None:
             if names_what_is_wrong(subject, error) or (isinstance(error, TypeError) and "ref_emb" in str(error)):
                 continue
             raise LawBroken(
-                f"the spec says that it takes no reference set; given one it raises {type(error).__name__}: {error}; "
+                f"the spec says that it takes no reference set; given one it raises {told(error)}; "
                 "an error by name is due",
                 given,
             ) from error
@@ -242,8 +243,7 @@ def _value(subject: Subject, scene: Scene, what: str, arguments: dict[str, Any])
     except LawBroken:
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise LawBroken(f"{what} it raises {type(error).__name__}: {said}", scene, **arguments) from error
+        raise LawBroken(f"{what} it raises {told(error)}", scene, **arguments) from error
     if not value.isfinite():
         raise LawBroken(f"{what} the value is {float(value)}", scene, **arguments)
     return value

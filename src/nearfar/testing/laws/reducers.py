@@ -23,6 +23,7 @@ from nearfar.testing.search import for_all
 from nearfar.testing.subject import Subject, seeded
 from nearfar.testing.terms import FusedTerms, entry_of, losses, terms_of, terms_scene, with_values
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _STEP = 1e-6
@@ -271,7 +272,7 @@ def reference_terms(subject: Subject) -> None:
         except Exception as error:
             raise LawBroken(
                 f"{kind} terms of a batch of {terms.num_anchors} that point into a reference set of "
-                f"{2 * terms.num_anchors} fail: {type(error).__name__}: {error}",
+                f"{2 * terms.num_anchors} fail: {told(error)}",
                 given,
             ) from error
         _compare(found, expected, f"with the others of {kind} terms within the batch the value is", given, {})

@@ -22,9 +22,9 @@ from nearfar.testing.recorder import Entry, Recorder
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import every_sort
 from nearfar.testing.subject import Subject
-from nearfar.testing.told import told
 from nearfar.testing.unchecked import unchecked
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 # ---- terms and their reducer
 
