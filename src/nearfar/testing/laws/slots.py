@@ -91,7 +91,7 @@ def _wrong(subject: Subject, scene: Scene, entry: Entry) -> str:
     rows = len(next(iter(scene.inputs.values())))
     references = len(scene["ref_emb"]) if "ref_emb" in scene else rows
     for position, index in enumerate(indices):
-        size = rows if position == 0 else references
+        size = entry.elements if kind == "element" else rows if position == 0 else references
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
             what = "the batch" if position == 0 else "the set it is compared with"
             return (
