@@ -116,8 +116,8 @@ class PartSpec:
         ``("positive", anchor, other)`` and ``("negative", anchor, other)``; a reducer's takes the list of values, a
         distance's two lists of coordinates, a loss's its inputs in order, and each returns a number. Inputs are
         float64. What else it names it is given: any argument of the part; in a miner's ``distance``, a function of
-        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``weights`` and ``normalizer``; in a
-        loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
+        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``groups``, ``weights`` and
+        ``normalizer``; in a loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
     memory
         The power of the batch size that the peak memory of a call and its backward pass grows with, the number of
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
