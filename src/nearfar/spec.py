@@ -38,6 +38,9 @@ SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
 #: What a loss on boxes may say that its value does not change with.
 INVARIANCES = frozenset({"translation", "scale", "flip"})
 
+#: What a distance may be between.
+COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -327,6 +330,8 @@ class DistanceSpec(PartSpec):
 
     Parameters
     ----------
+    on
+        What it is between: ``embeddings``; ``boxes``, four numbers each; or ``rotated_boxes``, five with the angle.
     similarity
         Whether larger is nearer.
     range
@@ -339,14 +344,19 @@ class DistanceSpec(PartSpec):
 
     kind: ClassVar[str] = "distance"
 
+    on: str = "embeddings"
     similarity: bool = False
     range: tuple[float, float] = (0.0, float("inf"))
     metric: bool = False
     symmetric: bool = True
 
+    def __post_init__(self) -> None:
+        PartSpec.__post_init__(self)
+        self._among("on", (self.on,), COMPARED)
+
     @property
     def nearest(self) -> float:
-        """The value of two equal embeddings."""
+        """The value of two equal embeddings, or boxes."""
         return self.range[1] if self.similarity else self.range[0]
 
 
