@@ -38,6 +38,9 @@ SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
 #: What a loss on boxes may say that its value does not change with.
 INVARIANCES = frozenset({"translation", "scale", "flip"})
 
+#: What a distance may be between.
+COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -116,8 +119,8 @@ class PartSpec:
         ``("positive", anchor, other)`` and ``("negative", anchor, other)``; a reducer's takes the list of values, a
         distance's two lists of coordinates, a loss's its inputs in order, and each returns a number. Inputs are
         float64. What else it names it is given: any argument of the part; in a miner's ``distance``, a function of
-        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``weights`` and ``normalizer``; in a
-        loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
+        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``groups``, ``weights`` and
+        ``normalizer``; in a loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
     memory
         The power of the batch size that the peak memory of a call and its backward pass grows with, the number of
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
@@ -328,6 +331,8 @@ class DistanceSpec(PartSpec):
 
     Parameters
     ----------
+    on
+        What it is between: ``embeddings``; ``boxes``, four numbers each; or ``rotated_boxes``, five with the angle.
     similarity
         Whether larger is nearer.
     range
@@ -340,14 +345,19 @@ class DistanceSpec(PartSpec):
 
     kind: ClassVar[str] = "distance"
 
+    on: str = "embeddings"
     similarity: bool = False
     range: tuple[float, float] = (0.0, float("inf"))
     metric: bool = False
     symmetric: bool = True
 
+    def __post_init__(self) -> None:
+        PartSpec.__post_init__(self)
+        self._among("on", (self.on,), COMPARED)
+
     @property
     def nearest(self) -> float:
-        """The value of two equal embeddings."""
+        """The value of two equal embeddings, or boxes."""
         return self.range[1] if self.similarity else self.range[0]
 
 

@@ -22,7 +22,7 @@ from nearfar.registry import Entry, Registry
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
-from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, scenes_for
+from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, boxes, rotated_boxes, scenes_for
 
 if TYPE_CHECKING:
     from nearfar.testing.trouble import Trouble
@@ -206,6 +206,13 @@ class Subject:
         embeddings, labels = batch(classes, per_class, dim, seed)
         origin = f"nearfar.testing.batch(classes={classes}, per_class={per_class}, dim={dim}, seed={seed})"
         return Scene({"embeddings": embeddings, "labels": labels}, origin)
+
+    def rows(self, n: int, seed: int) -> tuple[Tensor, str]:
+        """What a distance compares, (n, …) float64, and source text that makes it again."""
+        maker = {"boxes": boxes, "rotated_boxes": rotated_boxes}.get(self.distance.on)
+        if maker is None:
+            return batch(1, n, DIM, seed)[0], f"nearfar.testing.batch(1, {n}, {DIM}, {seed})[0]"
+        return maker(n, seed)[0], f"nearfar.testing.scene.{maker.__name__}({n}, {seed})[0]"
 
     def with_reference(self, scene: Scene, *, classes: int = 4, per_class: int = 4, seed: int | None = None) -> Scene:
         """The scene with a reference set of another size than the batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import LossSpec, Paper, Preset, hookimpl
+from nearfar import DistanceSpec, LossSpec, Paper, Preset, hookimpl
 
 BOXES = ("pred_boxes", "target_boxes")
 INVERTED = (
@@ -24,6 +24,20 @@ EFFICIENT_IOU = Paper(
     title="Focal and Efficient IOU Loss for Accurate Bounding Box Regression",
     year=2021,
     arxiv="2101.08158",
+)
+
+
+GENERALIZED_IOU = Paper(
+    authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
+    title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
+    year=2019,
+    arxiv="1902.09630",
+)
+PROBIOU = Paper(
+    authors="Llerena, Zeni, Kristen, Jung",
+    title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
+    year=2021,
+    arxiv="2106.06072",
 )
 
 
@@ -62,12 +76,7 @@ def _overlap() -> list[LossSpec]:
             name="giou",
             target="nearfar_iou.giou:GIoU",
             summary="1 − IoU plus the part of the hull of both boxes that neither fills.",
-            paper=Paper(
-                authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
-                title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
-                year=2019,
-                arxiv="1902.09630",
-            ),
+            paper=GENERALIZED_IOU,
             deviations=(INVERTED,),
             invariances=EVERYWHERE,
             separates=True,
@@ -361,12 +370,7 @@ def _rotated() -> list[LossSpec]:
             target="nearfar_iou.probiou:ProbIoU",
             summary="Hellinger or Bhattacharyya distance of rotated boxes as normal distributions.",
             family="rotated",
-            paper=Paper(
-                authors="Llerena, Zeni, Kristen, Jung",
-                title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
-                year=2021,
-                arxiv="2106.06072",
-            ),
+            paper=PROBIOU,
             deviations=(floor,),
             presets={
                 "l1": Preset(arguments={"form": "hellinger"}, source="Llerena et al. 2021, L1; ultralytics"),
@@ -472,3 +476,39 @@ def _logits() -> list[LossSpec]:
             optimum=None,
         ),
     ]
+
+
+@hookimpl
+def nearfar_distances() -> list[DistanceSpec]:
+    held = "α is held constant, as in the loss: the gradient is that of v alone."
+    return [
+        _similarity("iou", "IoU", "Intersection over union of boxes.", range=(0.0, 1.0)),
+        _similarity("giou", "GIoU", "Generalized IoU of boxes.", range=(-1.0, 1.0), paper=GENERALIZED_IOU),
+        _similarity("diou", "DIoU", "Distance IoU of boxes.", range=(-1.0, 1.0), paper=DISTANCE_IOU),
+        _similarity(
+            "ciou",
+            "CIoU",
+            "Complete IoU of boxes.",
+            range=(-1.5, 1.0),
+            paper=DISTANCE_IOU,
+            expected_failures={
+                "distance_gradient": held,
+                **{f"distance_gradient[box_format={each!r}]": held for each in ("xywh", "cxcywh", "ltrb")},
+            },
+        ),
+        _similarity(
+            "probiou",
+            "ProbIoU",
+            "1 less the Hellinger distance of rotated boxes as normal distributions.",
+            on="rotated_boxes",
+            range=(0.0, 1.0),
+            paper=PROBIOU,
+        ),
+    ]
+
+
+def _similarity(name: str, cls: str, summary: str, **fields: Any) -> DistanceSpec:
+    """A similarity of boxes: named as the loss that is 1 less it."""
+    shared: dict[str, Any] = {"family": "iou", "on": "boxes", "similarity": True, "memory": 2, "synchronizations": 0}
+    target, definition = f"nearfar_iou.distances.{name}:{cls}Similarity", f"nearfar_iou.definitions:{name}"
+    return DistanceSpec(name=name, target=target, summary=summary, definition=definition, **shared | fields)

@@ -195,9 +195,9 @@ def _scene(subject: Subject, rows: int) -> Scene:
     per_class = rows // CLASSES
     if subject.kind in ("loss", "miner"):
         return subject.scene(classes=CLASSES, per_class=per_class)
-    embeddings, labels = batch(CLASSES, per_class)
     if subject.kind == "distance":
-        return Scene({"query_emb": embeddings})
+        return Scene({"query_emb": subject.rows(CLASSES * per_class, subject.seed)[0]})
+    embeddings, labels = batch(CLASSES, per_class)
     losses = embeddings[:, 0].abs()
     return Scene({"losses": losses, "embeddings": embeddings, "labels": labels})
 

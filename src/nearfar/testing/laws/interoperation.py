@@ -168,6 +168,8 @@ _LOSSES = ("contrastive_loss", "triplet_margin_loss", "multi_similarity_loss", "
 def pml_losses(subject: Subject) -> None:
     """In losses of pytorch-metric-learning, and for a distance in a miner, the part does its work: of a batch and of a
     reference set the value is finite and has a gradient."""
+    if subject.kind == "distance" and subject.distance.on != "embeddings":
+        raise NotApplicable(f"it compares {subject.distance.on}, and their losses compare embeddings")
     found = False
     scene = Scene(dict(zip(("embeddings", "labels"), batch(4, 3, DIM, subject.seed), strict=True)))
     for name in _LOSSES:

@@ -127,6 +127,7 @@ def reduced_as_defined(subject: Subject, case: str = "") -> None:
             variations: Mapping[str, Mapping[str, Any]] = {
                 " of terms": {},
                 " of weighted terms": {"weights": weights},
+                " of terms in groups": {"groups": torch.arange(plain.num_anchors) // 2 * 7},
                 " with a normaliser of 2.5": {"normalizer": 2.5},
                 " with a tensor as normaliser": {"normalizer": torch.tensor(4.0, dtype=torch.float64)},
             }
@@ -291,6 +292,7 @@ def _defined(subject: Subject, arguments: dict[str, Any], terms: Terms) -> Any:
         "anchors": terms.indices[0].tolist(),
         "labels": None if terms.labels is None else terms.labels.tolist(),
         "weights": None if terms.weights is None else terms.weights.tolist(),
+        "groups": None if terms.groups is None else terms.groups.tolist(),
         "normalizer": None if terms.normalizer is None else float(terms.normalizer),
     }
     return definition_of(subject, arguments, **context)(terms.values.tolist())
