@@ -108,7 +108,7 @@ class Registry:
         plugin
             Only parts of the plugin of this namespace.
         inputs
-            Only losses that take an input of this name, such as ``"embeddings"`` or ``"pred_boxes"``.
+            Only losses that take an input of this name, such as ``"embeddings"`` or ``"pred_boxes"``, needed or not.
         """
         wanted, unwanted = _patterns(pattern), _patterns(exclude)
 
@@ -117,7 +117,9 @@ class Registry:
             return any(fnmatch.fnmatchcase(name.lower(), p.lower()) for p in patterns for name in names)
 
         def takes(entry: Entry) -> bool:
-            return inputs is None or (isinstance(entry.spec, LossSpec) and inputs in entry.spec.inputs)
+            if inputs is None:
+                return True
+            return isinstance(entry.spec, LossSpec) and inputs in (*entry.spec.inputs, *entry.spec.optional_inputs)
 
         return [
             entry

@@ -34,7 +34,14 @@ def nearfar_losses() -> list[LossSpec]:
 
 def _box_loss(**fields: Any) -> LossSpec:
     """A loss on matched boxes, with what holds for all of them."""
-    shared: dict[str, Any] = {"family": "iou", "inputs": BOXES, "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    shared: dict[str, Any] = {
+        "family": "iou",
+        "inputs": BOXES,
+        "optional_inputs": ("box_weights", "box_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
     return LossSpec(**(shared | fields))
 
 
@@ -380,8 +387,15 @@ def _rotated() -> list[LossSpec]:
 
 def _logit_loss(**fields: Any) -> LossSpec:
     """A loss on logits: what is beyond doubt and right costs 0."""
-    given: dict[str, Any] = {"inputs": ("logits", "targets"), "optimum": 0.0, "memory": 1, "synchronizations": 0}
-    return LossSpec(family="classification", **given | fields)
+    shared: dict[str, Any] = {
+        "family": "classification",
+        "inputs": ("logits", "targets"),
+        "optional_inputs": ("logit_weights", "logit_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
+    return LossSpec(**(shared | fields))
 
 
 def _logits() -> list[LossSpec]:
@@ -469,6 +483,7 @@ def _logits() -> list[LossSpec]:
             deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),
             presets={"gfl": Preset(arguments={"coord": "mean"}, source="Li et al. 2020; mmdet and ultralytics")},
             inputs=("distance_logits", "target_distances"),
+            optional_inputs=("box_weights", "box_normalizer"),
             sample="nearfar_iou.samples:distances",
             optimum=None,
         ),
