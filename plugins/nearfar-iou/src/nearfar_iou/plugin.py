@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import LossSpec, Paper, Preset, hookimpl
+from nearfar import LossSpec, Paper, Preset, RecipeSpec, hookimpl
+from nearfar_iou.recipes import RECIPES
 
 BOXES = ("pred_boxes", "target_boxes")
 INVERTED = (
@@ -30,6 +31,11 @@ EFFICIENT_IOU = Paper(
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
     return [*_overlap(), *_around_overlap(), *_coordinates(), *_rotated(), *_logits()]
+
+
+@hookimpl
+def nearfar_recipes() -> tuple[RecipeSpec, ...]:
+    return RECIPES
 
 
 def _box_loss(**fields: Any) -> LossSpec:
