@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import LossSpec, Paper, Preset, RecipeSpec, hookimpl
+from nearfar import CommandSpec, LossSpec, Paper, Preset, RecipeSpec, hookimpl
 from nearfar_iou.recipes import RECIPES
 
 BOXES = ("pred_boxes", "target_boxes")
@@ -36,6 +36,30 @@ def nearfar_losses() -> list[LossSpec]:
 @hookimpl
 def nearfar_recipes() -> tuple[RecipeSpec, ...]:
     return RECIPES
+
+
+@hookimpl
+def nearfar_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            group="bench",
+            name="boxes",
+            target="nearfar_iou.commands.boxes:command",
+            summary="Boxes that descend towards targets, as in the paper of DIoU.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="focal",
+            target="nearfar_iou.commands.focal:command",
+            summary="Focal loss over γ, with its gradient.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="regression",
+            target="nearfar_iou.commands.regression:command",
+            summary="L1, L2, smooth L1 and balanced L1, with their gradients.",
+        ),
+    ]
 
 
 def _box_loss(**fields: Any) -> LossSpec:
