@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from nearfar.errors import RegistrationError
 
 __all__ = [
+    "EMBEDDING_INPUTS",
     "KINDS",
     "DistanceSpec",
     "LossSpec",
@@ -40,6 +41,9 @@ INVARIANCES = frozenset({"translation", "scale", "flip"})
 
 #: What a distance may be between.
 COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
+
+#: What a loss on embeddings is called with, in order, as pytorch-metric-learning's are.
+EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_labels")
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -218,6 +222,8 @@ class LossSpec(PartSpec):
     inputs
         The tensors it is called with, in order. ``("embeddings", "labels")`` makes it an embedding loss,
         called as pytorch-metric-learning's are.
+    optional_inputs
+        What it takes besides, by name, and does without: weights, a normaliser. A criterion hands them on.
     accepts
         What a miner may hand it: any of ``pairs``, ``triplets``, ``weights``; empty: no miner.
     emits
@@ -258,6 +264,7 @@ class LossSpec(PartSpec):
     kind: ClassVar[str] = "loss"
 
     inputs: tuple[str, ...] = ("embeddings", "labels")
+    optional_inputs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     emits: tuple[str, ...] = ("element",)
     reference: bool = False
@@ -282,6 +289,9 @@ class LossSpec(PartSpec):
         self._among("invariances", self.invariances, INVARIANCES)
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
+        for name in self.optional_inputs:
+            if name in (*self.inputs, *EMBEDDING_INPUTS):
+                raise RegistrationError(f"loss {self.name!r}: {name!r} is an input already, and not an optional one")
 
     @property
     def on_embeddings(self) -> bool:

@@ -92,7 +92,7 @@ class NeverRuns(SoundLoss):
 def test_a_part_that_does_not_run_is_not_held_to_the_rest():
     found = run(lambda subject: None, NeverRuns)
     assert found.status == "skipped"
-    assert found.reason.startswith("see the law `runs`: nearfar.create_loss(\"local.sound\") does not run: ")
+    assert found.reason.startswith('see the law `runs`: nearfar.create_loss("local.sound") does not run: ')
     assert "ValueError: not today (line " in found.reason
     assert found.reason.endswith(" of test_testing_check.py)")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import DistanceSpec, LossSpec, Paper, Preset, hookimpl
+from nearfar import CommandSpec, DistanceSpec, LossSpec, Paper, Preset, RecipeSpec, hookimpl
+from nearfar_iou.recipes import RECIPES
 
 BOXES = ("pred_boxes", "target_boxes")
 INVERTED = (
@@ -46,9 +47,45 @@ def nearfar_losses() -> list[LossSpec]:
     return [*_overlap(), *_around_overlap(), *_coordinates(), *_rotated(), *_logits()]
 
 
+@hookimpl
+def nearfar_recipes() -> tuple[RecipeSpec, ...]:
+    return RECIPES
+
+
+@hookimpl
+def nearfar_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            group="bench",
+            name="boxes",
+            target="nearfar_iou.commands.boxes:command",
+            summary="Boxes that descend towards targets, as in the paper of DIoU.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="focal",
+            target="nearfar_iou.commands.focal:command",
+            summary="Focal loss over γ, with its gradient.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="regression",
+            target="nearfar_iou.commands.regression:command",
+            summary="L1, L2, smooth L1 and balanced L1, with their gradients.",
+        ),
+    ]
+
+
 def _box_loss(**fields: Any) -> LossSpec:
     """A loss on matched boxes, with what holds for all of them."""
-    shared: dict[str, Any] = {"family": "iou", "inputs": BOXES, "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    shared: dict[str, Any] = {
+        "family": "iou",
+        "inputs": BOXES,
+        "optional_inputs": ("box_weights", "box_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
     return LossSpec(**(shared | fields))
 
 
@@ -383,8 +420,15 @@ def _rotated() -> list[LossSpec]:
 
 def _logit_loss(**fields: Any) -> LossSpec:
     """A loss on logits: what is beyond doubt and right costs 0."""
-    given: dict[str, Any] = {"inputs": ("logits", "targets"), "optimum": 0.0, "memory": 1, "synchronizations": 0}
-    return LossSpec(family="classification", **given | fields)
+    shared: dict[str, Any] = {
+        "family": "classification",
+        "inputs": ("logits", "targets"),
+        "optional_inputs": ("logit_weights", "logit_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
+    return LossSpec(**(shared | fields))
 
 
 def _logits() -> list[LossSpec]:
@@ -472,6 +516,7 @@ def _logits() -> list[LossSpec]:
             deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),
             presets={"gfl": Preset(arguments={"coord": "mean"}, source="Li et al. 2020; mmdet and ultralytics")},
             inputs=("distance_logits", "target_distances"),
+            optional_inputs=("box_weights", "box_normalizer"),
             sample="nearfar_iou.samples:distances",
             optimum=None,
         ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from nearfar.contributions import RecipeSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec, MinerSpec, Paper, Preset
+from nearfar_pair.recipes import RECIPES
 
 HADSELL = Paper(
     authors="Hadsell, Chopra, LeCun",
@@ -29,6 +31,11 @@ KHOSLA = Paper(
     year=2020,
     arxiv="2004.11362",
 )
+
+
+@hookimpl
+def nearfar_recipes() -> tuple[RecipeSpec, ...]:
+    return RECIPES
 
 
 @hookimpl

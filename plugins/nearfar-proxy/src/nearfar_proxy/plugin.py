@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from nearfar.contributions import RecipeSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec, Paper, Preset
+from nearfar_proxy.recipes import RECIPES
 
 ACCEPTS = ("pairs", "triplets", "weights")
 NEEDS = ("num_classes", "embedding_size")
@@ -11,6 +13,11 @@ UNMINED = (
     "An element a miner did not select weighs 0, so with nothing selected the loss is 0; pytorch-metric-learning "
     "then weighs every element by 1."
 )
+
+
+@hookimpl
+def nearfar_recipes() -> tuple[RecipeSpec, ...]:
+    return RECIPES
 
 
 @hookimpl
