@@ -9,7 +9,7 @@ from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import positive
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Rows
-from nearfar_margin.engine import plain
+from nearfar_margin.engine import cosines, plain
 
 __all__ = ["MarginSoftmax"]
 
@@ -37,26 +37,42 @@ class MarginSoftmax(ClassLoss):
         [1..inf] Dimension of the embeddings.
     scale : float
         (0..inf] What every logit is multiplied with.
+    centers : int
+        [1..inf] Vectors of each class, of which the nearest counts.
 
     Notes
     -----
-    ``weight`` (num_classes, embedding_size) starts normal with a standard deviation of 0.01, as insightface's
-    does. Its length does not enter the value.
+    ``weight`` (num_classes, embedding_size), or (num_classes, centers, embedding_size) of more than one, starts normal
+    with a standard deviation of 0.01, as insightface's does. Its length does not enter the value, unless
+    ``times_weight_norm`` is set.
     """
 
     scale: Tensor | float
     detached: bool = False
+    times_norm: bool = False
+    times_weight_norm: bool = False
+    separate: bool = False
+    surveys: bool = False
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, scale: float, reducer: nn.Module | None = None
+        self, num_classes: int, embedding_size: int, *, scale: float, centers: int = 1, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         self.scale = positive("scale", scale)
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        shape = (num_classes, embedding_size) if centers == 1 else (num_classes, centers, embedding_size)
+        self.weight = nn.Parameter(torch.empty(shape))
         nn.init.normal_(self.weight, std=0.01)
 
     def prepare(self, rows: Rows) -> Rows:
         """What the batch as a whole decides, once a call; nothing unless overridden."""
+        return rows
+
+    def survey(self, c: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """What :meth:`settle` wants the sums of; asked only where ``surveys`` is set."""
+        return ()
+
+    def settle(self, rows: Rows, *sums: Tensor) -> Rows:
+        """What the sums over the other classes decide, once a call; asked only where ``surveys`` is set."""
         return rows
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
@@ -73,7 +89,10 @@ class MarginSoftmax(ClassLoss):
 
     def scores(self, embeddings: Tensor) -> Tensor:
         x, w = self.common(embeddings, self.weight)
-        return unit(x)[0] @ unit(w)[0].T * self.scale
+        (x, norm), (w, weight_norm) = unit(x), unit(w, -1)
+        z = cosines(x, w) * self.scale
+        z = z * norm[:, None] if self.times_norm else z
+        return z * weight_norm if self.times_weight_norm else z
 
     def extra_repr(self) -> str:
         scale = self.scale.item() if isinstance(self.scale, Tensor) else self.scale
