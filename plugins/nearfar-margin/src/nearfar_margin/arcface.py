@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import check_choice, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["ArcFace"]
 
@@ -46,11 +46,11 @@ class ArcFace(MarginSoftmax):
     easy_margin : bool
         Whether the margin applies to angles below π/2 only, and cos θ stays as it is beyond (a jump up); then
         ``beyond_pi`` plays no part.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
+    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
 
@@ -80,9 +80,9 @@ class ArcFace(MarginSoftmax):
         gradient: Literal["exact", "detached"] = "exact",
         beyond_pi: Literal["linear", "raw"] = "linear",
         easy_margin: bool = False,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi, "radians")
         self.gradient = check_choice(self, "gradient", gradient, ("exact", "detached"))
         self.beyond_pi = check_choice(self, "beyond_pi", beyond_pi, ("linear", "raw"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Unpack
+
+from torch import Tensor
 
 from nearfar.nn.arguments import within
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["CosFace"]
 
@@ -29,11 +31,11 @@ class CosFace(MarginSoftmax):
         [cosine, 0..2] Additive margin m; 0.35 as in the paper.
     scale : float
         (0..inf] What the logits are multiplied with, s; 64 as in the paper.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
+    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
 
@@ -57,9 +59,9 @@ class CosFace(MarginSoftmax):
         *,
         margin: float = 0.35,
         scale: float = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, 2.0)
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:

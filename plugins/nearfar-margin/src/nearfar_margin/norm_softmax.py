@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import nn
 
 from nearfar.errors import ArgumentError
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["NormSoftmax", "least_scale"]
 
@@ -32,11 +32,11 @@ class NormSoftmax(MarginSoftmax):
         :func:`least_scale`, CosFace's lower bound for a probability of 0.99.
     learn_scale : bool
         Whether s is a parameter that starts there, as in NormFace; nothing keeps it positive but the loss.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
+    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
 
@@ -59,13 +59,13 @@ class NormSoftmax(MarginSoftmax):
         *,
         scale: float | Literal["auto"] = 30.0,
         learn_scale: bool = False,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         if isinstance(scale, str):
             if scale != "auto":
                 raise ArgumentError(f"NormSoftmax: scale must be a number or 'auto'; got {scale!r}")
             scale = least_scale(num_classes)
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         if learn_scale:
             self.scale = nn.Parameter(torch.tensor(float(scale)))
 
