@@ -39,25 +39,24 @@ class Gradients:
         self.weight = torch.empty_like(chunks.weight) if needs_weight else None
         self._chunks, self._narrow, self._scratch = chunks, narrow, scratch
 
-    def add(self, block: Block, g: Tensor, c: Tensor, nearest: Tensor | None, to_lengths: Tensor | None = None) -> None:
+    def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:
         """A chunk's share.
 
         ``g`` (n, k) is the gradient of its cosines ``c``, and is written to; ``to_lengths`` (k,) that of the lengths of
-        its weights, ``nearest`` (n, k) the center that a cosine is to.
+        its weights, ``shares`` (n, k, vectors) says which of a class's vectors a cosine is to.
         """
         if self.bias is not None:
             self.bias[block.start : block.stop] = g.sum(0)
         radial = None
         if block.inverse is not None and self.weight is not None:
             radial = torch.mul(g, c, out=self._scratch[: g.numel()].view_as(g))
-        if nearest is not None:
-            g = _spread(g, nearest, self._chunks.centers)
-            radial = None if radial is None else _spread(radial, nearest, self._chunks.centers)
+        if shares is not None:
+            g = (g[:, :, None] * shares).flatten(1)
+            radial = None if radial is None else (radial[:, :, None] * shares).flatten(1)
         along = None if radial is None else radial.sum(0)
         share = None
         if self.weight is not None:
-            rows = slice(block.start * self._chunks.centers, block.stop * self._chunks.centers)
-            share = self.weight[rows]
+            share = self.weight[block.start : block.stop].flatten(0, 1)
         found = share if share is None or share.dtype == g.dtype else torch.empty_like(block.weight)
         if self._chunks.products is None:
             self._multiply(block, g, found)
@@ -103,25 +102,34 @@ class Changed:
     factor
         What the values of N are multiplied with, a number or (n, 1).
     given
-        The tensors that N is differentiated with: the fields of the rows, then what is learned.
+        The tensors that N is differentiated with: the fields of the rows, then what is learned. None where there is no
+        way back.
     """
 
-    def __init__(self, chunks: Chunks, factor: Tensor | float, given: list[Tensor]) -> None:
-        self._chunks, self._factor = chunks, factor
+    def __init__(self, chunks: Chunks, factor: Tensor | float | None, given: list[Tensor] | None) -> None:
+        assert chunks.others is not None
+        assert chunks.rows is not None
+        assert factor is not None
+        self._others, self._rows, self._factor = chunks.others, chunks.rows, factor
+        self._times_weight_norm = chunks.times_weight_norm
+        self._differentiated = given is not None and not chunks.detached
         self.factor = torch.zeros_like(factor) if isinstance(factor, Tensor) else None
-        self.given = [torch.zeros_like(each) for each in given]
-        fields = {name: tensor.detach().requires_grad_() for name, tensor in zip(chunks.fields, given, strict=False)}
-        self._rows = with_fields(chunks.rows, fields)
-        # The very tensors that N uses, not what was saved of them: the graph knows them.
-        self._inputs = [*fields.values(), *chunks.learned]
-        self._n = self._c = self._lengths = None
+        self.given = [torch.zeros_like(each) for each in given or ()]
+        if given:
+            leaves = (each.detach().requires_grad_() for each in given)
+            fields = dict(zip(chunks.fields, leaves, strict=False))
+            self._rows = with_fields(chunks.rows, fields)
+            # What is learned is named by itself, not by what was saved of it: the graph of N knows no other.
+            self._inputs = [*fields.values(), *chunks.learned]
+        else:
+            self._inputs = []
 
-    def logits(self, c: Tensor, block: Block) -> Tensor:
-        """Of the cosines (n, k) of a chunk."""
-        self._lengths = torch.linalg.vector_norm(block.weight, dim=1) if self._chunks.weight_lengths else None
-        with torch.set_grad_enabled(not self._chunks.detached):
-            self._c = c.detach().requires_grad_(not self._chunks.detached)
-            self._n = self._chunks.others(self._c, self._rows)
+    def forward(self, c: Tensor, block: Block) -> Tensor:
+        """The logits (n, k) of the cosines of a chunk."""
+        self._lengths = torch.linalg.vector_norm(block.weight, dim=1) if self._times_weight_norm else None
+        with torch.set_grad_enabled(self._differentiated):
+            self._c = c.detach().requires_grad_(self._differentiated)
+            self._n = self._others(self._c, self._rows)
         z = self._n.detach() * self._factor
         return z if self._lengths is None else z * self._lengths
 
@@ -129,13 +137,12 @@ class Changed:
         """From the gradient (n, k) of the logits to that of the cosines, and of the lengths (k,) if they are in it."""
         n, to_lengths = self._n.detach(), None
         if self.factor is not None:
-            with_lengths = g if self._lengths is None else g * self._lengths
-            self.factor += (with_lengths * n).sum(1, keepdim=True)
+            self.factor += (g * n if self._lengths is None else g * n * self._lengths).sum(1, keepdim=True)
         g = g * self._factor
         if self._lengths is not None:
             to_lengths = (g * n).sum(0)
             g = g * self._lengths
-        if self._chunks.detached:
+        if not self._differentiated:
             return g, to_lengths
         if not self._n.requires_grad:
             return torch.zeros_like(g), to_lengths
@@ -144,9 +151,3 @@ class Changed:
             if share is not None:
                 total += share
         return torch.zeros_like(g) if found is None else found, to_lengths
-
-
-def _spread(values: Tensor, nearest: Tensor, centers: int) -> Tensor:
-    """Values (n, k) at the nearest of each class's centers, 0 at the others: (n, k · centers)."""
-    spread = values.new_zeros(*values.shape, centers)
-    return spread.scatter_(2, nearest[:, :, None], values[:, :, None]).flatten(1)

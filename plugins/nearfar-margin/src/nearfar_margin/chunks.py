@@ -28,9 +28,9 @@ class Block:
     Attributes
     ----------
     start, stop
-        The classes; of weights there may be several each.
+        The classes.
     weight
-        (k, d) as they are.
+        (k, d) as they are; of a class with several vectors one after the other.
     inverse
         (k,) 1 over their length; None where lengths are left in.
     factor
@@ -52,15 +52,13 @@ class Chunks:
     Attributes
     ----------
     weight
-        (c · centers, d).
+        (c, k, d), k vectors a class.
     labels
         (n,).
     dtype
         Of what is computed; float32 at least.
     products
         The dtype matrices are multiplied in, where it is another.
-    centers
-        Weights a class.
     width
         Classes a chunk.
     keep
@@ -78,7 +76,7 @@ class Chunks:
         it is differentiated with.
     detached
         Whether N passes gradients as if it changed nothing.
-    weight_lengths
+    times_weight_norm
         Whether N's values are multiplied with the length of the weight.
     gradient
         Of the weight, between the two backward passes.
@@ -88,7 +86,6 @@ class Chunks:
     labels: Tensor
     dtype: torch.dtype
     products: torch.dtype | None
-    centers: int
     width: int
     keep: bool
     needs_weight: bool
@@ -101,53 +98,42 @@ class Chunks:
     fields: list[str] = field(default_factory=list)
     learned: list[Tensor] = field(default_factory=list)
     detached: bool = False
-    weight_lengths: bool = False
+    times_weight_norm: bool = False
     gradient: Tensor | None = None
 
     @classmethod
     def of(
-        cls,
-        embeddings: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        centers: int,
-        budget: float,
-        products: torch.dtype | None,
+        cls, embeddings: Tensor, weight: Tensor, labels: Tensor, budget: float, products: torch.dtype | None
     ) -> Chunks:
         """The chunks of a call; cosines are kept where they take no more than ``budget`` bytes."""
         dtype = torch.promote_types(embeddings.dtype, weight.dtype)
-        n, classes = len(embeddings), len(weight) // centers
+        vectors = weight.detach().view(len(weight), -1, weight.shape[-1])
+        n, (classes, k, _) = len(embeddings), vectors.shape
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         return cls(
-            weight=weight.detach(),
+            weight=vectors,
             labels=labels,
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
             products=products if dtype == torch.float32 and products != dtype else None,
-            centers=centers,
-            width=min(classes, max(NARROWEST, CHUNK // max(n * centers, 1))),
-            # Of several centers the nearest would have to be kept as well.
+            width=min(classes, max(NARROWEST, CHUNK // max(n * k, 1))),
             needs_weight=weight.requires_grad,
-            keep=differentiated and centers == 1 and n * classes * dtype.itemsize <= budget,
+            # Of several vectors a class the nearest would have to be kept as well.
+            keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
         )
-
-    @property
-    def classes(self) -> int:
-        """How many there are."""
-        return len(self.weight) // self.centers
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """The first class of each chunk, and that after its last."""
-        for start in range(0, self.classes, self.width):
-            yield start, min(start + self.width, self.classes)
+        for start in range(0, len(self.weight), self.width):
+            yield start, min(start + self.width, len(self.weight))
 
     def buffer(self, n: int) -> Tensor:
         """Room for the products of n embeddings with a chunk."""
-        return self.weight.new_empty(n * self.width * self.centers, dtype=self.dtype)
+        return self.weight.new_empty(n * self.width * self.weight.shape[1], dtype=self.dtype)
 
     def block(self, start: int, stop: int) -> Block:
         """The weights of a chunk."""
-        weight = self.weight[start * self.centers : stop * self.centers].to(self.dtype)
+        weight = self.weight[start:stop].flatten(0, 1).to(self.dtype)
         inverse = None
         if self.unit_weight:
             inverse = reciprocal(torch.linalg.vector_norm(weight, dim=1))
@@ -161,8 +147,8 @@ class Chunks:
         return x if self.products is None else x.to(self.products)
 
     def multiply(self, left: Tensor, block: Block, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The cosines (n, k) to a chunk's classes, written to ``out`` where a class has one weight, and the nearest of
-        its centers where it has several.
+        """The cosines (n, k) to a chunk's classes, written to ``out`` where each has one vector; and where it has
+        several which of them a cosine is to, (n, k, vectors), as shares of 1.
         """
         c = out[: len(left) * len(block.weight)].view(len(left), len(block.weight))
         if self.products is None:
@@ -171,10 +157,9 @@ class Chunks:
                 c.mul_(block.inverse)
         else:
             c.copy_(product(left, block.factor.T))
-        if self.centers == 1:
+        if self.weight.shape[1] == 1:
             return c, None
-        nearest = c.unflatten(1, (-1, self.centers)).max(2)
-        return nearest.values, nearest.indices
+        return _nearest(c.view(len(left), block.stop - block.start, -1))
 
     def targets(self, block: Block) -> tuple[Tensor, Tensor]:
         """For each sample a column of the chunk, and whether it is that of its own class: (n, 1) each."""
@@ -183,39 +168,53 @@ class Chunks:
         return column.clamp_(0, block.stop - block.start - 1)[:, None], inside[:, None]
 
     def own(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each sample the row of the weight of its class, that weight, its length, and the cosine to it.
+        """Of each sample the vectors of its class (n, k, d) and their lengths (n, k), the cosine to the nearest (n,),
+        and which that is, (n, k) as shares of 1.
 
         From these rows alone: exact in float32 also where matrix products round their inputs.
         """
-        rows = self.labels
-        if self.centers > 1:
-            rows = rows[:, None] * self.centers + torch.arange(self.centers, device=rows.device)
-            own, _ = unit(self.weight[rows].to(self.dtype), 2)
-            nearest = (x[:, None] * own).sum(2).argmax(1, keepdim=True)
-            rows = rows.gather(1, nearest).squeeze(1)
-        own = self.weight[rows].to(self.dtype)
-        if not self.unit:
-            return rows, own, own.new_empty(0), (x * own).sum(1)
-        own, length = unit(own)
-        return rows, own, length, (x * own).sum(1)
+        own = self.weight[self.labels].to(self.dtype)
+        if self.unit:
+            own, length = unit(own, 2)
+        else:
+            length = own.new_ones(own.shape[:2])
+        t, shares = _nearest((x[:, None] * own).sum(2)[:, None])
+        return own, length, t.squeeze(1), shares.squeeze(1)
 
     @torch.no_grad()
-    def over_others(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The sum of f(c) over the classes that are not a sample's own, (n,)."""
+    def over_others(self, f: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> list[Tensor]:
+        """The sums (n,) of functions of the cosines over the classes that are not a sample's own."""
         left, buffer = self.left(x), self.buffer(len(x))
-        total = x.new_zeros(len(x), dtype=self.dtype)
+        sums: list[Tensor] = []
         for start, stop in self.spans():
             block = self.block(start, stop)
-            values = f(self.multiply(left, block, buffer)[0])
-            overwrite(values, self.targets(block), 0)
-            total += values.sum(1)
-        return total
+            parts = f(self.multiply(left, block, buffer)[0])
+            targets = self.targets(block)
+            found = [_without(values, targets).sum(1) for values in parts]
+            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        return sums
 
 
 def overwrite(values: Tensor, targets: tuple[Tensor, Tensor], value: float) -> None:
     """Put ``value`` where the targets are; without asking how many are in the chunk, which would stall a GPU."""
     column, inside = targets
     values.scatter_(1, column, values.gather(1, column).masked_fill_(inside, value))
+
+
+def _without(values: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+    """A copy, 0 where the targets are."""
+    values = values.clone()
+    overwrite(values, targets, 0)
+    return values
+
+
+def _nearest(c: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest of the cosines (n, k, vectors), and which it is; of several equal ones each has its share of 1."""
+    if c.shape[2] == 1:
+        return c[:, :, 0], torch.ones_like(c)
+    nearest = c.amax(2)
+    shares = (c == nearest[:, :, None]).to(c.dtype)
+    return nearest, shares.div_(shares.sum(2, keepdim=True))
 
 
 def reciprocal(lengths: Tensor) -> Tensor:

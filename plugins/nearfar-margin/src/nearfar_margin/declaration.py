@@ -8,71 +8,39 @@ where :math:`c_{ij} = \\cos\\theta_{ij}` is the cosine of sample i and class j a
 of its own class. A loss says what ψ (:meth:`Declaration.target`) and N (:meth:`Declaration.others`) are; an
 engine (:mod:`nearfar_margin.engine`) does the rest, so a loss written once runs on every engine.
 
-Attributes change the rest of the formula where a loss is made otherwise: ``embedding_lengths`` and
-``weight_lengths`` multiply z with the length of the embedding and of the class weight (SphereFace keeps the one,
-L-Softmax both), ``pooling = "sum"`` adds the z of all classes up instead of taking their cross entropy (SphereFace2,
-whose ψ and N are losses already), ``label_smoothing`` spreads some of the target's probability, and ``centers = k``
-gives every class k weights, of which the nearest counts (sub-center ArcFace).
+A few losses need more, and say so in an attribute that is off for the rest: the lengths of embeddings or of class
+vectors as factors of the logits (``times_norm``, ``times_weight_norm``), sums over all other classes before any margin
+is known (``surveys``), a loss for each class instead of one softmax (``separate``), or some of the own class's
+probability spread over all (``label_smoothing``).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
-__all__ = ["Declaration", "Pooling", "Rows"]
-
-Pooling = Literal["cross_entropy", "sum"]
-
-
-def _nothing_known(_: Callable[[Tensor], Tensor]) -> Tensor:
-    raise RuntimeError("these rows were made by hand; take those that an engine makes, or extend them by Rows.of")
+__all__ = ["Declaration", "Rows"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What is known of each sample of a batch before its logits are; a loss may extend it with fields of its own.
 
-    A loss that does makes a dataclass of it and copies what is there: ``WithMargin.of(rows, margin=…)``. Whatever
-    :meth:`Declaration.others` needs besides parameters of the loss belongs here: engines differentiate through the
-    tensors among the fields, and through nothing else that was computed.
-
     Attributes
     ----------
     t
-        (n,) cosine to the sample's own class, in float32 at least; to the nearest of its centers where it has
-        several.
+        (n,) cosine to the sample's own class, in float32 at least.
     norm
         (n,) length of the embedding; differentiable, so detach it where the paper does.
     labels
         (n,) class ids.
-    weight_norm
-        (n,) length of the weight of the sample's own class; differentiable.
-    embeddings
-        (n, d) embeddings of length one; differentiable.
-    over_others
-        Takes a function of the cosines (n, k) of some k classes, elementwise, and returns the sum of its values over
-        all classes but the sample's own, (n,), held constant. It is a pass over all classes: what a loss needs not,
-        it does not call.
     """
 
     t: Tensor
     norm: Tensor
     labels: Tensor
-    weight_norm: Tensor = field(default_factory=lambda: torch.empty(0), kw_only=True)
-    embeddings: Tensor = field(default_factory=lambda: torch.empty(0), kw_only=True)
-    over_others: Callable[[Callable[[Tensor], Tensor]], Tensor] = field(default=_nothing_known, kw_only=True)
-
-    @classmethod
-    def of(cls, rows: Rows, **more: Any) -> Self:
-        """These rows as the class it is called on, with its own fields in ``more``."""
-        known = {f.name: getattr(rows, f.name) for f in dataclasses.fields(rows)}
-        return cls(**known | more)
 
 
 class Declaration(Protocol):
@@ -80,39 +48,51 @@ class Declaration(Protocol):
 
     The functions are elementwise in their first argument and depend on other samples only through what
     :meth:`prepare` put into ``rows``. So an engine may call :meth:`others` on any block of columns, as often
-    as it likes, and what it finds in a target's place there is overwritten. Both are differentiated by autograd.
+    as it likes, and what it finds in a target's place there is overwritten; so with :meth:`survey`.
+
+    Engines differentiate them by autograd, and through nothing but their first argument, the tensors among the fields
+    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``.
     """
 
     @property
     def scale(self) -> Tensor | float:
-        """What every logit is multiplied with, s: a number, or a 0-d tensor where it is learned or adapts."""
+        """What every logit is multiplied with, s: a number, or a 0-d tensor where it is learned."""
 
     @property
     def detached(self) -> bool:
         """Whether ψ and N shape the value only and pass the gradient as if they were the cosines themselves."""
 
     @property
-    def embedding_lengths(self) -> bool:
-        """Whether logits are multiplied with the length of the embedding."""
+    def times_norm(self) -> bool:
+        """Whether the logits of a sample are also multiplied with the length of its embedding."""
 
     @property
-    def weight_lengths(self) -> bool:
-        """Whether logits are multiplied with the length of the class weight."""
+    def times_weight_norm(self) -> bool:
+        """Whether the logits of a class are also multiplied with the length of its vector."""
+
+    @property
+    def separate(self) -> bool:
+        """Whether ψ and N are losses themselves, whose sum over the classes is that of the sample.
+
+        There is no softmax then, and the engine multiplies with nothing.
+        """
 
     @property
     def label_smoothing(self) -> float:
-        """ε, the probability that is spread evenly over all classes, the own one too; for cross entropy only."""
+        """ε, the probability that is spread evenly over all classes, the own one too; of a softmax only."""
 
     @property
-    def pooling(self) -> Pooling:
-        """What becomes of a sample's logits: their cross entropy, or their sum."""
-
-    @property
-    def centers(self) -> int:
-        """How many weights a class has, k: rows k·j … k·j + k − 1 of the weight are those of class j."""
+    def surveys(self) -> bool:
+        """Whether :meth:`settle` wants the sums of :meth:`survey`; they cost a pass over all cosines."""
 
     def prepare(self, rows: Rows) -> Rows:
         """Called once a batch, before anything else: update running state, draw margins, add fields to ``rows``."""
+
+    def survey(self, c: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """Functions of the cosines (n, k) of some k classes, whose sums over the other classes :meth:`settle` gets."""
+
+    def settle(self, rows: Rows, *sums: Tensor) -> Rows:
+        """Called after :meth:`prepare` where the loss surveys, with each sum (n,); it has no gradient."""
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
         """ψ: what takes the place of the cosine of a sample's own class, (n,)."""

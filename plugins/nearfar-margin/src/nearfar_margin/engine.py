@@ -49,10 +49,13 @@ class Settings:
 
 
 def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor, settings: Settings) -> Tensor:
-    """The loss of each sample, (n,), of embeddings (n, d), class weights (c · centers, d) and labels (n,)."""
+    """The loss of each sample, (n,), of embeddings (n, d), class weights and labels (n,).
+
+    Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts.
+    """
     engine = settings.engine
     if engine == "auto":
-        engine = "chunked" if len(embeddings) * len(weight) >= MANY else "plain"
+        engine = "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
     if engine == "plain":
         return plain(loss, embeddings, weight, labels)
     budget = BUDGET if settings.memory_budget is None else settings.memory_budget

@@ -31,7 +31,7 @@ from nearfar_margin.chunk_gradients import Changed, Gradients
 from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
 from nearfar_margin.closure import differentiated_through, with_fields
 from nearfar_margin.declaration import Declaration, Rows
-from nearfar_margin.engine_plain import straight_through
+from nearfar_margin.detaching import straight_through
 
 __all__ = ["chunked", "chunked_linear"]
 
@@ -45,36 +45,32 @@ def chunked(
     budget: float,
     products: torch.dtype | None = None,
 ) -> Tensor:
-    """The loss of each sample, (n,), of embeddings (n, d), class weights (c · centers, d) and labels (n,).
+    """The loss of each sample, (n,), of embeddings (n, d), class weights (c, d) or (c, k, d) and labels (n,).
 
     Cosines are kept for the backward pass where they take no more than ``budget`` bytes. ``products`` is the dtype
     matrices are multiplied in, unless that of the embeddings and weights.
     """
-    chunks = Chunks.of(embeddings, weight, labels, loss.centers, budget, products)
-    x, norm, t, own_length = _Target.apply(embeddings, weight, chunks)
-    rows = loss.prepare(
-        Rows(
-            t,
-            norm,
-            labels,
-            weight_norm=own_length,
-            embeddings=x,
-            over_others=lambda f: chunks.over_others(f, x.detach()),
-        )
-    )
+    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
+    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
+    if loss.surveys:
+        sums = chunks.over_others(lambda c: loss.survey(c, rows), x)
+        with torch.no_grad():
+            rows = loss.settle(rows, *sums)
     psi = loss.target(t, rows)
+    if loss.separate:
+        return psi + _sums(loss, chunks, x, torch.zeros_like(t), 1.0, rows)[1]
     if loss.detached:
         psi = straight_through(psi, t)
-    factor: Tensor | float = loss.scale
-    if loss.embedding_lengths:
-        factor = factor * norm
+    # A copy, because the next call may change a scale that it keeps, and this one's backward pass needs it.
+    factor = loss.scale.clone() if isinstance(loss.scale, Tensor) else loss.scale
+    if loss.times_norm:
+        factor = norm * factor
     z_own = psi * factor
-    if loss.weight_lengths:
-        z_own = z_own * own_length
-    lse, total = _others(loss, chunks, x, z_own, factor, rows)
-    if loss.pooling == "sum":
-        return z_own + total
-    return _smoothed(lse, z_own, total, loss.label_smoothing, chunks.classes)
+    if loss.times_weight_norm:
+        z_own = z_own * weight_norm
+    lse, total = _sums(loss, chunks, x, z_own, factor, rows)
+    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight))
 
 
 def chunked_linear(
@@ -88,7 +84,7 @@ def chunked_linear(
     products: torch.dtype | None = None,
 ) -> Tensor:
     """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``."""
-    chunks = Chunks.of(embeddings, weight, labels, 1, budget, products)
+    chunks = Chunks.of(embeddings, weight, labels, budget, products)
     chunks.unit = chunks.unit_weight = False
     x, _, z_own, _ = _Target.apply(embeddings, weight, chunks)
     if bias is not None:
@@ -96,7 +92,7 @@ def chunked_linear(
         z_own = z_own + bias[labels]
     chunks.wants_total = smoothing > 0
     lse, total = _Others.apply(chunks, x, z_own, None, bias)
-    return _smoothed(lse, z_own, total, smoothing, chunks.classes)
+    return _smoothed(lse, z_own, total, smoothing, len(weight))
 
 
 def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, classes: int) -> Tensor:
@@ -107,34 +103,34 @@ def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, classes
     return lse - (1 - epsilon + share) * z_own - share * total
 
 
-def _others(
+def _sums(
     loss: Declaration, chunks: Chunks, x: Tensor, z_own: Tensor, factor: Tensor | float, rows: Rows
 ) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of each sample's logits, and the sum of those of the other classes."""
-    chunks.wants_lse = loss.pooling == "cross_entropy"
-    chunks.wants_total = not chunks.wants_lse or loss.label_smoothing > 0
+    chunks.wants_lse = not loss.separate
+    chunks.wants_total = loss.separate or loss.label_smoothing > 0
     each = factor[:, None] if isinstance(factor, Tensor) and factor.ndim else factor
     probe = x.new_zeros(len(x), 1)
     with torch.no_grad():
         unchanged = loss.others(probe, rows) is probe
     if unchanged:
-        chunks.unit_weight = not loss.weight_lengths
+        chunks.unit_weight = not loss.times_weight_norm
         lse, total = _Others.apply(chunks, x * each, z_own, None, None)
         return lse, total
     chunks.others, chunks.rows = loss.others, with_fields(rows, {})
-    chunks.detached, chunks.weight_lengths = loss.detached, loss.weight_lengths
-    fields, learned = ([], []) if loss.detached else differentiated_through(loss.others, probe, rows)
-    chunks.fields, chunks.learned = fields, learned
-    # (n, 1) where it differs from sample to sample or is learned: its gradient is summed by row.
+    chunks.detached = loss.detached and not loss.separate
+    chunks.times_weight_norm = loss.times_weight_norm
+    if not chunks.detached:
+        chunks.fields, chunks.learned = differentiated_through(loss.others, probe, rows)
     if isinstance(each, Tensor):
         each = each.expand(len(x), 1)
-    given = [getattr(rows, name) for name in fields]
-    lse, total = _Others.apply(chunks, x, z_own, each, None, *given, *learned)
+    given = [getattr(rows, name) for name in chunks.fields]
+    lse, total = _Others.apply(chunks, x, z_own, each, None, *given, *chunks.learned)
     return lse, total
 
 
 class _Target(torch.autograd.Function):
-    """Embeddings of length one, their lengths, the cosine to the own class, the length of its weight.
+    """Embeddings of length one, their lengths, the cosine to the own class, the length of its (first) vector.
 
     Its backward pass comes after that of :class:`_Others`, and completes the gradient of the weight.
     """
@@ -142,13 +138,12 @@ class _Target(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, weight: Tensor, chunks: Chunks) -> tuple[Tensor, ...]:
         ctx.dtype, embeddings = embeddings.dtype, embeddings.to(chunks.dtype)
-        x, norm = unit(embeddings) if chunks.unit else (embeddings, embeddings.new_empty(0))
-        rows, own, length, t = chunks.own(x)
+        x, norm = unit(embeddings) if chunks.unit else (embeddings.clone(), embeddings.new_empty(0))
+        own, lengths, t, shares = chunks.own(x)
         ctx.chunks = chunks
-        ctx.save_for_backward(x, norm, rows, own, length, t, weight)
+        ctx.save_for_backward(x, norm, own, lengths, t, shares, weight)
         ctx.set_materialize_grads(False)
-        # A view of an input would not do as an output that is changed in place.
-        return x if chunks.unit else x.clone(), norm, t, length
+        return x, norm, t, lengths[:, 0].clone()
 
     @staticmethod
     @once_differentiable
@@ -156,29 +151,26 @@ class _Target(torch.autograd.Function):
         ctx: Any, to_x: Tensor | None, to_norm: Tensor | None, to_t: Tensor | None, to_length: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None]:
         chunks: Chunks = ctx.chunks
-        x, norm, rows, own, length, t, weight = ctx.saved_tensors
+        x, norm, own, lengths, t, shares, weight = ctx.saved_tensors
         gradient, chunks.gradient = chunks.gradient, None
         to_x = torch.zeros_like(x) if to_x is None else to_x
-        if to_t is not None:
-            to_x = torch.addcmul(to_x, own, to_t[:, None])
+        to_t = torch.zeros_like(t) if to_t is None else to_t
+        each = (shares * to_t[:, None])[:, :, None]
+        to_x = to_x + (each * own).sum(1)
+        along = each * x[:, None]
         if chunks.unit:
-            inverse = reciprocal(norm)[:, None]
-            to_x = (to_x - x * (to_x * x).sum(1, keepdim=True)) * inverse
+            to_x = (to_x - x * (to_x * x).sum(1, keepdim=True)) * reciprocal(norm)[:, None]
             if to_norm is not None:
                 to_x = torch.addcmul(to_x, x, to_norm[:, None])
+            along = (along - own * (each * t[:, None, None])) * reciprocal(lengths)[:, :, None]
+            if to_length is not None:
+                along[:, 0].addcmul_(own[:, 0], to_length[:, None])
         if not ctx.needs_input_grad[1]:
             return to_x.to(ctx.dtype), None, None
         if gradient is None:
-            gradient = torch.zeros_like(weight)
-        along = torch.zeros_like(own)
-        if to_t is not None:
-            along = to_t[:, None] * x
-            if chunks.unit:
-                along = (along - own * (to_t * t)[:, None]) * reciprocal(length)[:, None]
-        if to_length is not None:
-            along = torch.addcmul(along, own, to_length[:, None])
-        gradient.index_add_(0, rows, along.to(gradient.dtype))
-        return to_x.to(ctx.dtype), gradient, None
+            gradient = torch.zeros_like(chunks.weight)
+        gradient.index_add_(0, chunks.labels, along.to(gradient.dtype))
+        return to_x.to(ctx.dtype), gradient.view_as(weight), None
 
 
 class _Others(torch.autograd.Function):
@@ -200,6 +192,7 @@ class _Others(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         top, mass, total = z_own.clone(), torch.ones_like(z_own), torch.zeros_like(z_own)
         narrow, buffer = chunks.left(left), chunks.buffer(len(left))
+        changed = None if chunks.others is None else Changed(chunks, factor, None)
         kept = []
         for start, stop in chunks.spans():
             block, out = chunks.block(start, stop), buffer
@@ -208,11 +201,10 @@ class _Others(torch.autograd.Function):
             c, _ = _cosines(chunks, narrow, block, bias, out)
             targets = chunks.targets(block)
             z = c
-            if chunks.others is not None:
+            if changed is not None:
+                # A target's cosine is not among the others: N need not be sound there.
                 overwrite(c, targets, 0)
-                z = chunks.others(c, chunks.rows) * factor
-                if chunks.weight_lengths:
-                    z = z * torch.linalg.vector_norm(block.weight, dim=1)
+                z = changed.forward(c, block)
             if chunks.wants_total:
                 overwrite(z, targets, 0)
                 total += z.sum(1)
@@ -240,15 +232,14 @@ class _Others(torch.autograd.Function):
         gradients = Gradients(chunks, left, narrow, bias, buffer, needs_weight=chunks.needs_weight)
         changed = None if chunks.others is None else Changed(chunks, factor, given)
         for i, (start, stop) in enumerate(chunks.spans()):
-            block, nearest, to_lengths = chunks.block(start, stop), None, None
+            block, shares, to_lengths = chunks.block(start, stop), None, None
             if kept:
                 c = kept[i].view(len(left), -1)
             else:
-                c, nearest = _cosines(chunks, narrow, block, bias, buffer)
+                c, shares = _cosines(chunks, narrow, block, bias, buffer)
             targets = chunks.targets(block)
-            # A target's cosine is not among the others: it does not count here, and N need not be sound there.
             overwrite(c, targets, 0)
-            z = c if changed is None else changed.logits(c, block)
+            z = c if changed is None else changed.forward(c, block)
             g = second[: z.numel()].view_as(z)
             if to_lse is None:
                 g.zero_()
@@ -259,7 +250,7 @@ class _Others(torch.autograd.Function):
             overwrite(g, targets, 0)
             if changed is not None:
                 g, to_lengths = changed.backward(g)
-            gradients.add(block, g, c, nearest, to_lengths)
+            gradients.add(block, g, c, shares, to_lengths)
         chunks.gradient = gradients.weight
         to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
@@ -270,7 +261,7 @@ def _cosines(
     chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """What :meth:`Chunks.multiply` gives, and the bias of a linear classifier."""
-    c, nearest = chunks.multiply(left, block, out)
+    c, shares = chunks.multiply(left, block, out)
     if bias is not None:
         c += bias[block.start : block.stop]
-    return c, nearest
+    return c, shares

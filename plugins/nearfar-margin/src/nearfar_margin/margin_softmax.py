@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative, positive
 from nearfar.nn.vectors import unit
-from nearfar_margin.declaration import Pooling, Rows
+from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype, compute
+from nearfar_margin.engine_plain import cosines
 
 __all__ = ["CommonArguments", "MarginSoftmax"]
 
@@ -48,6 +49,8 @@ class MarginSoftmax(ClassLoss):
         [1..inf] Dimension of the embeddings.
     scale : float
         (0..inf] What every logit is multiplied with.
+    centers : int
+        [1..inf] Vectors of each class, of which the nearest counts.
     engine : {"auto", "plain", "chunked"}
         ``plain``: all logits at once; can be differentiated twice. ``chunked``: a chunk of the classes at a time, so
         that nothing of the size batch × classes is held but for one buffer, where the memory budget allows it; the
@@ -61,8 +64,9 @@ class MarginSoftmax(ClassLoss):
 
     Notes
     -----
-    ``weight`` (num_classes · centers, embedding_size) starts normal with a standard deviation of 0.01, as insightface's
-    does. Its length does not enter the value.
+    ``weight`` (num_classes, embedding_size), or (num_classes, centers, embedding_size) of more than one, starts normal
+    with a standard deviation of 0.01, as insightface's does. Its length does not enter the value, unless
+    ``times_weight_norm`` is set.
 
     Under autocast the chunked engine multiplies matrices in autocast's dtype; the target's cosine, logarithms,
     exponentials and sums stay in float32.
@@ -70,11 +74,11 @@ class MarginSoftmax(ClassLoss):
 
     scale: Tensor | float
     detached: bool = False
-    embedding_lengths: bool = False
-    weight_lengths: bool = False
+    times_norm: bool = False
+    times_weight_norm: bool = False
     label_smoothing: float = 0.0
-    pooling: Pooling = "cross_entropy"
-    centers: int = 1
+    separate: bool = False
+    surveys: bool = False
 
     def __init__(
         self,
@@ -82,20 +86,31 @@ class MarginSoftmax(ClassLoss):
         embedding_size: int,
         *,
         scale: float,
+        centers: int = 1,
         engine: Engine = "auto",
         memory_budget: float | None = None,
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         self.scale = positive("scale", scale)
-        self.engine = check_choice(self, "engine", engine, ENGINES)
+        check_choice(self, "engine", engine, ENGINES)
+        self.engine: Engine = engine
         self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
-        self.weight = nn.Parameter(torch.empty(num_classes * self.centers, embedding_size))
+        shape = (num_classes, embedding_size) if centers == 1 else (num_classes, centers, embedding_size)
+        self.weight = nn.Parameter(torch.empty(shape))
         nn.init.normal_(self.weight, std=0.01)
         self._products: torch.dtype | None = None
 
     def prepare(self, rows: Rows) -> Rows:
         """What the batch as a whole decides, once a call; nothing unless overridden."""
+        return rows
+
+    def survey(self, c: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """What :meth:`settle` wants the sums of; asked only where ``surveys`` is set."""
+        return ()
+
+    def settle(self, rows: Rows, *sums: Tensor) -> Rows:
+        """What the sums over the other classes decide, once a call; asked only where ``surveys`` is set."""
         return rows
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
@@ -119,13 +134,11 @@ class MarginSoftmax(ClassLoss):
         return compute(self, embeddings, self.weight, labels, settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        embeddings, weight = self.common(embeddings, self.weight)
-        x, norm = unit(embeddings)
-        w, lengths = unit(weight)
-        c = x @ (w * lengths[:, None] if self.weight_lengths else w).T
-        if self.centers > 1:
-            c = c.unflatten(1, (-1, self.centers)).amax(2)
-        return c * (self.scale * norm[:, None] if self.embedding_lengths else self.scale)
+        x, w = self.common(embeddings, self.weight)
+        (x, norm), (w, weight_norm) = unit(x), unit(w, -1)
+        z = cosines(x, w) * self.scale
+        z = z * norm[:, None] if self.times_norm else z
+        return z * weight_norm if self.times_weight_norm else z
 
     def extra_repr(self) -> str:
         scale = self.scale.item() if isinstance(self.scale, Tensor) else self.scale
