@@ -310,10 +310,10 @@ def batch(seed, n=N):
     return x, torch.randint(C, (n,), generator=g)
 
 
-def made(case):
+def made(case, engine="plain"):
     cls, arguments, reference = CASES[case]
     torch.manual_seed(1)
-    loss = cls(C, D, reducer=NoReduction(), **arguments).double()
+    loss = cls(C, D, reducer=NoReduction(), engine=engine, **arguments).double()
     with torch.no_grad():
         loss.weight.normal_()
     return loss, reference()
@@ -331,9 +331,10 @@ def called(loss, x, y):
 
 
 @each
-def test_values_are_the_papers_call_after_call(case):
+@pytest.mark.parametrize("engine", ["plain", "chunked"])
+def test_values_are_the_papers_call_after_call(case, engine):
     """Three calls in training mode and one in evaluation mode, so that what a loss keeps is held to the formula too."""
-    loss, reference = made(case)
+    loss, reference = made(case, engine)
     for seed, mode in enumerate((True, True, True, False, True)):
         loss.train(mode)
         x, y = batch(seed)

@@ -241,7 +241,7 @@ def test_an_elastic_margin_is_on_the_angle_or_on_the_cosine(form, psi):
 
 
 def kappaface_alpha(batches, old, temperature=0.55, share=0.7):
-    """The margins' factors after these batches, by the paper's formula; those of classes that are not there, ``old``."""
+    """The factors of the margins after these batches, by the paper's formula; ``old`` of classes without samples."""
     of = {c: [] for c in range(C)}
     for x, y in batches:
         for v, j in zip(x.tolist(), y.tolist(), strict=True):

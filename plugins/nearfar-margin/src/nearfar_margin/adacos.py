@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["AdaCos"]
 
@@ -34,8 +35,6 @@ class AdaCos(MarginSoftmax):
         [1..inf] Dimension of the embeddings.
     fixed : bool
         Whether s stays where it starts: the paper's fixed AdaCos.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -60,9 +59,9 @@ class AdaCos(MarginSoftmax):
     scale: Tensor
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, fixed: bool = False, reducer: nn.Module | None = None
+        self, num_classes: int, embedding_size: int, *, fixed: bool = False, **kwargs: Unpack[CommonArguments]
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=1.0, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
         if num_classes < 3:
             raise ArgumentError(
                 f"AdaCos: num_classes must be at least 3, as the scale starts at √2 log(num_classes − 1); "

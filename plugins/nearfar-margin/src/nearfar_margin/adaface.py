@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.angles import angle
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["AdaFace"]
 
@@ -54,8 +55,6 @@ class AdaFace(MarginSoftmax):
         (0..inf] What the logits are multiplied with, s; 64 as in the paper.
     momentum : float
         [0..1] Weight of a batch in μ and σ; 0.01 as in the authors' training script. Their class has 1.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -89,9 +88,9 @@ class AdaFace(MarginSoftmax):
         h: float = 0.333,
         scale: float = 64.0,
         momentum: float = 0.01,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi)
         self.h = non_negative("h", h)
         self.momentum = within("momentum", momentum, 0.0, 1.0)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import nn
+from typing import Literal, Unpack
 
 from nearfar_margin.cosface import CosFace
+from nearfar_margin.margin_softmax import CommonArguments
 
 __all__ = ["AMSoftmax"]
 
@@ -31,8 +30,6 @@ class AMSoftmax(CosFace):
         (0..inf] What the logits are multiplied with, s; 30 as in the paper. "auto": the least with which a probability
         of 0.99 can be reached in spite of the margin, :func:`~nearfar_margin.scales.least_scale`. "norm": the length
         of each embedding takes its place.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -59,6 +56,6 @@ class AMSoftmax(CosFace):
         *,
         margin: float = 0.35,
         scale: float | Literal["auto", "norm"] = 30.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, margin=margin, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, margin=margin, scale=scale, **kwargs)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import check_choice, within
 from nearfar_margin.angles import cos_plus, widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["ArcFace"]
@@ -47,8 +47,6 @@ class ArcFace(MarginSoftmax):
     easy_margin : bool
         Whether the margin applies to angles below π/2 only, and cos θ stays as it is beyond (a jump up); then
         ``beyond_pi`` plays no part.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -81,11 +79,11 @@ class ArcFace(MarginSoftmax):
         gradient: Literal["exact", "detached"] = "exact",
         beyond_pi: Literal["linear", "raw"] = "linear",
         easy_margin: bool = False,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         own = math.cos(within("margin", margin, 0.0, math.pi, "radians"))
         number = scale_of(type(self).__name__, scale, num_classes, own=own)
-        super().__init__(num_classes, embedding_size, scale=number, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         self.margin = margin
         self.gradient = check_choice(self, "gradient", gradient, ("exact", "detached"))
         self.beyond_pi = check_choice(self, "beyond_pi", beyond_pi, ("linear", "raw"))

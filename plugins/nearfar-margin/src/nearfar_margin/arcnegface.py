@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import non_negative, positive, within
 from nearfar_margin.angles import widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["ArcNegFace"]
 
@@ -41,8 +42,6 @@ class ArcNegFace(MarginSoftmax):
         (0..inf] Width of the bell, σ; 2 as in the paper.
     scale : float
         (0..inf] What the logits are multiplied with, s; 64 as in the paper.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -70,9 +69,9 @@ class ArcNegFace(MarginSoftmax):
         alpha: float = 1.2,
         sigma: float = 2.0,
         scale: float = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi, "radians")
         self.alpha = non_negative("alpha", alpha)
         self.sigma = positive("sigma", sigma)

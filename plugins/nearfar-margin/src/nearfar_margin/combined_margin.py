@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import check_choice, within
 from nearfar_margin.angles import angle
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["CombinedMargin"]
@@ -46,8 +46,6 @@ class CombinedMargin(MarginSoftmax):
         it were cos θ.
     beyond_pi : {"raw", "flat"}
         The target beyond m₁θ + m₂ = π, where the cosine rises again: ``raw``, as in the paper; ``flat``, −1 − m₃.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -79,11 +77,11 @@ class CombinedMargin(MarginSoftmax):
         scale: float | Literal["auto"] = 64.0,
         gradient: Literal["exact", "detached"] = "exact",
         beyond_pi: Literal["raw", "flat"] = "raw",
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         own = math.cos(within("m2", m2, 0.0, math.pi, "radians")) - within("m3", m3, 0.0, 2.0)
         number = scale_of("CombinedMargin", scale, num_classes, own=own)
-        super().__init__(num_classes, embedding_size, scale=number, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         self.m1, self.m2, self.m3 = within("m1", m1, 0.0, 8.0), m2, m3
         self.gradient = check_choice(self, "gradient", gradient, ("exact", "detached"))
         self.beyond_pi = check_choice(self, "beyond_pi", beyond_pi, ("raw", "flat"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import within
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["CosFace"]
@@ -34,8 +34,6 @@ class CosFace(MarginSoftmax):
         (0..inf] What the logits are multiplied with, s; 64 as in the paper. "auto": the least with which a probability
         of 0.99 can be reached in spite of the margin, :func:`~nearfar_margin.scales.least_scale`. "norm": the length
         of each embedding takes its place, as where the paper compares with embeddings that are not normalised.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -63,11 +61,11 @@ class CosFace(MarginSoftmax):
         *,
         margin: float = 0.35,
         scale: float | Literal["auto", "norm"] = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         own = 1 - within("margin", margin, 0.0, 2.0)
         number = scale_of(type(self).__name__, scale, num_classes, own=own, words=("auto", "norm"))
-        super().__init__(num_classes, embedding_size, scale=number, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         self.times_norm = scale == "norm"
         self.margin = margin
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import within
 from nearfar_margin.angles import widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["CurricularFace"]
 
@@ -41,8 +42,6 @@ class CurricularFace(MarginSoftmax):
         (0..inf] What the logits are multiplied with, s; 64 as in the paper.
     momentum : float
         [0..1] Weight of a batch in τ; 0.01 as in the authors' code, where τ keeps 0.99 of itself.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -74,9 +73,9 @@ class CurricularFace(MarginSoftmax):
         margin: float = 0.5,
         scale: float = 64.0,
         momentum: float = 0.01,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi, "radians")
         self.momentum = within("momentum", momentum, 0.0, 1.0)
         self.register_buffer("tau", torch.zeros(()))

@@ -10,7 +10,8 @@ engine (:mod:`nearfar_margin.engine`) does the rest, so a loss written once runs
 
 A few losses need more, and say so in an attribute that is off for the rest: the lengths of embeddings or of class
 vectors as factors of the logits (``times_norm``, ``times_weight_norm``), sums over all other classes before any margin
-is known (``surveys``), or a loss for each class instead of one softmax (``separate``).
+is known (``surveys``), a loss for each class instead of one softmax (``separate``), or some of the own class's
+probability spread over all (``label_smoothing``).
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class Declaration(Protocol):
     The functions are elementwise in their first argument and depend on other samples only through what
     :meth:`prepare` put into ``rows``. So an engine may call :meth:`others` on any block of columns, as often
     as it likes, and what it finds in a target's place there is overwritten; so with :meth:`survey`.
+
+    Engines differentiate them by autograd, and through nothing but their first argument, the tensors among the fields
+    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``.
     """
 
     @property
@@ -72,6 +76,10 @@ class Declaration(Protocol):
 
         There is no softmax then, and the engine multiplies with nothing.
         """
+
+    @property
+    def label_smoothing(self) -> float:
+        """ε, the probability that is spread evenly over all classes, the own one too; of a softmax only."""
 
     @property
     def surveys(self) -> bool:

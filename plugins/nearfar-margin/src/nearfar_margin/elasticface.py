@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, non_negative, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.noise import counted_normal
 
 __all__ = ["ElasticFace"]
@@ -58,8 +58,6 @@ class ElasticFace(MarginSoftmax):
     seed : int
         [0..inf] Which margins are drawn: they are a function of it, of the number of the call and of the place in the
         batch.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -94,9 +92,9 @@ class ElasticFace(MarginSoftmax):
         plus: bool = False,
         scale: float = 64.0,
         seed: int = 0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.form = check_choice(self, "form", form, ("arc", "cos"))
         self.margin = within("margin", margin, 0.0, 2.0)
         self.deviation = non_negative("deviation", deviation)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import non_negative, within
 from nearfar.nn.vectors import unit
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["KappaFace"]
 
@@ -57,8 +57,6 @@ class KappaFace(MarginSoftmax):
         [0..1] Share of the concentration against the number of samples, γ; 0.7 as in the authors' code.
     scale : float
         (0..inf] What the logits are multiplied with, s; 64 as in the paper.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -96,9 +94,9 @@ class KappaFace(MarginSoftmax):
         temperature: float = 0.55,
         balance: float = 0.7,
         scale: float = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         if not isinstance(renewal, int) or isinstance(renewal, bool) or renewal < 1:
             raise ArgumentError(f"KappaFace: renewal must be a whole number of at least 1; got {renewal!r}")
         self.renewal = renewal

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Unpack
 
+from nearfar_margin.margin_softmax import CommonArguments
 from nearfar_margin.multiplicative import MultiplicativeMargin
 
 __all__ = ["LSoftmax"]
@@ -39,8 +40,6 @@ class LSoftmax(MultiplicativeMargin):
         [0..inf] How steeply; 35 as in the authors' example, with which λ is below 1 after some 8,700 steps.
     lambda_min : float
         [0..inf] Where λ stops; 0 as in the authors' example.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -74,7 +73,7 @@ class LSoftmax(MultiplicativeMargin):
         lambda_gamma: float = 2.5e-5,
         lambda_power: float = 35.0,
         lambda_min: float = 0.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(
             num_classes,
@@ -84,5 +83,5 @@ class LSoftmax(MultiplicativeMargin):
             lambda_gamma=lambda_gamma,
             lambda_power=lambda_power,
             lambda_min=lambda_min,
-            reducer=reducer,
+            **kwargs,
         )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import non_negative, positive, within
 from nearfar.nn.vectors import unit
 from nearfar_margin.angles import widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["MagFace"]
 
@@ -59,8 +60,6 @@ class MagFace(MarginSoftmax):
     easy_margin : bool
         Whether the margin applies to angles below π/2 only, as in the authors' code; otherwise the target beyond
         θ + m = π is cos θ − m sin m.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -94,9 +93,9 @@ class MagFace(MarginSoftmax):
         regularization: float = 35.0,
         scale: float = 64.0,
         easy_margin: bool = True,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.shortest, self.longest = positive("shortest", shortest), positive("longest", longest)
         if not shortest < longest:
             raise ArgumentError(f"MagFace: shortest must be below longest; got {shortest!r} and {longest!r}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Unpack
 
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["ModifiedSoftmax"]
 
@@ -22,8 +22,6 @@ class ModifiedSoftmax(MarginSoftmax):
         [1..inf] Number of classes.
     embedding_size : int
         [1..inf] Dimension of the embeddings.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -44,5 +42,5 @@ class ModifiedSoftmax(MarginSoftmax):
 
     times_norm = True
 
-    def __init__(self, num_classes: int, embedding_size: int, *, reducer: nn.Module | None = None) -> None:
-        super().__init__(num_classes, embedding_size, scale=1.0, reducer=reducer)
+    def __init__(self, num_classes: int, embedding_size: int, **kwargs: Unpack[CommonArguments]) -> None:
+        super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)

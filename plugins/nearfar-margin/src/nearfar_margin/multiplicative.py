@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar_margin.angles import cos_times
 from nearfar_margin.annealing import Annealing
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["MultiplicativeMargin", "falling_cos_times"]
 
@@ -47,9 +48,9 @@ class MultiplicativeMargin(MarginSoftmax):
         lambda_gamma: float,
         lambda_power: float,
         lambda_min: float,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=1.0, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
         if margin not in range(1, 9):
             raise ArgumentError(f"{type(self).__name__}: margin must be a whole number in 1..8; got {margin!r}")
         self.margin = int(margin)

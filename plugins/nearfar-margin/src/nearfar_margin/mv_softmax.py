@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite, within
 from nearfar_margin.angles import widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["MVSoftmax"]
 
@@ -46,8 +46,6 @@ class MVSoftmax(MarginSoftmax):
         Whether a mistaken class is raised the more the nearer it is, or all by the same.
     scale : float
         (0..inf] What the logits are multiplied with, s; 32 as in the paper.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -77,9 +75,9 @@ class MVSoftmax(MarginSoftmax):
         hardness: float = 1.2,
         weighting: Literal["adaptive", "fixed"] = "adaptive",
         scale: float = 32.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.form = check_choice(self, "form", form, ("am", "arc"))
         self.margin = within("margin", margin, 0.0, 2.0)
         if finite("hardness", hardness) < 1:

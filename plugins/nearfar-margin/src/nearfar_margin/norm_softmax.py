@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import nn
 
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["NormSoftmax"]
@@ -31,8 +31,6 @@ class NormSoftmax(MarginSoftmax):
         bound for a probability of 0.99, :func:`~nearfar_margin.scales.least_scale`.
     learn_scale : bool
         Whether s is a parameter that starts there, as in NormFace; nothing keeps it positive but the loss.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -58,9 +56,9 @@ class NormSoftmax(MarginSoftmax):
         *,
         scale: float | Literal["auto"] = 30.0,
         learn_scale: bool = False,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         number = scale_of("NormSoftmax", scale, num_classes)
-        super().__init__(num_classes, embedding_size, scale=number, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         if learn_scale:
             self.scale = nn.Parameter(torch.tensor(number))

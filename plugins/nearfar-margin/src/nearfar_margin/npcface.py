@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["NPCFace"]
 
@@ -62,8 +63,6 @@ class NPCFace(MarginSoftmax):
         [0..inf] What is added to it, a; 0.2 as in FaceX-Zoo.
     scale : float
         (0..inf] What the logits are multiplied with, s; 64 as in FaceX-Zoo.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -96,9 +95,9 @@ class NPCFace(MarginSoftmax):
         slope: float = 1.1,
         offset: float = 0.2,
         scale: float = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi, "radians")
         self.least_margin = within("least_margin", least_margin, 0.0, math.pi, "radians")
         self.gain = within("gain", gain, 0.0, math.pi, "radians")

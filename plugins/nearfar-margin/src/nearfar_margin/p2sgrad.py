@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Unpack
+
+from torch import Tensor
 
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["P2SGrad"]
 
@@ -27,8 +29,6 @@ class P2SGrad(MarginSoftmax):
         [1..inf] Number of classes.
     embedding_size : int
         [1..inf] Dimension of the embeddings.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -48,8 +48,8 @@ class P2SGrad(MarginSoftmax):
 
     separate = True
 
-    def __init__(self, num_classes: int, embedding_size: int, *, reducer: nn.Module | None = None) -> None:
-        super().__init__(num_classes, embedding_size, scale=1.0, reducer=reducer)
+    def __init__(self, num_classes: int, embedding_size: int, **kwargs: Unpack[CommonArguments]) -> None:
+        super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
         return (t - 1).square() / 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Unpack
 
+from nearfar_margin.margin_softmax import CommonArguments
 from nearfar_margin.multiplicative import MultiplicativeMargin
 
 __all__ = ["SphereFace"]
@@ -39,8 +40,6 @@ class SphereFace(MultiplicativeMargin):
     lambda_min : float
         [0..inf] Where λ stops; 5 as in the authors' code, reached after some 1,660 steps. The margin then moves the
         target a sixth of the way only, as an m of about 1.5 would; 0 is the paper's formula.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -73,7 +72,7 @@ class SphereFace(MultiplicativeMargin):
         lambda_gamma: float = 0.12,
         lambda_power: float = 1.0,
         lambda_min: float = 5.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(
             num_classes,
@@ -83,5 +82,5 @@ class SphereFace(MultiplicativeMargin):
             lambda_gamma=lambda_gamma,
             lambda_power=lambda_power,
             lambda_min=lambda_min,
-            reducer=reducer,
+            **kwargs,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite, within
 from nearfar_margin.declaration import Rows
 from nearfar_margin.detaching import straight_through
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["SphereFace2"]
 
@@ -45,8 +45,6 @@ class SphereFace2(MarginSoftmax):
     gradient : {"detached", "exact"}
         ``detached``: g changes the values only and passes the gradient as if it were the cosine, as in the authors'
         code. ``exact``: the gradient of the formula.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -79,9 +77,9 @@ class SphereFace2(MarginSoftmax):
         balance: float = 0.7,
         sharpness: float = 3.0,
         gradient: Literal["detached", "exact"] = "detached",
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         if num_classes < 2:
             raise ArgumentError(f"SphereFace2: num_classes must be at least 2; got {num_classes}")
         self.margin = within("margin", margin, 0.0, 2.0)

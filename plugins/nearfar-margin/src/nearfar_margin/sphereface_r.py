@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite
 from nearfar_margin.angles import angle
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["SphereFaceR"]
@@ -48,8 +48,6 @@ class SphereFaceR(MarginSoftmax):
     gradient : {"detached", "exact"}
         ``detached``: ψ and N change the values only and pass the gradient as if they were cos θ, the paper's
         characteristic gradient detachment. ``exact``: the gradient of the formula.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -79,10 +77,10 @@ class SphereFaceR(MarginSoftmax):
         scale: float | Literal["norm"] = 30.0,
         version: Literal["v1", "v2"] = "v1",
         gradient: Literal["detached", "exact"] = "detached",
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         number = scale_of("SphereFaceR", scale, num_classes, words=("norm",))
-        super().__init__(num_classes, embedding_size, scale=number, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         self.times_norm = scale == "norm"
         if finite("margin", margin) < 1:
             raise ArgumentError(f"SphereFaceR: margin must be at least 1; got {margin!r}")

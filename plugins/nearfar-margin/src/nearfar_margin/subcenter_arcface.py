@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import within
@@ -14,7 +14,7 @@ from nearfar.nn.batch import check_embeddings, check_labels
 from nearfar.nn.vectors import unit
 from nearfar_margin.angles import angle, widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 from nearfar_margin.scales import scale_of
 
 __all__ = ["SubcenterArcFace"]
@@ -46,8 +46,6 @@ class SubcenterArcFace(MarginSoftmax):
     scale : float or "auto"
         (0..inf] What the logits are multiplied with, s; 64 as in the paper. "auto": the least with which a probability
         of 0.99 can be reached in spite of the margin, :func:`~nearfar_margin.scales.least_scale`.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -77,13 +75,13 @@ class SubcenterArcFace(MarginSoftmax):
         centers: int = 3,
         margin: float = 0.5,
         scale: float | Literal["auto"] = 64.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         if not isinstance(centers, int) or isinstance(centers, bool) or centers < 1:
             raise ArgumentError(f"SubcenterArcFace: centers must be a whole number of at least 1; got {centers!r}")
         own = math.cos(within("margin", margin, 0.0, math.pi, "radians"))
         number = scale_of("SubcenterArcFace", scale, num_classes, own=own)
-        super().__init__(num_classes, embedding_size, scale=number, centers=centers, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=number, centers=centers, **kwargs)
         self.centers = centers
         self.margin = margin
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["UnifiedCE"]
 
@@ -35,8 +36,6 @@ class UnifiedCE(MarginSoftmax):
         (0..inf] What the cosines are multiplied with, s; 64 as in the authors' code.
     balance : float
         [0..inf] Weight of the other classes, λ; 1 as in the authors' code.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
@@ -66,9 +65,9 @@ class UnifiedCE(MarginSoftmax):
         margin: float = 0.4,
         scale: float = 64.0,
         balance: float = 1.0,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, reducer=reducer)
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, 2.0)
         self.balance = non_negative("balance", balance)
         self.bias = nn.Parameter(torch.tensor(math.log(10 * num_classes)))
