@@ -6,7 +6,7 @@ import math
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar_margin.declaration import Rows
@@ -69,7 +69,7 @@ class AdaCos(MarginSoftmax):
             )
         self.fixed = fixed
         del self.scale  # a number so far
-        self.register_buffer("scale", torch.tensor(math.sqrt(2) * math.log(num_classes - 1)))
+        self.scale = nn.Buffer(torch.tensor(math.sqrt(2) * math.log(num_classes - 1)))
 
     @property
     def surveys(self) -> bool:  # type: ignore[override]  # it depends on the mode

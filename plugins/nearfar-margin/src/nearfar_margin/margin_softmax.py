@@ -49,8 +49,6 @@ class MarginSoftmax(ClassLoss):
         [1..inf] Dimension of the embeddings.
     scale : float
         (0..inf] What every logit is multiplied with.
-    centers : int
-        [1..inf] Vectors of each class, of which the nearest counts.
     engine : {"auto", "plain", "chunked"}
         ``plain``: all logits at once; can be differentiated twice. ``chunked``: a chunk of the classes at a time, so
         that nothing of the size batch × classes is held but for one buffer, where the memory budget allows it; the
@@ -64,9 +62,9 @@ class MarginSoftmax(ClassLoss):
 
     Notes
     -----
-    ``weight`` (num_classes, embedding_size), or (num_classes, centers, embedding_size) of more than one, starts normal
-    with a standard deviation of 0.01, as insightface's does. Its length does not enter the value, unless
-    ``times_weight_norm`` is set.
+    ``weight`` (num_classes, embedding_size) starts normal with a standard deviation of 0.01, as insightface's does; a
+    subclass may make it (num_classes, k, embedding_size), k vectors of each class, of which the nearest counts. Its
+    length does not enter the value, unless ``times_weight_norm`` is set.
 
     Under autocast the chunked engine multiplies matrices in autocast's dtype; the target's cosine, logarithms,
     exponentials and sums stay in float32.
@@ -86,7 +84,6 @@ class MarginSoftmax(ClassLoss):
         embedding_size: int,
         *,
         scale: float,
-        centers: int = 1,
         engine: Engine = "auto",
         memory_budget: float | None = None,
         reducer: nn.Module | None = None,
@@ -96,8 +93,7 @@ class MarginSoftmax(ClassLoss):
         check_choice(self, "engine", engine, ENGINES)
         self.engine: Engine = engine
         self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
-        shape = (num_classes, embedding_size) if centers == 1 else (num_classes, centers, embedding_size)
-        self.weight = nn.Parameter(torch.empty(shape))
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, std=0.01)
         self._products: torch.dtype | None = None
 

@@ -6,7 +6,7 @@ import math
 from typing import Literal, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import within
@@ -81,7 +81,10 @@ class SubcenterArcFace(MarginSoftmax):
             raise ArgumentError(f"SubcenterArcFace: centers must be a whole number of at least 1; got {centers!r}")
         own = math.cos(within("margin", margin, 0.0, math.pi, "radians"))
         number = scale_of("SubcenterArcFace", scale, num_classes, own=own)
-        super().__init__(num_classes, embedding_size, scale=number, centers=centers, **kwargs)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
+        if centers > 1:
+            self.weight = nn.Parameter(torch.empty(num_classes, centers, embedding_size))
+            nn.init.normal_(self.weight, std=0.01)
         self.centers = centers
         self.margin = margin
 
