@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
@@ -21,7 +20,7 @@ from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "log_sum_exp", "softplus", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -118,13 +117,3 @@ class PairLoss(EmbeddingLoss):
 def threshold(distance: Any, value: float) -> float:
     """A value of a distance as one of what is small for near: of a similarity its negative."""
     return -value if distance.is_inverted else value
-
-
-def log_sum_exp(values: Tensor) -> Tensor:
-    """log Σ exp of each row; of values of −FAR about −FAR."""
-    return values.logsumexp(1)
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)); torch's own is the identity from 20 on, 2e-9 off."""
-    return torch.logaddexp(x, x.new_zeros(()))

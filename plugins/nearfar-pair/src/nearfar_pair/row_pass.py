@@ -20,7 +20,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import distance_matrix
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
-from nearfar_pair.sides import FAR, PairRule, Rows, Sides
+from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 
 __all__ = ["Formula", "RowPass", "rule_of"]
 
@@ -30,8 +30,6 @@ Formula = Callable[..., tuple[Tensor, ...]]
 # Elements of a few rows: buffers of 512 kB stay in the second-level cache of a CPU, and on a GPU launching a kernel
 # costs more than its work below this.
 CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
-#: Up to so many distances a matrix of all costs less than rows.
-SMALL = 2**16
 
 
 class RowPass:

@@ -17,11 +17,13 @@ from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import Selection
 
-__all__ = ["FAR", "PairRule", "Rows", "Sides"]
+__all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 
 #: Where those lie that do not count: what is no negative this far away, what is no positive this near (−FAR). Finite,
 #: and so is its square in float32, so that 0 times it is 0.
 FAR = 1e18
+#: Up to so many distances a matrix of all, with masks, costs less than rows.
+SMALL = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +55,9 @@ class Rows:
     num_negatives: Tensor
 
     @property
-    def s_ap(self) -> Tensor:
-        """(r, k) how near the positives are, −d; −FAR where an anchor has fewer."""
-        return torch.where(self.valid, -self.d_ap, -FAR)
-
-    @property
-    def s_an(self) -> Tensor:
-        """(r, m) how near the negatives are, −d; −FAR where a reference is none."""
-        return -self.d_an
+    def d_ap_or_far(self) -> Tensor:
+        """(r, k) distances of the positives; FAR where an anchor has fewer."""
+        return torch.where(self.valid, self.d_ap, FAR)
 
     @property
     def is_negative(self) -> Tensor:
@@ -106,8 +103,8 @@ class Sides:
     rule
         A rule on distances that chooses among those by label, in place of the selection.
     narrow
-        Whether the table of positives is only as wide as the most positives of an anchor on a GPU too, for which that
-        is waited for; else it is as wide as the reference set there.
+        Whether the table of positives is no wider than the most positives of an anchor, even where that costs more: in
+        small batches, and on a GPU, which is waited for. Else it may be as wide as the reference set.
 
     Raises
     ------
@@ -121,7 +118,9 @@ class Sides:
         self._rule = rule
         self._is_self = batch.is_self
         self._by_label = rule is not None or batch.selection is None
-        self._narrow = narrow or not self._by_label or self.device.type == "cpu" or not self.shape[1]
+        n, m = self.shape
+        costs_less = self.device.type == "cpu" and n * m > SMALL
+        self._narrow = narrow or not self._by_label or costs_less or not m
         if self._by_label:
             if batch.labels is None or batch.reference_labels is None:
                 raise InputError("labels are needed where no indices_tuple says which embeddings belong together")
@@ -133,7 +132,13 @@ class Sides:
         self.width = max(1, int(self._positives.max()) if self._narrow and self.shape[0] else self.shape[1])
 
     def _from_labels(self, labels: Tensor, reference_labels: Tensor) -> None:
-        self._labels, self._reference_labels = labels, reference_labels
+        if not self._narrow:
+            self._same = labels[:, None] == reference_labels
+            self._valid = self._same.clone().fill_diagonal_(False) if self._is_self else self._same
+            self._every = torch.arange(self.shape[1], device=self.device)
+            self._positives, same = self._valid.sum(1), self._same.sum(1)
+            self._negatives = self.shape[1] - same
+            return
         ordered, self._order = reference_labels.sort(stable=True)
         self._first = torch.searchsorted(ordered, labels)
         size = torch.searchsorted(ordered, labels, right=True) - self._first
@@ -168,7 +173,7 @@ class Sides:
             Whether ``d`` may become :attr:`Rows.d_an`; else the parts are differentiable in ``d``.
         """
         index, valid = self.table(anchors)
-        d_ap = torch.where(valid, d.gather(1, index), -FAR)
+        d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
         positives, negatives = self._positives[anchors], self._negatives[anchors]
         if self._rule is not None:
@@ -183,10 +188,8 @@ class Sides:
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
         if not self._narrow:
-            valid = self._labels[anchors, None] == self._reference_labels
-            if self._is_self:
-                valid.diagonal(anchors.start).fill_(False)
-            return torch.arange(self.width, device=valid.device).expand_as(valid), valid
+            valid = self._valid[anchors]
+            return self._every.expand_as(valid), valid
         place = torch.arange(self.width, device=self._first.device)
         valid = place < self._positives[anchors, None]
         place = place + self._first[anchors, None]
@@ -206,7 +209,7 @@ class Sides:
             row, column = chosen // d.shape[1], chosen % d.shape[1]
             return torch.full_like(d, FAR).index_put((row, column), d[row, column])
         if not self._narrow:
-            same = self._labels[anchors, None] == self._reference_labels
+            same = self._same[anchors]
             return d.masked_fill_(same, FAR) if in_place else d.masked_fill(same, FAR)
         # Where an anchor has no positive at all the table points to what is none: that keeps its distance.
         if in_place:

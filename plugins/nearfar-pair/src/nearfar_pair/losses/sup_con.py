@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.row_losses import AnchorLoss, log_sum_exp
+from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.row_losses import AnchorLoss
 from nearfar_pair.sides import Rows
 
 __all__ = ["SupCon"]
@@ -66,10 +67,10 @@ class SupCon(AnchorLoss):
         return Cosine()
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        s_p, s_a = rows.s_ap / self.temperature, rows.s_an / self.temperature
-        log_total = torch.logaddexp(log_sum_exp(s_p), log_sum_exp(s_a))
+        scale = -1 / self.temperature
+        log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale))
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        log_ratios = torch.where(rows.valid, log_total[:, None] - s_p, 0)
+        log_ratios = torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
         return log_ratios.sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0
 
     def extra_repr(self) -> str:
