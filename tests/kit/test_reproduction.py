@@ -42,6 +42,7 @@ from nearfar.testing.check import checks_by
 from nearfar.testing.law import NotApplicable
 from nearfar.testing.reproduction import Call, script
 from nearfar.testing.subject import Subject
+from nearfar.told import told as named
 
 
 def rows(test: Any, **missing: Any) -> Iterator[dict[str, Any]]:
@@ -132,7 +133,7 @@ def test_what_is_printed_fails_with_the_same_message(law, kind, target, spec):
         error = raised_by(copied(found))
     finally:
         default_registry().unregister(kind, spec["name"])
-    assert told(found) in (str(error), f"{type(error).__name__}: {error}")
+    assert told(found) in (str(error), named(error))
 
 
 def test_a_process_of_its_own_fails_with_the_same_message(tmp_path):

@@ -22,10 +22,11 @@ from nearfar.project import not_installed
 from nearfar.registry import LOCAL, Registry
 from nearfar.spec import KINDS
 from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
-from nearfar.testing.raised import formatted, named, raised_by, where
+from nearfar.testing.raised import formatted, raised_by, where
 from nearfar.testing.reproduction import Call, script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 __all__ = ["Check", "Result", "Status", "checks_by", "checks_of", "subjects_of"]
 
@@ -93,22 +94,29 @@ class Check:
         """
         subject = self.subject
         with _one_thread():
-            if not self.law.standalone and subject.trouble:
-                raise NotApplicable(f"a plain call does not run: {subject.trouble}")
+            self._try()
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = self.law.check(subject, self.case) if self.case else self.law.check(subject)
         return measured or ""
 
+    def _try(self) -> None:
+        """Raise :class:`NotApplicable` where a plain call does not run, which is another law's affair."""
+        if not self.law.standalone and (trouble := self.subject.trouble):
+            raise NotApplicable(f"see the law `{trouble.law}`: {trouble.said}")
+
     def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
         try:
+            with _one_thread():
+                self._try()
+            printed.truncate(printed.seek(0))  # what it printed when it was tried out is not what this law is about
             measured = self.hold()
         except NotApplicable as error:
             return "skipped", str(error)
         except LawBroken as error:
             return "failed", f"{error}{self._trace(error)}{self._explanation(error, str(error), printed)}"
         except (Exception, SystemExit) as error:
-            said = named(error)
+            said = told(error)
             at = formatted(error) if self.traceback else f"\n{where(error)}"
             return "failed", f"{said}{at}{self._explanation(error, said, printed)}"
         return "passed", measured

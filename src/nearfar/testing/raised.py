@@ -8,15 +8,10 @@ from pathlib import Path
 from nearfar.testing.exercise import usual
 from nearfar.testing.subject import Subject
 
-__all__ = ["formatted", "named", "raised_by", "where"]
+__all__ = ["formatted", "raised_by", "where"]
 
 #: The modules that make the calls.
 _HERE = Path(__file__).parent
-
-
-def named(error: BaseException) -> str:
-    said = str(error)
-    return f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
 
 
 def where(error: BaseException) -> str:

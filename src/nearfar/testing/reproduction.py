@@ -17,6 +17,7 @@ from nearfar.registry import LOCAL
 from nearfar.testing.literals import Unwritable, importable, literal, same
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import PluginSubject, Subject
+from nearfar.told import told
 
 __all__ = ["Call", "script"]
 
@@ -133,7 +134,7 @@ def _plain_call(text: _Text, call: Call) -> None:
     """Write the call down; not where nothing makes its inputs again, or it fails with what nobody was told."""
     subject, scene = call.subject, call.scene
     raised, has_gradient = _outcome(call)
-    if raised is not None and str(raised) not in call.told:
+    if raised is not None and _first_line(raised) not in " ".join(call.told.split()):
         return
     names, made = list(scene.inputs), _made_again(scene.origin)
     known = dict(zip(names, made, strict=False)) if len(made) <= len(names) else {}
@@ -142,15 +143,18 @@ def _plain_call(text: _Text, call: Call) -> None:
     learnable = scene.learnable() if has_gradient else {}
     lines += [f"{name}.requires_grad_()" for name in learnable]
     then = [seeded, f"    value = part({_arguments(subject, scene)})"]
-    if raised is not None and call.told not in (str(raised), f"{type(raised).__name__}: {raised}"):
-        said = " ".join(str(raised).split())
-        lines += [f"# This raises {type(raised).__name__}: {said}", *(f"# {line}" for line in then)]
+    if raised is not None and call.told not in (str(raised), f"{type(raised).__name__}: {raised}", told(raised)):
+        lines += [f"# This raises {type(raised).__name__}: {_first_line(raised)}", *(f"# {line}" for line in then)]
     elif learnable:
         grads = ", ".join(f"{name}.grad" for name in learnable)
         lines += [*then, "print(value)", "value.sum().backward()", f"print({grads})"]
     else:
         lines += [*then, "print(value)"]
     text.add("# A call like those it was found with:", *lines, "", "# The check, which raises what was found:")
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(next(iter(str(error).strip().splitlines()), "").split())
 
 
 def _outcome(call: Call) -> tuple[Exception | None, bool]:

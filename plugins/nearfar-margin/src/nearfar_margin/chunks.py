@@ -1,0 +1,229 @@
+"""Classes in chunks: their weights, and the products of embeddings with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.vectors import TINY, unit
+from nearfar_margin.declaration import Rows
+
+__all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "product", "reciprocal"]
+
+#: Cosines in a chunk: about as many as stay in a cache.
+CHUNK = 1 << 20
+#: Classes in a chunk at least, whatever the size of the batch: matrices that are too narrow multiply slowly.
+NARROWEST = 256
+#: In a target's place among the others: its exponential is 0, and so is 0 times it, which of −∞ is not a number.
+NO_LOGIT = -1e30
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """The weights of a chunk of classes.
+
+    Attributes
+    ----------
+    start, stop
+        The classes.
+    weight
+        (k, d) as they are; of a class with several vectors one after the other.
+    inverse
+        (k,) 1 over their length; None where lengths are left in.
+    factor
+        (k, d) what embeddings are multiplied with: in the dtype of the products, and of length one if that is a
+        narrow one, whose range lengths might leave.
+    """
+
+    start: int
+    stop: int
+    weight: Tensor
+    inverse: Tensor | None
+    factor: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Chunks:
+    """One call of the chunked engine: what its functions and their loops over chunks share.
+
+    Attributes
+    ----------
+    weight
+        (c, k, d), k vectors a class.
+    labels
+        (n,).
+    dtype
+        Of what is computed; float32 at least.
+    products
+        The dtype matrices are multiplied in, where it is another.
+    width
+        Classes a chunk.
+    keep
+        Whether cosines are kept for the backward pass.
+    needs_weight
+        Whether the weight is differentiated.
+    unit
+        Whether cosines are asked for, or the products as they are.
+    unit_weight
+        Whether columns are divided by the length of the weight.
+    wants_lse, wants_total
+        What is summed up: exponentials, logits.
+    others, rows, fields, learned
+        N where it changes the cosines, what it is called with, and the fields of ``rows`` and the learned tensors that
+        it is differentiated with.
+    detached
+        Whether N passes gradients as if it changed nothing.
+    times_weight_norm
+        Whether N's values are multiplied with the length of the weight.
+    gradient
+        Of the weight, between the two backward passes.
+    """
+
+    weight: Tensor
+    labels: Tensor
+    dtype: torch.dtype
+    products: torch.dtype | None
+    width: int
+    keep: bool
+    needs_weight: bool
+    unit: bool = True
+    unit_weight: bool = True
+    wants_lse: bool = True
+    wants_total: bool = False
+    others: Callable[[Tensor, Rows], Tensor] | None = None
+    rows: Rows | None = None
+    fields: list[str] = field(default_factory=list)
+    learned: list[Tensor] = field(default_factory=list)
+    detached: bool = False
+    times_weight_norm: bool = False
+    gradient: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, embeddings: Tensor, weight: Tensor, labels: Tensor, budget: float, products: torch.dtype | None
+    ) -> Chunks:
+        """The chunks of a call; cosines are kept where they take no more than ``budget`` bytes."""
+        dtype = torch.promote_types(embeddings.dtype, weight.dtype)
+        vectors = weight.detach().view(len(weight), -1, weight.shape[-1])
+        n, (classes, k, _) = len(embeddings), vectors.shape
+        differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
+        return cls(
+            weight=vectors,
+            labels=labels,
+            dtype=dtype,
+            # Wider inputs were not meant to be multiplied in half precision.
+            products=products if dtype == torch.float32 and products != dtype else None,
+            width=min(classes, max(NARROWEST, CHUNK // max(n * k, 1))),
+            needs_weight=weight.requires_grad,
+            # Of several vectors a class the nearest would have to be kept as well.
+            keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
+        )
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The first class of each chunk, and that after its last."""
+        for start in range(0, len(self.weight), self.width):
+            yield start, min(start + self.width, len(self.weight))
+
+    def buffer(self, n: int) -> Tensor:
+        """Room for the products of n embeddings with a chunk."""
+        return self.weight.new_empty(n * self.width * self.weight.shape[1], dtype=self.dtype)
+
+    def block(self, start: int, stop: int) -> Block:
+        """The weights of a chunk."""
+        weight = self.weight[start:stop].flatten(0, 1).to(self.dtype)
+        inverse = None
+        if self.unit_weight:
+            inverse = reciprocal(torch.linalg.vector_norm(weight, dim=1))
+        if self.products is None:
+            return Block(start, stop, weight, inverse, weight)
+        narrow = weight if inverse is None else weight * inverse[:, None]
+        return Block(start, stop, weight, inverse, narrow.to(self.products))
+
+    def left(self, x: Tensor) -> Tensor:
+        """Embeddings in the dtype of the products."""
+        return x if self.products is None else x.to(self.products)
+
+    def multiply(self, left: Tensor, block: Block, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The cosines (n, k) to a chunk's classes, written to ``out`` where each has one vector; and where it has
+        several which of them a cosine is to, (n, k, vectors), as shares of 1.
+        """
+        c = out[: len(left) * len(block.weight)].view(len(left), len(block.weight))
+        if self.products is None:
+            torch.mm(left, block.factor.T, out=c)
+            if block.inverse is not None:
+                c.mul_(block.inverse)
+        else:
+            c.copy_(product(left, block.factor.T))
+        if self.weight.shape[1] == 1:
+            return c, None
+        return _nearest(c.view(len(left), block.stop - block.start, -1))
+
+    def targets(self, block: Block) -> tuple[Tensor, Tensor]:
+        """For each sample a column of the chunk, and whether it is that of its own class: (n, 1) each."""
+        column = self.labels - block.start
+        inside = (column >= 0) & (column < block.stop - block.start)
+        return column.clamp_(0, block.stop - block.start - 1)[:, None], inside[:, None]
+
+    def own(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each sample the vectors of its class (n, k, d) and their lengths (n, k), the cosine to the nearest (n,),
+        and which that is, (n, k) as shares of 1.
+
+        From these rows alone: exact in float32 also where matrix products round their inputs.
+        """
+        own = self.weight[self.labels].to(self.dtype)
+        if self.unit:
+            own, length = unit(own, 2)
+        else:
+            length = own.new_ones(own.shape[:2])
+        t, shares = _nearest((x[:, None] * own).sum(2)[:, None])
+        return own, length, t.squeeze(1), shares.squeeze(1)
+
+    @torch.no_grad()
+    def over_others(self, f: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> list[Tensor]:
+        """The sums (n,) of functions of the cosines over the classes that are not a sample's own."""
+        left, buffer = self.left(x), self.buffer(len(x))
+        sums: list[Tensor] = []
+        for start, stop in self.spans():
+            block = self.block(start, stop)
+            parts = f(self.multiply(left, block, buffer)[0])
+            targets = self.targets(block)
+            found = [_without(values, targets).sum(1) for values in parts]
+            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        return sums
+
+
+def overwrite(values: Tensor, targets: tuple[Tensor, Tensor], value: float) -> None:
+    """Put ``value`` where the targets are; without asking how many are in the chunk, which would stall a GPU."""
+    column, inside = targets
+    values.scatter_(1, column, values.gather(1, column).masked_fill_(inside, value))
+
+
+def _without(values: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+    """A copy, 0 where the targets are."""
+    values = values.clone()
+    overwrite(values, targets, 0)
+    return values
+
+
+def _nearest(c: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest of the cosines (n, k, vectors), and which it is; of several equal ones each has its share of 1."""
+    if c.shape[2] == 1:
+        return c[:, :, 0], torch.ones_like(c)
+    nearest = c.amax(2)
+    shares = (c == nearest[:, :, None]).to(c.dtype)
+    return nearest, shares.div_(shares.sum(2, keepdim=True))
+
+
+def reciprocal(lengths: Tensor) -> Tensor:
+    """1 over lengths; 0 where a vector is too short to have a direction."""
+    return lengths.reciprocal().masked_fill_(lengths <= TINY, 0)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of matrices in half precision, in float32 where the device can leave it so."""
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a @ b

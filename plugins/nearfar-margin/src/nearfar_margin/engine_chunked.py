@@ -1,0 +1,267 @@
+"""The chunked engine: a chunk of the classes at a time, with the gradient written out.
+
+With cosines :math:`c_{ij}`, logits :math:`z_{ij} = f_i N(c_{ij})` and the target's :math:`z_{iy} = f_i \\psi(t_i)`,
+f being the scale, the loss is :math:`\\mathrm{LSE}_i - z_{iy}`. One pass over the chunks finds the log-sum-exp, each
+chunk correcting what the ones before it summed. A second one has
+
+.. math::
+
+    \\frac{\\partial L}{\\partial c_{ij}} = G_{ij} = g_i f_i e^{z_{ij} - \\mathrm{LSE}_i} N'(c_{ij}), \\quad
+    \\frac{\\partial L}{\\partial \\hat x_i} = \\sum_j G_{ij} \\hat w_j, \\quad
+    \\frac{\\partial L}{\\partial w_j} = \\frac{1}{\\lVert w_j \\rVert}
+        \\Bigl( \\sum_i G_{ij} \\hat x_i - \\sum_i G_{ij} c_{ij} \\, \\hat w_j \\Bigr)
+
+of each chunk, from cosines that were kept or are computed again. What has the size of the batch alone — ψ, the scale,
+what a loss prepares — is left to autograd, between two functions: :class:`_Target` makes the embeddings of length one
+and the target's cosine, :class:`_Others` sums over the other classes. The gradient of the weight is one buffer:
+:class:`_Others` fills it, :class:`_Target`, whose backward pass comes after, adds the targets' share. Where N is the
+identity the scale is multiplied into the embeddings, and nothing is done to a chunk but the softmax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nearfar.nn.vectors import unit
+from nearfar_margin.chunk_gradients import Changed, Gradients
+from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
+from nearfar_margin.closure import differentiated_through, with_fields
+from nearfar_margin.declaration import Declaration, Rows
+from nearfar_margin.detaching import straight_through
+
+__all__ = ["chunked", "chunked_linear"]
+
+
+def chunked(
+    loss: Declaration,
+    embeddings: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    budget: float,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """The loss of each sample, (n,), of embeddings (n, d), class weights (c, d) or (c, k, d) and labels (n,).
+
+    Cosines are kept for the backward pass where they take no more than ``budget`` bytes. ``products`` is the dtype
+    matrices are multiplied in, unless that of the embeddings and weights.
+    """
+    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
+    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
+    if loss.surveys:
+        sums = chunks.over_others(lambda c: loss.survey(c, rows), x)
+        with torch.no_grad():
+            rows = loss.settle(rows, *sums)
+    psi = loss.target(t, rows)
+    if loss.separate:
+        return psi + _sums(loss, chunks, x, torch.zeros_like(t), 1.0, rows)[1]
+    if loss.detached:
+        psi = straight_through(psi, t)
+    # A copy, because the next call may change a scale that it keeps, and this one's backward pass needs it.
+    factor = loss.scale.clone() if isinstance(loss.scale, Tensor) else loss.scale
+    if loss.times_norm:
+        factor = norm * factor
+    z_own = psi * factor
+    if loss.times_weight_norm:
+        z_own = z_own * weight_norm
+    lse, total = _sums(loss, chunks, x, z_own, factor, rows)
+    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight))
+
+
+def chunked_linear(
+    embeddings: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float,
+    *,
+    budget: float,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``."""
+    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    chunks.unit = chunks.unit_weight = False
+    x, _, z_own, _ = _Target.apply(embeddings, weight, chunks)
+    if bias is not None:
+        bias = bias.to(chunks.dtype)
+        z_own = z_own + bias[labels]
+    chunks.wants_total = smoothing > 0
+    lse, total = _Others.apply(chunks, x, z_own, None, bias)
+    return _smoothed(lse, z_own, total, smoothing, len(weight))
+
+
+def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, classes: int) -> Tensor:
+    """Cross entropy with ε / c on every class, ``total`` being the sum of all logits but the own one."""
+    if not epsilon:
+        return lse - z_own
+    share = epsilon / classes
+    return lse - (1 - epsilon + share) * z_own - share * total
+
+
+def _sums(
+    loss: Declaration, chunks: Chunks, x: Tensor, z_own: Tensor, factor: Tensor | float, rows: Rows
+) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp of each sample's logits, and the sum of those of the other classes."""
+    chunks.wants_lse = not loss.separate
+    chunks.wants_total = loss.separate or loss.label_smoothing > 0
+    each = factor[:, None] if isinstance(factor, Tensor) and factor.ndim else factor
+    probe = x.new_zeros(len(x), 1)
+    with torch.no_grad():
+        unchanged = loss.others(probe, rows) is probe
+    if unchanged:
+        chunks.unit_weight = not loss.times_weight_norm
+        lse, total = _Others.apply(chunks, x * each, z_own, None, None)
+        return lse, total
+    chunks.others, chunks.rows = loss.others, with_fields(rows, {})
+    chunks.detached = loss.detached and not loss.separate
+    chunks.times_weight_norm = loss.times_weight_norm
+    if not chunks.detached:
+        chunks.fields, chunks.learned = differentiated_through(loss.others, probe, rows)
+    if isinstance(each, Tensor):
+        each = each.expand(len(x), 1)
+    given = [getattr(rows, name) for name in chunks.fields]
+    lse, total = _Others.apply(chunks, x, z_own, each, None, *given, *chunks.learned)
+    return lse, total
+
+
+class _Target(torch.autograd.Function):
+    """Embeddings of length one, their lengths, the cosine to the own class, the length of its (first) vector.
+
+    Its backward pass comes after that of :class:`_Others`, and completes the gradient of the weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, weight: Tensor, chunks: Chunks) -> tuple[Tensor, ...]:
+        ctx.dtype, embeddings = embeddings.dtype, embeddings.to(chunks.dtype)
+        x, norm = unit(embeddings) if chunks.unit else (embeddings.clone(), embeddings.new_empty(0))
+        own, lengths, t, shares = chunks.own(x)
+        ctx.chunks = chunks
+        ctx.save_for_backward(x, norm, own, lengths, t, shares, weight)
+        ctx.set_materialize_grads(False)
+        return x, norm, t, lengths[:, 0].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, to_x: Tensor | None, to_norm: Tensor | None, to_t: Tensor | None, to_length: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        chunks: Chunks = ctx.chunks
+        x, norm, own, lengths, t, shares, weight = ctx.saved_tensors
+        gradient, chunks.gradient = chunks.gradient, None
+        to_x = torch.zeros_like(x) if to_x is None else to_x
+        to_t = torch.zeros_like(t) if to_t is None else to_t
+        each = (shares * to_t[:, None])[:, :, None]
+        to_x = to_x + (each * own).sum(1)
+        along = each * x[:, None]
+        if chunks.unit:
+            to_x = (to_x - x * (to_x * x).sum(1, keepdim=True)) * reciprocal(norm)[:, None]
+            if to_norm is not None:
+                to_x = torch.addcmul(to_x, x, to_norm[:, None])
+            along = (along - own * (each * t[:, None, None])) * reciprocal(lengths)[:, :, None]
+            if to_length is not None:
+                along[:, 0].addcmul_(own[:, 0], to_length[:, None])
+        if not ctx.needs_input_grad[1]:
+            return to_x.to(ctx.dtype), None, None
+        if gradient is None:
+            gradient = torch.zeros_like(chunks.weight)
+        gradient.index_add_(0, chunks.labels, along.to(gradient.dtype))
+        return to_x.to(ctx.dtype), gradient.view_as(weight), None
+
+
+class _Others(torch.autograd.Function):
+    """The log-sum-exp of each sample's logits, its own among them, and the sum of all but that.
+
+    ``left`` are the embeddings of length one, multiplied with the scale where N is the identity; ``factor`` (n, 1) or
+    a number is the scale where it is not; ``given`` what N is differentiated with.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        chunks: Chunks,
+        left: Tensor,
+        z_own: Tensor,
+        factor: Tensor | float | None,
+        bias: Tensor | None,
+        *given: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        top, mass, total = z_own.clone(), torch.ones_like(z_own), torch.zeros_like(z_own)
+        narrow, buffer = chunks.left(left), chunks.buffer(len(left))
+        changed = None if chunks.others is None else Changed(chunks, factor, None)
+        kept = []
+        for start, stop in chunks.spans():
+            block, out = chunks.block(start, stop), buffer
+            if chunks.keep:
+                kept.append(out := left.new_empty(len(left) * (stop - start)))
+            c, _ = _cosines(chunks, narrow, block, bias, out)
+            targets = chunks.targets(block)
+            z = c
+            if changed is not None:
+                # A target's cosine is not among the others: N need not be sound there.
+                overwrite(c, targets, 0)
+                z = changed.forward(c, block)
+            if chunks.wants_total:
+                overwrite(z, targets, 0)
+                total += z.sum(1)
+            overwrite(z, targets, NO_LOGIT)
+            if chunks.wants_lse:
+                most = torch.maximum(top, z.amax(1))
+                e = torch.sub(z, most[:, None], out=buffer[: z.numel()].view_as(z)).exp_()
+                mass = mass * (top - most).exp_() + e.sum(1)
+                top = most
+        lse = top + mass.log()
+        learned = factor if isinstance(factor, Tensor) else None
+        ctx.chunks, ctx.factor, ctx.num_kept = chunks, None if learned is factor else factor, len(kept)
+        ctx.save_for_backward(chunks.weight, left, z_own, lse, bias, learned, *kept, *given)
+        ctx.set_materialize_grads(False)
+        return lse, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_lse: Tensor | None, to_total: Tensor | None) -> tuple[Any, ...]:
+        chunks: Chunks = ctx.chunks
+        _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
+        kept, given = rest[: ctx.num_kept], rest[ctx.num_kept :]
+        factor = ctx.factor if factor is None else factor
+        narrow, buffer, second = chunks.left(left), chunks.buffer(len(left)), chunks.buffer(len(left))
+        gradients = Gradients(chunks, left, narrow, bias, buffer, needs_weight=chunks.needs_weight)
+        changed = None if chunks.others is None else Changed(chunks, factor, given)
+        for i, (start, stop) in enumerate(chunks.spans()):
+            block, shares, to_lengths = chunks.block(start, stop), None, None
+            if kept:
+                c = kept[i].view(len(left), -1)
+            else:
+                c, shares = _cosines(chunks, narrow, block, bias, buffer)
+            targets = chunks.targets(block)
+            overwrite(c, targets, 0)
+            z = c if changed is None else changed.forward(c, block)
+            g = second[: z.numel()].view_as(z)
+            if to_lse is None:
+                g.zero_()
+            else:
+                torch.sub(z, lse[:, None], out=g).exp_().mul_(to_lse[:, None])
+            if to_total is not None:
+                g += to_total[:, None]
+            overwrite(g, targets, 0)
+            if changed is not None:
+                g, to_lengths = changed.backward(g)
+            gradients.add(block, g, c, shares, to_lengths)
+        chunks.gradient = gradients.weight
+        to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
+        to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
+        return None, gradients.left, to_own, to_factor, gradients.bias, *to_given
+
+
+def _cosines(
+    chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """What :meth:`Chunks.multiply` gives, and the bias of a linear classifier."""
+    c, shares = chunks.multiply(left, block, out)
+    if bias is not None:
+        c += bias[block.start : block.stop]
+    return c, shares
