@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 
 import pytest
@@ -99,8 +100,6 @@ class SilencesWarnings(SoundMiner):
     # Turns off a warning for everybody.
 
     def choose(self, batch, distance, loss):
-        import warnings
-
         warnings.filterwarnings("ignore", "nothing that is ever said")
         return super().choose(batch, distance, loss)
 
@@ -154,6 +153,22 @@ class StartsGeneratorsAnew(SoundLoss):
         return super().terms(batch)
 
 
+class SeedsWhenMade(SoundLoss):
+    # Its weights, if it had any, were always the same; and so is everybody else's next dropout.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        torch.manual_seed(0)
+
+
+class SilencesWhenMade(SoundLoss):
+    # Turns off a warning for everybody, from the start.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        warnings.filterwarnings("ignore", "nothing that anybody says")
+
+
 class EmptyHanded(SoundMiner):
     # Finds nothing where no gradient mode is on, as it always is in a miner, unless that is inference mode.
 
@@ -176,6 +191,8 @@ class EmptyHanded(SoundMiner):
         ("distance", RoundsInPlace, SOUND_DISTANCE, "inputs_untouched", "its input query_emb"),
         ("loss", DrawsANumber, SOUND_LOSS, "globals_untouched", "torch's random generator"),
         ("loss", StartsGeneratorsAnew, SOUND_LOSS, "globals_untouched", "torch's random generator"),
+        ("loss", SeedsWhenMade, SOUND_LOSS, "globals_untouched", "making it starts torch's random generator anew"),
+        ("loss", SilencesWhenMade, SOUND_LOSS, "globals_untouched", "making it changes the filters of warnings"),
         ("miner", SilencesWarnings, SOUND_MINER, "globals_untouched", "the filters of warnings"),
         ("loss", MindsGradients, SOUND_LOSS, "without_gradient", "under torch.no_grad()"),
         ("loss", CachesAConstant, SOUND_LOSS, "without_gradient", "cannot be trained"),

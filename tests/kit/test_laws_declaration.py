@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kit.sound import SOUND_LOSS, SOUND_MINER, SOUND_REDUCER, SoundLoss, SoundMiner, SoundReducer, broken_laws
+from kit.test_laws_numbers import SOUND_CLASS_LOSS, SoundClassLoss
 from nearfar import MaterialTerms
 
 
@@ -119,6 +120,28 @@ def test_what_is_accepted_is_what_is_declared():
     found = broken_laws("loss", SoundLoss, SOUND_LOSS, accepts=("pairs",))
     assert set(found) == {"accepts"}
     assert "given triplets, which the spec does not accept" in found["accepts"]
+
+
+def test_a_selection_is_no_weight_where_it_is_compared():
+    found = broken_laws("loss", SoundLoss, SOUND_LOSS, accepts=("pairs", "triplets", "weights"))
+    assert set(found) == {"accepts"}
+    assert "it compares what was selected, so take weights out of accepts" in found["accepts"]
+
+
+class CountsNoNegatives(SoundClassLoss):
+    # How often a sample was selected as a negative does not count.
+
+    def forward(self, embeddings, labels=None, indices_tuple=None, *args, **kwargs):
+        if indices_tuple is not None:
+            a, p = indices_tuple[:2]
+            indices_tuple = (a, p, p)
+        return super().forward(embeddings, labels, indices_tuple, *args, **kwargs)
+
+
+def test_weights_are_how_often_a_sample_was_selected():
+    found = broken_laws("loss", CountsNoNegatives, SOUND_CLASS_LOSS, only="accepts")
+    assert "each sample weighted by how often it was selected" in found["accepts"]
+    assert not broken_laws("loss", SoundClassLoss, SOUND_CLASS_LOSS, only="accepts")
 
 
 class Deaf(SoundLoss):

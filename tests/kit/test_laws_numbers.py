@@ -193,6 +193,17 @@ class DividesByLength(SoundLoss):
         return with_values(terms, terms.values * (lengths / lengths)[terms.indices[0]])
 
 
+class SteepOnSquares(SoundLoss):
+    # The root of a squared distance, which has no gradient where it is zero.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        if getattr(self.distance, "power", 1) != 2:
+            return terms
+        a, p, _ = terms.indices
+        return with_values(terms, terms.values + 0 * self.distance(batch.embeddings, batch.reference)[a, p].sqrt())
+
+
 class LogOfProbability(SoundLogitLoss):
     # The logarithm of a probability that rounds to 0.
 
@@ -240,6 +251,7 @@ class RelativeToWidth(SoundBoxLoss):
         ("master_parameters", CastsWeights, SOUND_CLASS_LOSS, {}, "turns weight"),
         ("master_parameters", RoundsWeights, SOUND_CLASS_LOSS, {}, "changes the parameter weight"),
         ("extremes", DividesByLength, SOUND_LOSS, {}, "one vector of zeros"),
+        ("extremes", SteepOnSquares, SOUND_LOSS, {}, "on core.squared_euclidean"),
         ("extremes", LogOfProbability, SOUND_LOGIT_LOSS, {"optimum": None}, "all wrong"),
         ("extremes", RelativeToWidth, SOUND_BOX_LOSS, {}, "no width"),
     ],

@@ -209,3 +209,17 @@ def test_a_wrong_sample_is_no_fault_of_the_loss(sample, word):
     assert set(found) == {"sample"}
     assert f"kit.test_laws_roots:{sample.__name__} " in found["sample"]
     assert word in found["sample"]
+
+
+class Exponential(Graded):
+    # Overflows where scores are large.
+
+    def terms(self, *inputs):
+        terms = super().terms(*inputs)
+        return element_terms(terms.values + (inputs[0] - inputs[1]).exp())
+
+
+def test_inputs_that_nothing_is_known_of_are_made_huge_all_the_same():
+    found = broken_laws("loss", Exponential, GRADED, sample="kit.test_laws_roots:right")
+    assert set(found) == {"extremes"}
+    assert "inputs times 10000" in found["extremes"]

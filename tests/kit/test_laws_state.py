@@ -71,6 +71,21 @@ class SharedTable(SoundLoss):
         return super().terms(batch)
 
 
+#: Made once, for all instances.
+TABLE = torch.ones(1)
+
+
+class SharedBuffer(SoundLoss):
+    # A buffer of each instance is the same tensor, as long as it is in float32.
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None) -> None:
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("weight", TABLE)
+
+    def terms(self, batch):
+        return scaled(super().terms(batch), self.weight.to(batch.embeddings))
+
+
 class HiddenWeight(SoundLoss):
     # Multiplies with a tensor in a list, which moves nowhere.
 
@@ -106,6 +121,7 @@ class StaysBehind(SoundLoss):
         (Unpicklable, "copies", "by pickle"),
         (Inseparable, "copies", "by deepcopy"),
         (SharedTable, "instances", "SharedTable.sizes"),
+        (SharedBuffer, "instances", "weight of a part lies where weight of another does"),
         (HiddenWeight, "device", "weights[0]: neither parameter nor buffer"),
         (StaysBehind, "device", "weight stays"),
     ],

@@ -116,7 +116,7 @@ LOSSES = (
             "The running histogram keeps the graph of the last batch, and torch copies no tensor that has one.",
             "copies[deepcopy]",
         )
-        | failing(_LAST_BIN, "anti_clustered", "extremes[opposite]")
+        | failing(_LAST_BIN, "extremes[opposite]")
         | failing(_HISTOGRAM, "resumed", "device", "evaluation")
         | failing(
             "Without labels and a reference set each embedding is its own positive, and a number comes of it.",

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nearfar.build import make_part
 from nearfar.testing.arranged import classes_of, subset
 from nearfar.testing.exercise import exercise, results, same, tensors_in, usual
 from nearfar.testing.law import LawBroken, law
 from nearfar.testing.refusal import attempt
 from nearfar.testing.scene import Scene
-from nearfar.testing.subject import Subject
+from nearfar.testing.subject import Subject, seeded
 
 _KINDS = ("loss", "miner", "reducer", "distance")
 
@@ -143,19 +144,47 @@ def _compare_inputs(before: dict[str, Any], scene: Scene, what: str) -> None:
 
 @law(*_KINDS)
 def globals_untouched(subject: Subject) -> None:
-    """A call changes nothing outside the part: no default, no mode, no warning filter, and no random generator unless
-    the spec says that it is random."""
+    """Neither making a part nor calling it changes anything outside: no default, no mode, no warning filter. Random
+    numbers may be drawn where it is made, and where its spec says that it is random; no generator is started anew."""
+    _compare_globals(*_making(subject, 1), "making it")
+    ends = [_making(subject, seed)[1] for seed in (2, 3)]
+    for name in _GENERATORS:
+        if repr(ends[0][name]) == repr(ends[1][name]):
+            raise LawBroken(
+                f"making it starts {name} anew, for everybody; draw from a torch.Generator of the part's own"
+            )
     part, seen = subject.make(), []
     part.register_forward_pre_hook(lambda *_: seen.append(_globals(draw=True)))
     part.register_forward_hook(lambda *_: seen.append(_globals()))
     subject.call(part, usual(subject).with_gradients())
-    before, after = seen[0], seen[-1]
+    _compare_globals(seen[0], seen[-1], "a call", drawing=subject.spec.random, scene=usual(subject))
+
+
+def _making(subject: Subject, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything global before a part is made and after it, random generators started from ``seed``."""
+    with seeded(seed), warnings.catch_warnings():
+        before = _globals(draw=True)
+        make_part(subject.part(), subject.kind, subject.registry, {})
+        return before, _globals()
+
+
+def _compare_globals(
+    before: dict[str, Any],
+    after: dict[str, Any],
+    what: str,
+    *,
+    drawing: bool = True,
+    scene: Scene | None = None,
+) -> None:
     for name, value in before.items():
-        if name.endswith("generator") and subject.spec.random:
+        if name in _GENERATORS and drawing:
             continue
         if repr(value) != repr(after[name]):
-            hint = "; a part that draws random numbers says so: random=True" if name.endswith("generator") else ""
-            raise LawBroken(f"a call changes {name}{hint}", usual(subject))
+            hint = "; a part that draws random numbers says so: random=True" if name in _GENERATORS else ""
+            raise LawBroken(f"{what} changes {name}{hint}", scene)
+
+
+_GENERATORS = ("torch's random generator", "numpy's random generator", "Python's random generator")
 
 
 def _globals(*, draw: bool = False) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import NearfarError
+from nearfar.grammar import Part
+from nearfar.nn.reducers import Sum
+from nearfar.nn.selection import IndexSelection
 from nearfar.spec import EMBEDDING_INPUTS
 from nearfar.testing.exercise import results, same, tensors_in, usual
 from nearfar.testing.law import LAWS, LawBroken, NotApplicable, law
+from nearfar.testing.recorder import Recorder
 from nearfar.testing.refusal import names_what_is_wrong
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import every_sort, pairs, thinned, triplets
@@ -152,11 +157,21 @@ def _said(found: list[Tensor]) -> str:
 _FORMS = {"pairs": pairs, "triplets": triplets}
 
 
-@law("loss", cases=lambda subject: _FORMS if subject.is_on_embeddings else ())
+def _selections(subject: Subject) -> tuple[str, ...]:
+    if not subject.is_on_embeddings:
+        return ()
+    return (*_FORMS, "weights") if "weights" in subject.loss.accepts else (*_FORMS,)
+
+
+@law("loss", cases=_selections)
 def accepts(subject: Subject, case: str) -> None:
     """A selection of a kind that the spec accepts gives a finite value, and another than without; one of a kind that it
-    does not accept is refused."""
+    does not accept is refused. As weights, it counts how often each sample was selected, and not with which others."""
     accepted = subject.loss.accepts
+    if case == "weights":
+        for scene in itertools.islice(_plain(subject), 3):
+            _accept_weights(subject, scene)
+        return
     if case not in accepted:
         if "weights" in accepted:
             raise NotApplicable("it accepts weights, and what those look like is between it and its miners")
@@ -172,6 +187,43 @@ def accepts(subject: Subject, case: str) -> None:
         if not torch.allclose(value, subject.value(scene), rtol=1e-9):
             return
     raise LawBroken(f"some of all {case} cost what all do, in batches of every sort: the selection is ignored", scene)
+
+
+def _accept_weights(subject: Subject, scene: Scene) -> None:
+    """Whether samples selected as often cost as much, whatever they are put together with; and where each has a cost
+    of its own, that many times its cost."""
+    a, p, n = thinned(triplets(scene), "negatives")
+    given, mixed = (scene.replace(indices_tuple=(a, p, others)) for others in (n, n.roll(1)))
+    value, other = subject.value(given), subject.value(mixed)
+    if not torch.allclose(value, other, rtol=1e-7):
+        raise LawBroken(
+            f"the spec says that it takes a selection as weights, but with the same samples put together otherwise it "
+            f"costs {float(other):.8g} instead of {float(value):.8g}: it compares what was selected, so take weights "
+            "out of accepts",
+            mixed,
+        )
+    if subject.loss.emits == ("element",) and not subject.spec.random:
+        _compare_weighted(subject, scene, given)
+
+
+def _compare_weighted(subject: Subject, scene: Scene, given: Scene) -> None:
+    """Whether what a selection costs is what each sample costs, times its weight: how often it was selected at all, or
+    as an anchor alone, over the most that any was."""
+    recorder = Recorder()
+    subject.value(scene, reducer=recorder)
+    rows = len(scene["labels"])
+    if len(recorder.entries) != 1 or len(recorder.entries[0].values) != rows:
+        return
+    selection, values = IndexSelection(given["indices_tuple"]), recorder.entries[0].values.double()
+    found = subject.value(given, reducer=Sum()).double()
+    counted = [(selection.weights(rows, reference_is_batch=whole) * values).sum() for whole in (True, False)]
+    if not any(torch.allclose(found, expected, rtol=1e-6) for expected in counted):
+        raise LawBroken(
+            f"reduced by core.sum a selection costs {float(found):.8g}; each sample weighted by how often it was "
+            f"selected, over the most that any was, the cost is {float(counted[0]):.8g}",
+            given,
+            reducer=Part("core.sum"),
+        )
 
 
 def _plain(subject: Subject) -> Iterator[Scene]:

@@ -211,22 +211,3 @@ def empty_selection(subject: Subject) -> None:
             raise LawBroken(
                 f"an empty selection costs {float(value):.6g}, and the largest gradient is {float(moved):.6g}", chosen
             )
-
-
-@law("loss")
-def anti_clustered(subject: Subject) -> None:
-    """The worst embeddings there are, positives opposite each other and negatives side by side, give a finite value
-    and gradient."""
-    if not subject.is_on_embeddings:
-        raise NotApplicable("it is not on embeddings and labels")
-    worst = _scene(subject, opposed)
-    for arguments in variants(subject).values():
-        if settled(subject, worst, "positives opposite each other, negatives side by side", **arguments) is None:
-            raise LawBroken("embeddings whose positives are opposite each other are refused", worst, **arguments)
-
-
-def opposed(dim: int = DIM, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Four classes of two samples: the first of each near one point, the second near the point opposite."""
-    noise, labels = labelled((0, 1, 2, 3) * 2, dim, seed)
-    side = torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=noise.dtype)[:, None]
-    return side * noise[0] + 0.05 * noise, labels

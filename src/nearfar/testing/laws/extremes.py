@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.grammar import Part
 from nearfar.testing.arranged import VIEWS, hot
 from nearfar.testing.forms import in_every_form
 from nearfar.testing.law import LawBroken, NotApplicable, law
@@ -17,6 +18,7 @@ from nearfar.testing.subject import Subject
 from nearfar.told import told
 
 _CASES = ("duplicates", "zeros", "opposite", "huge", "tiny")
+_DISTANCES = ("core.euclidean", "core.squared_euclidean", "core.cosine", "core.dot")
 _DTYPES = (torch.float32, torch.float64)
 
 #: What is tried: in words, and the inputs that it changes.
@@ -26,12 +28,13 @@ _Changes = Iterator[tuple[str, dict[str, Tensor]]]
 @law("loss", cases=_CASES)
 def extremes(subject: Subject, case: str) -> None:
     """Duplicates, zeros, opposites, huge and tiny numbers give a finite value and a finite gradient, or are refused by
-    name; in float32, and by default in float64.
+    name; in float32, in every form and on the distances that it takes, and by default in float64.
 
     Of embeddings: duplicates within a class and across classes, and class weights among the embeddings, so that
     cosines round to 1 and beyond; zero vectors; cosines of −1; lengths of 1e±18 where the value does not depend on
     the length, of 1e4 and 1e-6 where it does. Of boxes: equal ones, ones without width or height, ones far apart,
-    coordinates of 1e±6. Of logits: equal ones, zeros, ones as wrong and as right as can be, ±1e4 and ±1e-4.
+    coordinates of 1e±6. Of logits: equal ones, zeros, ones as wrong and as right as can be, ±1e4 and ±1e-4. Of inputs
+    that the spec's sample makes: every row the same, and 1e4 and 1e-4 times what is predicted.
     """
 
     def holds(arguments: dict[str, Any]) -> None:
@@ -41,6 +44,20 @@ def extremes(subject: Subject, case: str) -> None:
                 _check(subject, scene.replace(**changed), f"{what}, in {dtype}", arguments)
 
     in_every_form(subject, holds)
+    for distance in _distances(subject):
+        arguments = {"distance": distance}
+        scene = subject.scene().to(torch.float32)
+        for what, changed in _tried(subject, case, scene, arguments):
+            _check(subject, scene.replace(**changed), f"{what}, on {distance}, in torch.float32", arguments)
+
+
+def _distances(subject: Subject) -> Iterator[Part]:
+    """Those of the core that the loss takes besides its own."""
+    allowed = {*subject.loss.distances}
+    if subject.is_on_embeddings and "distance" in subject.signature:
+        for name in _DISTANCES:
+            if {"*", name, name.partition(".")[2]} & allowed and name != subject.loss.default_distance:
+                yield Part(name)
 
 
 def _check(subject: Subject, scene: Scene, what: str, arguments: Mapping[str, Any]) -> None:
@@ -72,7 +89,7 @@ def _tried(subject: Subject, case: str, scene: Scene, arguments: Mapping[str, An
     elif inputs in VIEWS:
         yield from _views(subject, case, *inputs, scene)
     else:
-        raise NotApplicable(f"it is not known what {case} of {', '.join(subject.loss.inputs)} are")
+        yield from _unknown(subject, case, scene)
 
 
 # ---- embeddings
@@ -87,6 +104,17 @@ def _embeddings(subject: Subject, case: str, scene: Scene, arguments: Mapping[st
         if subject.loss.reference:
             changed = {"embeddings": embeddings, "ref_emb": ref_emb, "ref_labels": other["labels"]}
             yield f"{what}, with a reference set of such", changed
+    if case == "opposite":
+        yield "positives opposite each other, negatives side by side", _worst(subject, scene["embeddings"].dtype)
+
+
+def _worst(subject: Subject, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Classes of two: one near a point, the other near the point opposite, which all classes share."""
+    scene = subject.scene(per_class=2).to(dtype)
+    x, labels = scene["embeddings"], scene["labels"]
+    second = torch.tensor([int(label) in labels[:i].tolist() for i, label in enumerate(labels)])
+    side = torch.where(second, -1.0, 1.0).to(dtype)[:, None]
+    return {"embeddings": side * x[:1] + 0.05 * x, "labels": labels}
 
 
 def _batches(subject: Subject, case: str, scene: Scene, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -114,7 +142,8 @@ def _batches(subject: Subject, case: str, scene: Scene, arguments: Mapping[str, 
         for name, weights in _weights(subject.make(x.dtype, **arguments), x.shape[1]):
             yield f"embeddings opposite to rows of {name}", -weights[labels % len(weights)]
     else:
-        scale = {"huge": 1e4, "tiny": 1e-6} if subject.loss.uses_norm else {"huge": 1e18, "tiny": 1e-18}
+        minds_length = subject.loss.uses_norm or arguments.get("distance") == Part("core.dot")
+        scale = {"huge": 1e4, "tiny": 1e-6} if minds_length else {"huge": 1e18, "tiny": 1e-18}
         yield f"embeddings of length {scale[case]:g}", x * scale[case]
         yield f"one embedding of length {scale[case]:g}", torch.cat([x[:1] * scale[case], x[1:]])
 
@@ -184,6 +213,22 @@ def _logits(case: str, logits: Tensor, targets: Tensor) -> _Changes:
             yield f"logits of ±{size}, all right", {"logits": size * side}
         return
     yield f"{case} logits", {"logits": logits.sign() * (1e4 if case == "huge" else 1e-4)}
+
+
+def _unknown(subject: Subject, case: str, scene: Scene) -> _Changes:
+    """Changes of inputs of which nothing is known but what their sample makes: what holds for such inputs holds for
+    rows of them that repeat, and for what was predicted in another unit."""
+    if case == "duplicates":
+        rows = len(next(iter(scene.inputs.values())))
+        same = {n: v[:1].expand_as(v).clone() for n, v in scene.inputs.items() if v.ndim and len(v) == rows}
+        yield "the same row again and again", same
+    elif case in ("huge", "tiny"):
+        factor = 1e4 if case == "huge" else 1e-4
+        yield f"inputs times {factor:g}", {n: v * factor for n, v in scene.learnable().items()}
+        for name, value in scene.learnable().items():
+            yield f"{name} times {factor:g}", {name: value * factor}
+    else:
+        raise NotApplicable(f"it is not known what {case} of {', '.join(subject.loss.inputs)} are")
 
 
 def _views(subject: Subject, case: str, first: str, second: str, scene: Scene) -> _Changes:

@@ -232,7 +232,13 @@ def _measures_more(subject: Subject) -> bool:
     """Whether a part looks at more than distances within the batch, as it may."""
     if subject.spec.random or any(True for _ in subject.make().parameters()):
         return True
-    return subject.kind == "loss" and subject.loss.uses_norm
+    if subject.kind == "miner":
+        return False
+    # What minds lengths on a distance that does not is declared so, or else another law says it.
+    scene = usual(subject)
+    longer = scene.replace(**{name: 3 * value for name, value in scene.learnable().items()})
+    found, expected = (_results(subject, each, Euclidean()) for each in (longer, scene))
+    return subject.loss.uses_norm or found is None or expected is None or not same(found, expected, relative=1e-4)
 
 
 def _results(subject: Subject, scene: Scene, distance: Distance) -> list[Tensor] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -67,7 +68,9 @@ def copies(subject: Subject, case: str) -> None:
 
 @law(*_KINDS)
 def instances(subject: Subject) -> None:
-    """Two parts share nothing: training the one changes neither the other nor their class."""
+    """Two parts share nothing: they have no memory in common, and training the one changes neither the other nor their
+    class."""
+    _refuse_shared_memory(subject)
     expected = exercise(subject, subject.make(), _AFTER)
     idle, busy = subject.make(), subject.make()
     before, attributes = copy.deepcopy(idle.state_dict()), _class_attributes(idle)
@@ -80,6 +83,30 @@ def instances(subject: Subject) -> None:
             raise LawBroken(f"training a part changes {name}, which all parts of its class share")
     if not same(exercise(subject, idle, _AFTER), expected):
         raise LawBroken("after one part was trained, another that was not gives other results")
+
+
+def _refuse_shared_memory(subject: Subject) -> None:
+    """Whether a parameter or a buffer of one part lies in the memory of another.
+
+    In float32, as they are made: a part that is cast to another dtype gets memory of its own.
+    """
+    one, other = subject.make(torch.float32), subject.make(torch.float32)
+    taken = {_memory(tensor): name for name, tensor in _tensors(one) if tensor.numel()}
+    for name, tensor in _tensors(other):
+        if tensor.numel() and _memory(tensor) in taken:
+            raise LawBroken(
+                f"{name} of a part lies where {taken[_memory(tensor)]} of another does, so what loads or trains the "
+                "one changes the other; give each its own, by clone()"
+            )
+
+
+def _tensors(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from part.named_parameters()
+    yield from part.named_buffers()
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _class_attributes(part: nn.Module) -> dict[str, str]:
