@@ -1,4 +1,4 @@
-"""The cross entropy of classes with several centres, a block of classes at a time."""
+"""The cross entropy of classes with one centre or several, a block of classes at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,26 @@ class SoftCosines:
     r"""Logits :math:`\lambda s_{ij}` of the mean of the cosines to a class's centres, in which the nearest counts most.
 
     .. math:: s_{ij} = \sum_k a_{ijk} \cos(x_i, w_{jk}), \qquad a_{ijk} \propto e^{\cos(x_i, w_{jk}) / \gamma}
+
+    Attributes
+    ----------
+    scale, gamma
+        λ and γ.
+    margin
+        What is taken off a sample's cosine to its own class.
+    others
+        Whether the sum of a sample's exponentials leaves out its own class.
     """
 
     scale: float
-    gamma: float
-    margin: float
+    gamma: float = 1.0
+    margin: float = 0.0
+    others: bool = False
 
     def shares(self, cosines: Tensor) -> tuple[Tensor, Tensor]:
         """a, (K, n, c), and s, (n, c), of cosines (K, n, c): centres first, so that whole rows are summed."""
+        if len(cosines) == 1:
+            return torch.ones_like(cosines[:, :1, :1]), cosines[0]
         weights = cosines.sub(cosines.amax(0)).div_(self.gamma).exp_()
         weights /= weights.sum(0)
         return weights, (weights * cosines).sum(0)
@@ -37,7 +49,7 @@ class SoftCosines:
 
 
 def soft_cross_entropy(
-    units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float
+    units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """The loss of each sample, (n,), and what the centres of each class cost for being apart, (c,).
 
@@ -73,13 +85,15 @@ class _SoftCrossEntropy(torch.autograd.Function):
         apart, lengths = weight.new_empty(classes), weight.new_empty(classes, k)
         for block in blocks(n * k, weight):
             centers, lengths[block] = unit(weight[block], -1)
-            apart[block] = spread(centers) * tau
+            apart[block] = spread(centers) * tau if k > 1 else 0
             logits = soft.logits(units @ centers.permute(1, 2, 0))
             column, inside = _own(labels, block)
             at = logits.gather(1, column) - soft.scale * soft.margin
-            logits.scatter_(1, column, torch.where(inside, at, logits.gather(1, column)))
+            summed = torch.full_like(at, -torch.inf) if soft.others else at
+            logits.scatter_(1, column, torch.where(inside, summed, logits.gather(1, column)))
             own = torch.where(inside[:, 0], at[:, 0], own)
-            higher = torch.maximum(top, logits.amax(1))
+            # Of a block of the own class alone there is nothing to sum: −inf less itself were not a number.
+            higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
             total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
             top = higher
         lse = top + total.log()
@@ -102,7 +116,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
                     by_units.addmm_(by, some)
             if by_weight is not None:
                 by_centers = (by_cosines.transpose(1, 2) @ units).transpose(0, 1)
-                by_centers = by_centers + by_spread(centers) * (ctx.tau * by_apart[block])[:, None, None]
+                if ctx.tau and centers.shape[1] > 1:
+                    by_centers = by_centers + by_spread(centers) * (ctx.tau * by_apart[block])[:, None, None]
                 by_weight[block] = through_unit(by_centers, centers, length, -1)
         return by_units, by_weight, None, None, None
 
@@ -119,10 +134,13 @@ def _by_cosines(soft: SoftCosines, cosines: Tensor, labels: Tensor, block: slice
     weights, mean = soft.shares(cosines)
     column, inside = _own(labels, block)
     logits = mean * soft.scale
-    logits.scatter_add_(1, column, torch.where(inside, -soft.scale * soft.margin, 0.0).to(logits))
+    less = torch.inf if soft.others else soft.scale * soft.margin
+    logits.scatter_add_(1, column, torch.where(inside, -less, 0.0).to(logits))
     by_mean = logits.sub_(lse[:, None]).exp_()
     by_mean.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_mean))
     by_mean *= soft.scale * grad[:, None]
+    if len(cosines) == 1:
+        return by_mean[None]
     return cosines.sub_(mean).div_(soft.gamma).add_(1).mul_(weights).mul_(by_mean)
 
 
