@@ -12,6 +12,7 @@ from pytorch_metric_learning import losses as pml
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.distances import Cosine, Dot, Euclidean, SquaredEuclidean
 from nearfar.nn.reducers import NoReduction
+from nearfar_proxy import blocks, proxy_nca
 from nearfar_proxy.proxy_nca import ProxyNCA
 
 C, D = 6, 4
@@ -218,3 +219,45 @@ def test_a_single_class_is_settled_over_all():
 def test_proxies_start_as_documented():
     torch.manual_seed(0)
     assert ProxyNCA(400, 64).weight.std().item() == pytest.approx(1 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize("denominator", ["others", "all"])
+def test_in_blocks_of_proxies_it_is_the_same(denominator, monkeypatch):
+    torch.manual_seed(3)
+    loss = ProxyNCA(7, 5, scale=4.0, denominator=denominator).double()
+    x, y = torch.randn(6, 5, dtype=torch.float64, requires_grad=True), torch.tensor([0, 6, 3, 3, 1, 6])
+    expected = loss(x, y)
+    gradients = torch.autograd.grad(expected, [x, loss.weight])
+    monkeypatch.setattr(proxy_nca, "MANY", 0)
+    for held in (1, 12, 10**6):
+        monkeypatch.setitem(blocks._HELD, "cpu", held)
+        found = loss(x, y)
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+        for a, b in zip(torch.autograd.grad(found, [x, loss.weight]), gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-14)
+
+
+def test_blocks_keep_their_digits_at_large_scales_in_float32(monkeypatch):
+    monkeypatch.setattr(proxy_nca, "MANY", 0)
+    torch.manual_seed(3)
+    loss = ProxyNCA(7, 5, scale=400.0)
+    x, y = torch.cat([loss.weight.detach()[:3], -loss.weight.detach()[:3]]), torch.tensor([0, 1, 2, 0, 1, 2])
+    x.requires_grad_()
+    value = loss(x, y)
+    value.backward()
+    exact = ProxyNCA(7, 5, scale=400.0).double()
+    exact.load_state_dict(loss.state_dict())
+    monkeypatch.setattr(proxy_nca, "MANY", 10**9)
+    torch.testing.assert_close(value.double(), exact.double()(x.detach().double(), y), rtol=1e-5, atol=0)
+    assert x.grad.isfinite().all()
+    assert loss.weight.grad.isfinite().all()
+
+
+def test_on_other_distances_there_are_no_blocks(monkeypatch):
+    monkeypatch.setattr(proxy_nca, "MANY", 0)
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 6, 3, 3, 1, 6])
+    for distance in (SquaredEuclidean(normalize=False), Euclidean(), Cosine()):
+        torch.manual_seed(3)
+        loss = ProxyNCA(7, 5, denominator="all", distance=distance).double()
+        logits = distance(x, loss.weight) * (1 if distance.is_inverted else -1)
+        torch.testing.assert_close(loss(x, y), torch.nn.functional.cross_entropy(logits, y))

@@ -23,6 +23,7 @@ def test_the_names_are_these():
     assert list(SPECS) == [
         "proxy_nca",
         "proxy_anchor",
+        "soft_triple",
         "proxy_gml",
         "center",
         "contrastive_center",

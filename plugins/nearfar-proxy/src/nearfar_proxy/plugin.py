@@ -79,6 +79,33 @@ def nearfar_losses() -> list[LossSpec]:
             synchronizations=1,
         ),
         LossSpec(
+            name="soft_triple",
+            target="nearfar_proxy.soft_triple:SoftTriple",
+            summary="A softmax over classes with several centres each, which merge where one is enough.",
+            family="proxy",
+            paper=Paper(
+                authors="Qian, Shang, Sun, Hu, Li, Jin",
+                title="SoftTriple Loss: Deep Metric Learning Without Triplet Sampling",
+                year=2019,
+                arxiv="1909.05235",
+            ),
+            needs=NEEDS,
+            accepts=ACCEPTS,
+            deviations=(
+                "The authors' code adds 1e-5 below the root, so that centres that are the same have a gradient; here "
+                "they have none.",
+                UNMINED,
+            ),
+            presets={
+                "pml": Preset(
+                    arguments={"tau": 0.0},
+                    source="pytorch-metric-learning SoftTripleLoss: without what merges the centres",
+                ),
+            },
+            memory=1,
+            synchronizations=0,
+        ),
+        LossSpec(
             name="proxy_gml",
             target="nearfar_proxy.proxy_gml:ProxyGML",
             summary="Graph metric learning with proxies: a sample is classified by the few proxies nearest to it.",

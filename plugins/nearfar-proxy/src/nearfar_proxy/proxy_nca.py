@@ -12,8 +12,13 @@ from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.distances import SquaredEuclidean
+from nearfar.nn.vectors import unit
+from nearfar_proxy.soft_cosines import SoftCosines, soft_cross_entropy
 
 __all__ = ["ProxyNCA"]
+
+#: From so many distances on they are computed in blocks.
+MANY = 1 << 20
 
 
 class ProxyNCA(ClassLoss):
@@ -49,6 +54,9 @@ class ProxyNCA(ClassLoss):
     start normal with a standard deviation of 1/8, as those of ProxyNCA++'s code do. A reference set is not
     taken; what a miner selects weighs the elements. Every value is finite, however far a sample is from
     its proxy.
+
+    On the default distance a million distances or more are computed in blocks of proxies, and again for the gradient:
+    nothing of size n × num_classes is held then, and there is no second derivative.
 
     Raises
     ------
@@ -88,6 +96,12 @@ class ProxyNCA(ClassLoss):
         return SquaredEuclidean()
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        is_default = type(self.distance) is SquaredEuclidean and self.distance.normalize
+        if is_default and len(embeddings) * self.num_classes >= MANY:
+            x, w = self.common(embeddings, self.weight)
+            # −s ‖x − p‖² of unit vectors is 2 s cos less a constant.
+            soft = SoftCosines(2 * self.scale, others=self.denominator == "others")
+            return soft_cross_entropy(unit(x)[0], w[:, None], labels, soft)[0]
         z = self.scores(embeddings)
         if self.denominator == "all":
             return cross_entropy(z, labels)

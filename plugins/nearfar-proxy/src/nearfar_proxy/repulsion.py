@@ -67,18 +67,18 @@ class _Repulsion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, units: Tensor, weight: Tensor, setting: _Setting) -> Tensor:
-        values = weight.new_empty(len(weight))
+        values, lengths = weight.new_empty(len(weight)), weight.new_empty(len(weight))
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
         by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units), weight):
-            proxies, lengths = unit(weight[block])
+            proxies, lengths[block] = unit(weight[block])
             exponents = setting.exponents(units, proxies, block)
             values[block] = torch.nn.functional.softplus(exponents.logsumexp(0), threshold=50)
             if by_units is None and by_weight is None:
                 continue
             shares = exponents.sub_(values[block]).exp_().mul_(setting.scale)
             _collect(shares, units, proxies, lengths, block, by_units, by_weight)
-        ctx.save_for_backward(units, weight)
+        ctx.save_for_backward(units, weight, lengths)
         ctx.setting, ctx.known = setting, (by_units, by_weight)
         return values
 
@@ -90,10 +90,11 @@ class _Repulsion(torch.autograd.Function):
             multiply = torch.mul if graph_is_kept() else Tensor.mul_
             by_units, by_weight = (None if by is None else multiply(by, grad[0]) for by in known)
             return by_units, by_weight, None
-        units, weight = ctx.saved_tensors
+        units, weight, lengths = ctx.saved_tensors
         by_units, by_weight = (None if by is None else torch.zeros_like(by) for by in known)
         for block in blocks(len(units), weight):
-            proxies, lengths = unit(weight[block])
+            length = lengths[block]
+            proxies = weight[block] * torch.where(length > 0, 1 / length, 0)[:, None]
             exponents = ctx.setting.exponents(units, proxies, block)
             values = torch.nn.functional.softplus(exponents.logsumexp(0), threshold=50)
             shares = exponents.sub_(values).exp_().mul_(ctx.setting.scale * grad[block])
@@ -114,4 +115,4 @@ def _collect(
     if by_units is not None:
         by_units.addmm_(shares, proxies)
     if by_weight is not None:
-        by_weight[block] = through_unit(shares.T @ units, proxies, lengths)
+        by_weight[block] = through_unit(shares.T @ units, proxies, lengths[block])
