@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import InputError
+from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.element_miners import ElementMiner
 from nearfar.nn.losses import EmbeddingLoss, Loss
+from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.selection import Selection
@@ -35,7 +37,9 @@ class CriterionTerm:
     weight
         What its value is multiplied with.
     miner
-        What selects for it; None: it looks at everything.
+        What selects for it, matches for it, or chooses among its terms; None: it looks at everything.
+    options
+        The names of what else the loss may be called with.
     """
 
     name: str
@@ -43,6 +47,7 @@ class CriterionTerm:
     inputs: tuple[str, ...]
     weight: float = 1.0
     miner: nn.Module | None = None
+    options: tuple[str, ...] = ()
 
 
 class Criterion(nn.Module):
@@ -55,7 +60,11 @@ class Criterion(nn.Module):
         criterion(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)
 
     One whose losses all take the same other inputs is called with these in their order; one that mixes
-    inputs is called by keyword, and each term gets what it names.
+    inputs is called by keyword, and each term gets what it names. What losses take besides, such as ``box_weights``, is
+    given by keyword to either.
+
+    A term with a matcher is called with what the matcher takes as well: predictions and targets that are yet to be
+    matched. Terms whose matchers are one object are matched once a call.
 
     Parameters
     ----------
@@ -63,6 +72,11 @@ class Criterion(nn.Module):
         At least one.
     recipe
         The recipe it was made from, if any; ``str(criterion.recipe)`` writes it down.
+
+    Raises
+    ------
+    ArgumentError
+        A miner and its loss do not go together.
     """
 
     def __init__(self, terms: Iterable[CriterionTerm], *, recipe: Any = None) -> None:
@@ -70,10 +84,18 @@ class Criterion(nn.Module):
         terms = list(terms)
         self.recipe = recipe
         self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
-        self.miners = nn.ModuleDict({term.name: term.miner for term in terms if term.miner is not None})
+        self.miners = nn.ModuleDict({term.name: miner for term in terms if (miner := _selecting(term)) is not None})
         #: What the value of each term is multiplied with; may be changed between calls.
         self.weights = {term.name: term.weight for term in terms}
-        self._inputs = {term.name: term.inputs for term in terms}
+        self._calls = {term.name: (term.inputs, term.options) for term in terms}
+        matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
+        self._inputs = {
+            term.name: tuple(dict.fromkeys((*term.inputs, *_named(matchers.get(term.name), "inputs"))))
+            for term in terms
+        }
+        self._options = {
+            name for term in terms for name in (*term.options, *_named(matchers.get(term.name), "options"))
+        }
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
 
@@ -113,7 +135,8 @@ class Criterion(nn.Module):
         """
         given = self._bind(args, kwargs)
         self.last = {}
-        values = {name: self._value(name, given) for name in self.losses}
+        matches: dict[int, Matches] = {}
+        values = {name: self._value(name, given, matches) for name in self.losses}
         if len(values) == 1:
             ((name, value),) = values.items()
             if not _is_scalar(value):
@@ -141,18 +164,25 @@ class Criterion(nn.Module):
         for name, value in kwargs.items():
             if name in given:
                 raise InputError(f"the input {name!r} was given twice")
-            if name not in self.inputs and name not in extra:
-                raise InputError(f"this criterion takes no input {name!r}; it takes {', '.join(self.inputs)}")
+            if name not in self.inputs and name not in extra and name not in self._options:
+                known = ", ".join((*self.inputs, *sorted(self._options.difference(self.inputs))))
+                raise InputError(f"this criterion takes no input {name!r}; it takes {known}")
             given[name] = value
         optional = {"labels"} if on_embeddings and given.get("indices_tuple") is not None else set()
         if missing := [name for name in self.inputs if name not in given and name not in optional]:
             raise InputError(f"this criterion needs {', '.join(missing)}")
         return given
 
-    def _value(self, name: str, given: dict[str, Any]) -> Any:
-        loss, inputs = self.losses[name], self._inputs[name]
+    def _value(self, name: str, given: dict[str, Any], matches: dict[int, Matches]) -> Any:
+        loss, (inputs, options) = self.losses[name], self._calls[name]
+        if name in self.miners and isinstance(matcher := self.miners[name], Matcher):
+            if id(matcher) not in matches:
+                matches[id(matcher)] = _match(matcher, given)
+            assert isinstance(loss, Matched)
+            return loss(**loss.of_matches(matches[id(matcher)], given))
         if not _on_embeddings(inputs):
-            return loss(*(given[each] for each in inputs))
+            besides = {each: given[each] for each in options if given.get(each) is not None}
+            return loss(*(given[each] for each in inputs), **besides)
         embeddings = given["embeddings"]
         labels = given.get("labels") if "labels" in inputs else None
         reference = {each: given[each] for each in ("ref_emb", "ref_labels") if given.get(each) is not None}
@@ -180,6 +210,29 @@ class Criterion(nn.Module):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
         with full_precision(embeddings):
             return miner(embeddings, labels, **reference)
+
+
+def _selecting(term: CriterionTerm) -> nn.Module | None:
+    """What selects, or matches, for a term; what chooses among its terms is left with the loss."""
+    miner = term.miner
+    if isinstance(miner, ElementMiner):
+        if not isinstance(term.loss, Loss):
+            theirs = type(term.loss).__name__
+            raise ArgumentError(f"{type(miner).__name__} chooses among the terms of nearfar's losses; {theirs} is none")
+        term.loss.element_miner, miner = miner, miner.miner
+    if isinstance(miner, Matcher) and not isinstance(term.loss, Matched):
+        raise ArgumentError(f"{type(miner).__name__} matches boxes, and {type(term.loss).__name__} takes no matches")
+    return miner
+
+
+def _named(matcher: Matcher | None, what: str) -> tuple[str, ...]:
+    return () if matcher is None else tuple(getattr(matcher, what))
+
+
+def _match(matcher: Matcher, given: dict[str, Any]) -> Matches:
+    options = {name: given[name] for name in matcher.options if given.get(name) is not None}
+    with torch.no_grad():
+        return matcher.match(*(given[name] for name in matcher.inputs), **options)
 
 
 def _on_embeddings(inputs: tuple[str, ...]) -> bool:
