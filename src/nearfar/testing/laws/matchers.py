@@ -43,7 +43,7 @@ def matched(subject: Subject, case: str = "") -> None:
         for index, name in ((predictions, "pred_boxes"), (targets, "target_boxes"), (ignored, "pred_boxes")):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(scene[name]):
                 raise LawBroken(f"an index is none of {len(scene[name])} {name}", scene, **arguments)
-        if len(torch.cat((predictions, ignored)).unique()) != len(predictions) + len(ignored):
+        if len(torch.unique(torch.cat((predictions, ignored)))) != len(predictions) + len(ignored):
             raise LawBroken("a prediction is matched twice, or matched and ignored", scene, **arguments)
 
     for_all(subject, holds, examples=6, n=_SIZES, seed=_SEEDS)
