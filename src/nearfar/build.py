@@ -13,6 +13,7 @@ from nearfar.errors import ArgumentError, NearfarError, NearfarWarning, RecipeEr
 from nearfar.grammar import Live, Part, parse_part
 from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
+from nearfar.nn.matching import Matcher
 from nearfar.plan import PlannedPart
 from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
@@ -68,18 +69,30 @@ def compose(
         raise RecipeError(text, problems=messages)
     terms: list[CriterionTerm] = []
     versions: dict[str, str] = {}
+    matchers: list[tuple[Any, Matcher]] = []
     for term in planned.terms:
         if isinstance(term.loss, Live):
             terms.append(_live_term(term.loss.value, term.weight, terms))
         else:
-            terms.append(_term(term.loss, term.weight, terms, versions))
+            terms.append(_term(term.loss, term.weight, terms, versions, matchers))
     return Criterion(terms, recipe=read.with_plugins(versions))
 
 
-def _term(planned: PlannedPart, weight: float, terms: list[CriterionTerm], versions: dict[str, str]) -> CriterionTerm:
+def _term(
+    planned: PlannedPart,
+    weight: float,
+    terms: list[CriterionTerm],
+    versions: dict[str, str],
+    matchers: list[tuple[Any, Matcher]],
+) -> CriterionTerm:
     spec = planned.entry.spec
     assert isinstance(spec, LossSpec)
     loss, miner = _make(planned, versions), _value(planned.miner, versions)
+    if isinstance(miner, Matcher):
+        # One object for terms that match alike, which then are matched once a call.
+        known = next((made for plan, made in matchers if plan == planned.miner), None)
+        matchers.append((planned.miner, miner))
+        miner = known or miner
     return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner, spec.optional_inputs)
 
 

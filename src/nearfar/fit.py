@@ -15,7 +15,7 @@ from nearfar.registry import Registry
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 
-__all__ = ["check_loss", "check_sum", "check_thresholds"]
+__all__ = ["check_loss", "check_miner", "check_sum", "check_thresholds"]
 
 
 def _error(message: str) -> Problem:
@@ -52,16 +52,43 @@ def _inner_losses(values: Iterable[Any]) -> Iterator[PlannedPart]:
 
 
 def _check_miner(name: str, spec: LossSpec, miner: Any) -> Iterator[Problem]:
-    if not spec.on_embeddings:
-        yield _error(f"{name} takes {', '.join(spec.inputs)}, and miners select among embeddings: leave the miner out")
+    label = _label(miner)
+    known = miner.entry.spec if isinstance(miner, PlannedPart) else None
+    assert known is None or isinstance(known, MinerSpec)
+    # Of an object nothing is known but what it says itself.
+    produces = known.produces if known is not None else getattr(getattr(miner, "value", None), "produces", "")
+    if produces == "elements":
+        if not spec.reducible:
+            yield _error(f"{name} reduces itself, so there are no terms for {label} to choose among")
+        elif known is not None and (cannot := [kind for kind in spec.emits if kind not in known.reduces]):
+            yield _error(f"{known.name} does not choose among {' or '.join(cannot)} terms, which {name} emits")
+        inner = miner.arguments.get("miner") if isinstance(miner, PlannedPart) else None
+        if inner is not None:
+            yield from _check_miner(name, spec, inner)
+    elif produces == "matches":
+        if "matches" not in spec.accepts:
+            yield _error(f"{label} matches boxes, and {name} takes {', '.join(spec.inputs)}: leave the miner out")
+    elif not spec.on_embeddings:
+        yield _error(
+            f"{name} takes {', '.join(spec.inputs)}, and {label} selects among embeddings: leave the miner out"
+        )
     elif not spec.accepts:
-        yield _error(f"{name} takes no miner; {_label(miner)} would be ignored")
-    elif isinstance(miner, PlannedPart):
-        miner_spec = miner.entry.spec
-        assert isinstance(miner_spec, MinerSpec)
-        if miner_spec.produces not in spec.accepts:
-            accepts = " or ".join(spec.accepts)
-            yield _error(f"{miner_spec.name} produces {miner_spec.produces}, but {name} accepts {accepts}")
+        yield _error(f"{name} takes no miner; {label} would be ignored")
+    elif known is not None and known.produces not in spec.accepts:
+        accepts = " or ".join(spec.accepts)
+        yield _error(f"{known.name} produces {known.produces}, but {name} accepts {accepts}")
+
+
+def check_miner(planned: PlannedPart, distance: Any, registry: Registry) -> Iterator[Problem]:
+    """Whether a miner and its distance go together: boxes are compared as boxes, embeddings as embeddings."""
+    spec = planned.entry.spec
+    assert isinstance(spec, MinerSpec)
+    if not isinstance(distance, PlannedPart):
+        return
+    name, on = registry.short_name(planned.entry), _compared(distance)
+    if (on == "embeddings") != spec.on_embeddings:
+        compared = "embeddings" if spec.on_embeddings else "boxes"
+        yield _error(f"{name} compares {compared}, and {_label(distance)} compares {on.replace('_', ' ')}")
 
 
 def _check_reducer(name: str, spec: LossSpec, reducer: Any) -> Iterator[Problem]:

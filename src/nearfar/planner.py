@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nearfar.errors import ArgumentError, NearfarError
-from nearfar.fit import check_loss, check_sum, check_thresholds
+from nearfar.fit import check_loss, check_miner, check_sum, check_thresholds
 from nearfar.grammar import SLOTS, Live, Part, Term
 from nearfar.plan import Plan, PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Entry, Registry
@@ -116,6 +116,7 @@ class _Planner:
             composed = {name: arguments.get(name, slots.get(name)) for name in SLOTS}
             self.problems.extend(check_loss(planned, composed, signature, self.registry))
         elif isinstance(entry.spec, MinerSpec):
+            self.problems.extend(check_miner(planned, arguments.get("distance"), self.registry))
             self.problems.extend(check_thresholds(planned, arguments.get("distance"), signature, self.registry))
         return planned
 

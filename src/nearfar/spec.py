@@ -34,7 +34,9 @@ __all__ = [
 #: What a loss hands to a reducer: what one value of it stands for (pytorch-metric-learning's words).
 TERM_KINDS = frozenset({"element", "pos_pair", "neg_pair", "triplet", "already_reduced"})
 #: What a miner hands to a loss.
-SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
+SELECTION_KINDS = frozenset({"pairs", "triplets", "weights", "matches"})
+#: What a miner may produce: a selection, or the choice of what counts among the terms of a loss.
+PRODUCTS = SELECTION_KINDS | {"elements"}
 
 #: What a loss on boxes may say that its value does not change with.
 INVARIANCES = frozenset({"translation", "scale", "flip"})
@@ -223,9 +225,9 @@ class LossSpec(PartSpec):
         The tensors it is called with, in order. ``("embeddings", "labels")`` makes it an embedding loss,
         called as pytorch-metric-learning's are.
     optional_inputs
-        What it takes besides, by name, and does without: weights, a normaliser. A criterion hands them on.
+        What it takes besides, by name, and does without: weights, a normaliser, groups. A criterion hands them on.
     accepts
-        What a miner may hand it: any of ``pairs``, ``triplets``, ``weights``; empty: no miner.
+        What a miner may hand it: any of ``pairs``, ``triplets``, ``weights``, ``matches``; empty: none of these.
     emits
         What it hands to a reducer, in pytorch-metric-learning's words: ``element``, ``pos_pair``,
         ``neg_pair``, ``triplet``; ``already_reduced`` alone means that no reducer is asked.
@@ -306,11 +308,35 @@ class LossSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MinerSpec(PartSpec):
-    """A miner: what it ``produces`` (``pairs``, ``triplets``, ``weights``), and on which distances."""
+    """A miner.
+
+    Parameters
+    ----------
+    produces
+        What it hands on: ``pairs`` or ``triplets`` of embeddings, ``weights``; ``matches`` of predicted and target
+        boxes; or ``elements``, those of a loss's terms that count.
+    inputs
+        What it is called with; ``("embeddings", "labels")`` of a miner of pairs or triplets.
+    optional_inputs
+        What else it may be called with, by name.
+    reduces
+        Of a miner of elements: the kinds of terms that it chooses among.
+    reference
+        Whether it takes a reference set (``ref_emb``, ``ref_labels``).
+    distances
+        The distances it can work on: ``("*",)`` any, empty: it takes none.
+    default_distance
+        Full name of what it works with unless told otherwise.
+    thresholds
+        As of a loss.
+    """
 
     kind: ClassVar[str] = "miner"
 
     produces: str
+    inputs: tuple[str, ...] = ("embeddings", "labels")
+    optional_inputs: tuple[str, ...] = ()
+    reduces: tuple[str, ...] = ("element", "pos_pair", "neg_pair", "triplet")
     reference: bool = True
     distances: tuple[str, ...] = ()
     default_distance: str = ""
@@ -318,7 +344,13 @@ class MinerSpec(PartSpec):
 
     def __post_init__(self) -> None:
         PartSpec.__post_init__(self)
-        self._among("produces", (self.produces,), SELECTION_KINDS)
+        self._among("reduces", self.reduces, TERM_KINDS)
+        self._among("produces", (self.produces,), PRODUCTS)
+
+    @property
+    def on_embeddings(self) -> bool:
+        """Whether it selects among embeddings."""
+        return self.produces not in ("matches", "elements")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,7 +45,7 @@ def names(entries):
 
 
 OUR_LOSSES = [entry for entry in first_party("loss") if entry.spec.on_embeddings]
-OUR_MINERS = names(first_party("miner"))
+OUR_MINERS = [entry.full_name for entry in first_party("miner") if entry.spec.on_embeddings]
 #: Those that pytorch-metric-learning has too; the others are beside what they compute, below.
 OUR_REDUCERS = ["core.mean", "core.sum", "core.avg_non_zero"]
 

@@ -179,7 +179,7 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("optional", "error", "needs no-such-distribution: pip install no-such-distribution"),
         ("contrastive(miner=hard)", "error", "hard produces triplets, but contrastive accepts pairs"),
         ("circle(miner=hard)", "error", "circle takes no miner; local.hard would be ignored"),
-        ("giou(miner=hard)", "error", "giou takes pred_boxes, target_boxes, and miners select among embeddings"),
+        ("giou(miner=hard)", "error", "giou takes pred_boxes, target_boxes, and local.hard selects among embeddings"),
         ("histogram(reducer=mean)", "error", "histogram reduces itself; the reducer local.mean would be ignored"),
         ("triplet(reducer=elementwise)", "error", "elementwise does not reduce triplet terms, which triplet emits"),
         ("head(1, 2, distance=cosine)", "error", "head works on no distance; local.cosine would be ignored"),

@@ -22,7 +22,7 @@ MINIMAL = {"name": "spread", "target": "acme.losses:Spread", "summary": "A loss.
         ({"aliases": ("a-b",)}, "'a-b' is not an identifier"),
         ({"target": "acme.losses.Spread"}, "not of the form 'package.module:Class'"),
         ({"summary": ""}, "the summary is empty"),
-        ({"accepts": ("quadruplets",)}, "accepts has 'quadruplets'; known are pairs, triplets, weights"),
+        ({"accepts": ("quadruplets",)}, "accepts has 'quadruplets'; known are matches, pairs, triplets, weights"),
         ({"emits": ("elements",)}, "emits has 'elements'"),
         ({"accepts": "pairs"}, "accepts must be a tuple of names"),
         ({"inputs": ()}, "inputs is empty"),

@@ -4,7 +4,9 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.class_losses import ClassLoss
 from nearfar.nn.criterion import Criterion
 from nearfar.nn.distances import Distance
+from nearfar.nn.element_miners import ElementMiner
 from nearfar.nn.losses import EmbeddingLoss, Loss
+from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.reducers import Reducer
 from nearfar.nn.selection import IndexSelection, Selection, TripletRule
@@ -15,9 +17,13 @@ __all__ = [
     "ClassLoss",
     "Criterion",
     "Distance",
+    "ElementMiner",
     "EmbeddingLoss",
     "IndexSelection",
     "Loss",
+    "Matched",
+    "Matcher",
+    "Matches",
     "MaterialTerms",
     "Miner",
     "Reducer",

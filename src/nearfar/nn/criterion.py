@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import InputError
+from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.element_miners import ElementMiner
 from nearfar.nn.losses import EmbeddingLoss, Loss
+from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.selection import Selection
@@ -34,7 +36,7 @@ class CriterionTerm:
     weight
         What its value is multiplied with.
     miner
-        What selects for it; None: it looks at everything.
+        What selects for it, matches for it, or chooses among its terms; None: it looks at everything.
     optional_inputs
         The names of what the loss is called with besides, by name, where it is given.
     """
@@ -60,12 +62,20 @@ class Criterion(nn.Module):
     inputs is called by keyword, and each term gets what it names. What a loss can do without, such as weights
     and a normaliser, is given by keyword always.
 
+    A term with a matcher is called with what the matcher takes as well: predictions and targets that are yet to be
+    matched. Terms whose matchers are one object are matched once a call.
+
     Parameters
     ----------
     terms
         At least one.
     recipe
         The recipe it was made from, if any; ``str(criterion.recipe)`` writes it down.
+
+    Raises
+    ------
+    ArgumentError
+        A miner and its loss do not go together.
     """
 
     def __init__(self, terms: Iterable[CriterionTerm], *, recipe: Any = None) -> None:
@@ -73,11 +83,18 @@ class Criterion(nn.Module):
         terms = list(terms)
         self.recipe = recipe
         self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
-        self.miners = nn.ModuleDict({term.name: term.miner for term in terms if term.miner is not None})
+        self.miners = nn.ModuleDict({term.name: miner for term in terms if (miner := _selecting(term)) is not None})
         #: What the value of each term is multiplied with; may be changed between calls.
         self.weights = {term.name: term.weight for term in terms}
-        self._inputs = {term.name: term.inputs for term in terms}
-        self._optional = {term.name: term.optional_inputs for term in terms}
+        self._calls = {term.name: (term.inputs, term.optional_inputs) for term in terms}
+        matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
+        self._inputs = {
+            term.name: tuple(dict.fromkeys((*term.inputs, *_named(matchers.get(term.name), "inputs"))))
+            for term in terms
+        }
+        self._optional = {
+            term.name: (*term.optional_inputs, *_named(matchers.get(term.name), "optional_inputs")) for term in terms
+        }
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
 
@@ -123,7 +140,8 @@ class Criterion(nn.Module):
         """
         given = self._bind(args, kwargs)
         self.last = {}
-        values = {name: self._value(name, given) for name in self.losses}
+        matches: dict[int, Matches] = {}
+        values = {name: self._value(name, given, matches) for name in self.losses}
         if len(values) == 1:
             ((name, value),) = values.items()
             if not _is_scalar(value):
@@ -160,9 +178,14 @@ class Criterion(nn.Module):
             raise InputError(f"this criterion needs {', '.join(missing)}")
         return given
 
-    def _value(self, name: str, given: dict[str, Any]) -> Any:
-        loss, inputs = self.losses[name], self._inputs[name]
-        optional = {each: given[each] for each in self._optional[name] if given.get(each) is not None}
+    def _value(self, name: str, given: dict[str, Any], matches: dict[int, Matches]) -> Any:
+        loss, (inputs, optional_inputs) = self.losses[name], self._calls[name]
+        if name in self.miners and isinstance(matcher := self.miners[name], Matcher):
+            if id(matcher) not in matches:
+                matches[id(matcher)] = _match(matcher, given)
+            assert isinstance(loss, Matched)
+            return loss(**loss.of_matches(matches[id(matcher)], given))
+        optional = {each: given[each] for each in optional_inputs if given.get(each) is not None}
         if not _on_embeddings(inputs):
             return loss(*(given[each] for each in inputs), **optional)
         embeddings = given["embeddings"]
@@ -192,6 +215,29 @@ class Criterion(nn.Module):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
         with full_precision(embeddings):
             return miner(embeddings, labels, **reference)
+
+
+def _selecting(term: CriterionTerm) -> nn.Module | None:
+    """What selects, or matches, for a term; what chooses among its terms is left with the loss."""
+    miner = term.miner
+    if isinstance(miner, ElementMiner):
+        if not isinstance(term.loss, Loss):
+            theirs = type(term.loss).__name__
+            raise ArgumentError(f"{type(miner).__name__} chooses among the terms of nearfar's losses; {theirs} is none")
+        term.loss.element_miner, miner = miner, miner.miner
+    if isinstance(miner, Matcher) and not isinstance(term.loss, Matched):
+        raise ArgumentError(f"{type(miner).__name__} matches boxes, and {type(term.loss).__name__} takes no matches")
+    return miner
+
+
+def _named(matcher: Matcher | None, what: str) -> tuple[str, ...]:
+    return () if matcher is None else tuple(getattr(matcher, what))
+
+
+def _match(matcher: Matcher, given: dict[str, Any]) -> Matches:
+    options = {name: given[name] for name in matcher.optional_inputs if given.get(name) is not None}
+    with torch.no_grad():
+        return matcher.match(*(given[name] for name in matcher.inputs), **options)
 
 
 def _on_embeddings(inputs: tuple[str, ...]) -> bool:

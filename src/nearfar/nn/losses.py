@@ -32,6 +32,8 @@ class Loss(nn.Module):
     def __init__(self, *, reducer: nn.Module | None = None) -> None:
         super().__init__()
         self.reducer: nn.Module = self.default_reducer() if reducer is None else reducer
+        #: What chooses among the terms before they are reduced; None: all count.
+        self.element_miner: nn.Module | None = None
         #: Whether calls leave statistics of their terms in :attr:`statistics`.
         self.collect_stats = False
         #: Of the last call, detached: ``<sub-loss>/terms`` and ``<sub-loss>/active``, the share above zero.
@@ -70,6 +72,8 @@ class Loss(nn.Module):
                 f"{type(self).__name__}.terms returned {type(terms).__name__}; it must return Terms, or a mapping of "
                 "names to Terms"
             )
+        if self.element_miner is not None:
+            named = self.element_miner(named)
         if self.collect_stats:
             self.statistics = _statistics(named)
         if not isinstance(self.reducer, Reducer):

@@ -37,6 +37,8 @@ class Terms(ABC):
         (num_anchors,) labels of the batch, or None.
     groups
         (num_anchors,) group of each anchor, such as its image, or None.
+    positives
+        (num_anchors,) whether each anchor is an object rather than background, or None where nothing is known of it.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Terms(ABC):
     normalizer: Tensor | float | None = None
     labels: Tensor | None = None
     groups: Tensor | None = None
+    positives: Tensor | None = None
 
     @property
     @abstractmethod
@@ -113,6 +116,7 @@ class MaterialTerms(Terms):
         normalizer: Tensor | float | None = None,
         labels: Tensor | None = None,
         groups: Tensor | None = None,
+        positives: Tensor | None = None,
     ) -> None:
         if kind not in ARITY:
             raise InputError(f"terms are of the kinds {', '.join(ARITY)}; not {kind!r}")
@@ -130,6 +134,7 @@ class MaterialTerms(Terms):
         self.normalizer = normalizer
         self.labels = labels
         self.groups = groups
+        self.positives = positives
 
     @property
     def values(self) -> Tensor:
@@ -152,11 +157,13 @@ class _ElementTerms(Terms):
         normalizer: Tensor | float | None,
         labels: Tensor | None,
         groups: Tensor | None,
+        positives: Tensor | None,
     ) -> None:
         if values.ndim != 1:
             raise InputError(f"element terms take values (n,); got {tuple(values.shape)}")
         self._values, self.num_anchors = values, len(values)
-        self.weights, self.normalizer, self.labels, self.groups = weights, normalizer, labels, groups
+        self.weights, self.normalizer, self.labels = weights, normalizer, labels
+        self.groups, self.positives = groups, positives
 
     @property
     def values(self) -> Tensor:
@@ -180,7 +187,8 @@ def element_terms(
     normalizer: Tensor | float | None = None,
     labels: Tensor | None = None,
     groups: Tensor | None = None,
+    positives: Tensor | None = None,
 ) -> Terms:
     """Terms with one value for each element of the batch, multiplied here with ``weights`` (n,)."""
     weighted = values if weights is None else values * weights
-    return _ElementTerms(weighted, weights, normalizer, labels, groups)
+    return _ElementTerms(weighted, weights, normalizer, labels, groups, positives)

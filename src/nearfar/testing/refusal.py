@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from nearfar.errors import NearfarError
-from nearfar.spec import LossSpec
+from nearfar.spec import LossSpec, MinerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
@@ -27,7 +27,7 @@ def names_what_is_wrong(subject: Subject, error: BaseException) -> bool:
     """Whether an error is nearfar's or a ValueError, and speaks of the inputs rather than of what tripped over them."""
     if not isinstance(error, NearfarError | ValueError):
         return False
-    inputs = subject.loss.inputs if isinstance(subject.spec, LossSpec) else ()
+    inputs = subject.spec.inputs if isinstance(subject.spec, LossSpec | MinerSpec) else ()
     named = {word.removesuffix("es" if word.endswith("xes") else "s") for i in inputs for word in (i, *i.split("_"))}
     return re.search("|".join(map(re.escape, sorted({*named, *_WORDS.split()}))), str(error).lower()) is not None
 

@@ -189,6 +189,8 @@ def _arguments(subject: Subject, scene: Scene) -> str:
     names = list(scene.inputs)
     if subject.kind == "loss" and subject.loss.on_embeddings:
         return ", ".join(name if name in ("embeddings", "labels") else f"{name}={name}" for name in names)
+    if subject.kind == "miner" and not subject.is_on_embeddings:
+        return ", ".join(n if n in subject.miner.inputs else f"{n}={n}" for n in names)
     if subject.kind == "miner":
         order = [n for n in ("embeddings", "labels", "ref_emb", "ref_labels") if n in scene]
         return ", ".join(order)

@@ -11,9 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar.spec import LossSpec
+from nearfar.spec import LossSpec, MinerSpec
 
-__all__ = ["CLASSES", "DIM", "Scene", "batch", "boxes", "dense_logits", "scenes_for"]
+__all__ = [
+    "CLASSES",
+    "DIM",
+    "ChoiceMaker",
+    "Scene",
+    "batch",
+    "boxes",
+    "dense_logits",
+    "rotated_boxes",
+    "scenes_for",
+    "to_choose",
+    "to_match",
+]
 
 #: ``num_classes`` and ``embedding_size`` of parts that need them, unless their example says otherwise.
 CLASSES = 6
@@ -139,6 +151,45 @@ def views(n: int = 8, dim: int = DIM, seed: int = 0) -> tuple[Tensor, Tensor]:
     return first, first + 0.3 * torch.randn(n, dim, generator=generator, dtype=torch.float64)
 
 
+def to_match(n: int = 8, classes: int = CLASSES, seed: int = 0) -> dict[str, Tensor]:
+    """What a matcher may be called with, by name, for a check: n predictions round a third as many targets.
+
+    Boxes are ``xyxy``, most of them near a target and some near none; ``logits`` are (n, classes), ``targets`` class
+    ids; ``levels`` 0 and 1, ``strides`` 1 and 2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    m = max(1, n // 3)
+    corner = 10 * draw(m, 2)
+    target = torch.cat([corner, corner + 2 + 6 * draw(m, 2)], 1)
+    near = torch.randint(m, (n,), generator=generator)
+    pred = target[near] + 4 * (draw(n, 4) - 0.5) * draw(n, 1)
+    pred[:, 2:] = torch.maximum(pred[:, 2:], pred[:, :2] + 0.5)
+    levels = torch.arange(n) % 2
+    return {
+        "pred_boxes": pred,
+        "target_boxes": target,
+        "logits": 2 * (draw(n, classes) - 0.5),
+        "targets": torch.randint(classes, (m,), generator=generator),
+        "levels": levels,
+        "strides": 1 + levels,
+    }
+
+
+def to_choose(n: int = 8, seed: int = 0) -> dict[str, Tensor]:
+    """What the terms are made of that a miner of elements is called with, for a check: n ``values``, whether each is of
+    one of the ``positives``, and its group of ``groups``."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "values": torch.rand(n, generator=generator, dtype=torch.float64),
+        "positives": torch.rand(n, generator=generator) < 0.2,
+        "groups": torch.arange(n) * 2 // max(n, 1) * 5,
+    }
+
+
 #: Names of inputs → what makes them, the likeliest first: a loss is checked with the first that it takes.
 _MAKERS: Mapping[tuple[str, ...], Sequence[Callable[..., tuple[Tensor, ...]]]] = {
     ("pred_boxes", "target_boxes"): (boxes, rotated_boxes),
@@ -160,6 +211,20 @@ class Maker:
     def __call__(self, n: int = 8, seed: int = 0) -> Scene:
         made = self.function(n=n, seed=seed)
         return Scene(dict(zip(self.names, made, strict=True)), f"{self.source}(n={n}, seed={seed})")
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceMaker:
+    """What makes the scenes of a miner that is not on embeddings: by name, those inputs that it knows."""
+
+    spec: MinerSpec
+
+    def __call__(self, n: int = 8, seed: int = 0) -> Scene:
+        if self.spec.produces == "elements":
+            return Scene(to_choose(n, seed=seed))
+        known = (*self.spec.inputs, *self.spec.optional_inputs)
+        made = to_match(n, seed=seed)
+        return Scene({name: made[name] for name in known if name in made})
 
 
 def scenes_for(spec: LossSpec) -> list[Maker]:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from nearfar.build import make_part
 from nearfar.discovery import Plugin
 from nearfar.grammar import Live, Part, parse_part
+from nearfar.nn.terms import MaterialTerms
 from nearfar.planner import signature_of
 from nearfar.registry import Entry, Registry
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
-from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, boxes, rotated_boxes, scenes_for
+from nearfar.testing.scene import CLASSES, DIM, ChoiceMaker, Maker, Scene, batch, boxes, rotated_boxes, scenes_for
 
 if TYPE_CHECKING:
     from nearfar.testing.trouble import Trouble
@@ -138,7 +139,9 @@ class Subject:
     @property
     def is_on_embeddings(self) -> bool:
         """Whether it is called with embeddings and labels: a miner, or most losses."""
-        return self.kind == "miner" or (self.kind == "loss" and self.loss.inputs == ("embeddings", "labels"))
+        if self.kind == "miner":
+            return self.miner.on_embeddings
+        return self.kind == "loss" and self.loss.inputs == ("embeddings", "labels")
 
     @property
     def known_inputs(self) -> tuple[str, ...]:
@@ -178,8 +181,10 @@ class Subject:
     # ---- calling it
 
     @functools.cached_property
-    def _maker(self) -> Maker:
-        """The first way of making inputs that the loss takes."""
+    def _maker(self) -> Maker | ChoiceMaker:
+        """The first way of making inputs that the loss takes; or those of a miner."""
+        if self.kind == "miner":
+            return ChoiceMaker(self.miner)
         makers = scenes_for(self.loss)
         if not makers:
             raise NotApplicable(
@@ -232,11 +237,24 @@ class Subject:
             warnings.simplefilter("ignore")
             if self.kind == "loss" and not self.loss.on_embeddings:
                 return part(*(given[name] for name in self.loss.inputs))
+            if self.kind == "miner" and not self.is_on_embeddings:
+                return self._choose(part, given)
             if self.kind == "miner":
                 return part(*(given.get(name) for name in ("embeddings", "labels", "ref_emb", "ref_labels")))
             if self.kind == "loss":
                 return part(given.pop("embeddings"), given.pop("labels", None), **given)
             return part(*given.values())
+
+    def _choose(self, part: nn.Module, given: dict[str, Any]) -> Any:
+        """What a matcher matches; of a miner of elements the places of the values that it keeps, and these."""
+        if self.miner.produces == "matches":
+            inputs = [given.pop(name) for name in self.miner.inputs if name in given]
+            return part(*inputs, **given)
+        values = given.pop("values")
+        index = torch.arange(len(values), device=values.device)
+        terms = MaterialTerms("element", values, (index,), num_anchors=len(values), **given)
+        kept = part({"loss": terms})["loss"]
+        return (*kept.indices, kept.values)
 
     def value(self, scene: Scene, part: nn.Module | None = None, **arguments: Any) -> Tensor:
         """The loss of a scene as a 0-d tensor, by a freshly made part unless one is given.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nearfar.errors import InputError
 
-__all__ = ["BOX_FORMATS", "check_boxes", "check_normalizer", "check_weights", "frame", "to_coordinates"]
+__all__ = ["BOX_FORMATS", "check_boxes", "check_groups", "check_normalizer", "check_weights", "frame", "to_coordinates"]
 
 #: xyxy: two corners; xywh: the lower corner and the sides; cxcywh: the centre and the sides; ltrb: how far the box
 #: reaches to the left, the top, the right and the bottom of a point, which a prediction shares with its target.
@@ -58,6 +58,23 @@ def check_weights(weights: Tensor, boxes: Tensor) -> Tensor:
     if weights.device != boxes.device:
         raise InputError(f"box_weights are on {weights.device}, the boxes on {boxes.device}")
     return weights.to(boxes.dtype)
+
+
+def check_groups(groups: Tensor, elements: Tensor, name: str) -> Tensor:
+    """A group for each of n elements: (n,) integers.
+
+    Raises
+    ------
+    InputError
+        A shape, dtype or device does not fit.
+    """
+    if not isinstance(groups, Tensor) or groups.is_floating_point() or groups.is_complex():
+        raise InputError(f"{name} must be a tensor of integers (n,), one for each element")
+    if groups.shape != elements.shape[:1]:
+        raise InputError(f"{name} {tuple(groups.shape)} must be ({len(elements)},), one for each element")
+    if groups.device != elements.device:
+        raise InputError(f"{name} are on {groups.device}, the elements on {elements.device}")
+    return groups
 
 
 def check_normalizer(normalizer: Tensor | float) -> Tensor | float:

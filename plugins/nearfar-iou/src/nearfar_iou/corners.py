@@ -57,14 +57,19 @@ class Corners(NamedTuple):
 
     def are_plain(self) -> bool:
         """Whether all have an area, and one that neither over- nor underflows even squared. Waits for a GPU."""
+        # A comparison that is false of NaN.
+        return not len(self.x1) or (self.are_bounded() and bool(torch.minimum(self.width, self.height).amin() > 0))
+
+    def are_bounded(self) -> bool:
+        """Whether no area, of those that have one, over- or underflows even squared. Waits for a GPU."""
         if not len(self.x1):
             return True
         exponent = 8 if self.x1.dtype == torch.float32 else 70  # the fourth power stays within the range
-        low, high = 10.0**-exponent, 10.0**exponent
         sides = torch.stack((self.width, self.height))
         corners = torch.stack((self.x1, self.y1, self.x2, self.y2))
+        smallest = torch.where(sides == 0, 1, sides).amin()
         # Comparisons that are false of NaN.
-        return bool((sides.amin() > low) & (corners.abs().amax() < high))
+        return bool((smallest > 10.0**-exponent) & (corners.abs().amax() < 10.0**exponent))
 
 
 #: A table (n, m) of boxes in rows and boxes in columns.

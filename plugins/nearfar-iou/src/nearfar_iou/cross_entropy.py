@@ -8,15 +8,19 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import within
-from nearfar_iou.logits import LogitLoss, check_class_ids, check_ids
+from nearfar.nn.matching import Matches
+from nearfar_iou.logits import check_class_ids, check_ids
+from nearfar_iou.score_loss import ScoreLoss, matched_ids
 
 __all__ = ["CrossEntropy"]
 
 #: What no class id is.
 NO_ID = torch.iinfo(torch.int64).min
+#: The class of what is no object.
+BACKGROUND = 0
 
 
-class CrossEntropy(LogitLoss):
+class CrossEntropy(ScoreLoss):
     r"""Cross-entropy of logits and class ids, with label smoothing.
 
     .. math::
@@ -46,8 +50,9 @@ class CrossEntropy(LogitLoss):
 
     Notes
     -----
-    A detector's background is a class like any other. With label smoothing the least is not 0 but the entropy of the
-    smoothed target, at logits that differ by ln((C − ε (C − 1)) / ε).
+    A detector's background is a class like any other; to matchers and to miners of elements it is class 0. With label
+    smoothing the least is not 0 but the entropy of the smoothed target, at logits that differ by
+    ln((C − ε (C − 1)) / ε).
 
     References
     ----------
@@ -76,6 +81,12 @@ class CrossEntropy(LogitLoss):
             logits, targets, ignore_index=NO_ID, label_smoothing=self.label_smoothing, reduction="none"
         )
         return values, None if kept is None else kept.sum()
+
+    def is_positive(self, targets: Tensor) -> Tensor | None:
+        return targets != BACKGROUND
+
+    def matched_targets(self, matches: Matches, logits: Tensor, classes: Tensor | None) -> Tensor:
+        return matched_ids(matches, logits, classes, BACKGROUND)
 
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
+from nearfar.nn.matching import Matches
 from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
-from nearfar_iou.logits import LogitLoss, check_dense
+from nearfar_iou.logits import check_dense
 from nearfar_iou.matched import wanted
+from nearfar_iou.score_loss import ScoreLoss, class_ids
 
 __all__ = ["DenseLoss", "Measured", "Odds", "Wanted", "check_normalizer", "power", "tail"]
 
@@ -36,7 +38,7 @@ class Wanted(NamedTuple):
     is_hard: bool
 
 
-class DenseLoss(LogitLoss):
+class DenseLoss(ScoreLoss):
     """A loss of each logit by itself, added up over the classes of an element; a subclass writes :meth:`measure`.
 
     Called as ``loss(logits, targets, logit_weights=None, logit_normalizer=None)``: (n,) or (n, classes) each, classes
@@ -61,6 +63,9 @@ class DenseLoss(LogitLoss):
         alone, where it stalls nothing) a target is outside of 0..1.
     """
 
+    #: Whether the target of a matched prediction is how near its box is, rather than 1.
+    on_quality: ClassVar[bool] = False
+
     def __init__(self, normalizer: Literal["positives"] | None = None, *, reducer: nn.Module | None = None) -> None:
         super().__init__(reducer=reducer)
         self.normalizer = check_normalizer(normalizer)
@@ -72,6 +77,19 @@ class DenseLoss(LogitLoss):
     def positives(self, targets: Tensor) -> Tensor:
         """How many positive targets there are; a 0-d tensor."""
         return (targets > 0).sum()
+
+    def is_positive(self, targets: Tensor) -> Tensor | None:
+        return targets > 0 if targets.ndim == 1 else (targets > 0).any(1)
+
+    def matched_targets(self, matches: Matches, logits: Tensor, classes: Tensor | None) -> Tensor:
+        """The weight of a match, its quality or 1, in the column of its class; 0 everywhere else."""
+        made = torch.zeros_like(logits)
+        count = logits.shape[1] if logits.ndim == 2 else 1
+        columns = class_ids(classes, matches, count)
+        soft = matches.quality if self.on_quality else torch.ones_like(matches.quality)
+        soft = (soft if matches.weights is None else matches.weights).to(made.dtype)
+        made.view(len(made), count)[matches.predictions, columns] = soft
+        return made
 
     def values(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         logits, targets, is_hard = check_dense(logits, targets)

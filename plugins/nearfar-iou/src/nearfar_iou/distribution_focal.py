@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import InputError
 from nearfar.nn import Loss, Terms, element_terms
 from nearfar.nn.arguments import check_choice
-from nearfar_iou.boxes import check_normalizer, check_weights
+from nearfar_iou.boxes import check_groups, check_normalizer, check_weights
 
 __all__ = ["DistributionFocal"]
 
@@ -42,9 +42,9 @@ class DistributionFocal(Loss):
 
     Notes
     -----
-    Called as ``loss(distance_logits, target_distances, box_weights=None, box_normalizer=None)``. Distances are in
-    strides, from 0 to bins − 1; the prediction is the mean of the distribution. One element term a box. The least is
-    at p_i = i + 1 − y and is 0 for a whole y, the entropy of the two shares for any other.
+    Called as ``loss(distance_logits, target_distances, box_weights=None, box_normalizer=None, box_groups=None)``.
+    Distances are in strides, from 0 to bins − 1; the prediction is the mean of the distribution. One element term a
+    box. The least is at p_i = i + 1 − y and is 0 for a whole y, the entropy of the two shares for any other.
 
     References
     ----------
@@ -65,6 +65,7 @@ class DistributionFocal(Loss):
         target_distances: Tensor,
         box_weights: Tensor | None = None,
         box_normalizer: Tensor | float | None = None,
+        box_groups: Tensor | None = None,
     ) -> Any:
         """The reduced loss of boxes.
 
@@ -78,6 +79,8 @@ class DistributionFocal(Loss):
             (n,) What each box's loss is multiplied with.
         box_normalizer
             What ``core.mean`` divides the sum by instead of n.
+        box_groups
+            (n,) integers: the group of each box, such as its image.
 
         Raises
         ------
@@ -85,7 +88,7 @@ class DistributionFocal(Loss):
             A shape or dtype does not fit, or a distance is no number.
         """
         # Autocast is left on: logits are in full precision from here on, and it takes nothing done to them to half.
-        terms = self.terms(distance_logits, target_distances, box_weights, box_normalizer)
+        terms = self.terms(distance_logits, target_distances, box_weights, box_normalizer, box_groups)
         return self.reduce(terms, distance_logits, None)
 
     def terms(
@@ -94,6 +97,7 @@ class DistributionFocal(Loss):
         target_distances: Tensor,
         box_weights: Tensor | None = None,
         box_normalizer: Tensor | float | None = None,
+        box_groups: Tensor | None = None,
     ) -> Terms:
         logits, distances = _check(distance_logits, target_distances)
         last = logits.shape[-1] - 1
@@ -104,9 +108,9 @@ class DistributionFocal(Loss):
         if each.ndim == 2:
             each = each.mean(1) if self.coord == "mean" else each.sum(1)
         weights = None if box_weights is None else check_weights(box_weights, each)
-        return element_terms(
-            each, weights=weights, normalizer=None if box_normalizer is None else check_normalizer(box_normalizer)
-        )
+        normalizer = None if box_normalizer is None else check_normalizer(box_normalizer)
+        groups = None if box_groups is None else check_groups(box_groups, each, "box_groups")
+        return element_terms(each, weights=weights, normalizer=normalizer, groups=groups)
 
     def extra_repr(self) -> str:
         return f"coord={self.coord!r}"

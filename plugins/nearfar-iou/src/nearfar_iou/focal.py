@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.arguments import check_choice, non_negative, within
+from nearfar.nn.matching import Matches
 from nearfar_iou.closed_form import refuse_second_derivative
 from nearfar_iou.dense_loss import DenseLoss, Measured, Odds, Wanted, power, tail
 from nearfar_iou.logits import check_class_ids, check_dense, check_ids
+from nearfar_iou.score_loss import matched_ids
 
 __all__ = ["Focal"]
 
@@ -96,6 +98,16 @@ class Focal(DenseLoss):
 
     def positives(self, targets: Tensor) -> Tensor:
         return targets.sum()
+
+    def is_positive(self, targets: Tensor) -> Tensor | None:
+        if self.activation == "sigmoid":
+            return super().is_positive(targets)
+        return targets != self.background if targets.ndim == 1 else targets.argmax(1) != self.background
+
+    def matched_targets(self, matches: Matches, logits: Tensor, classes: Tensor | None) -> Tensor:
+        if self.activation == "sigmoid":
+            return super().matched_targets(matches, logits, classes)
+        return matched_ids(matches, logits, classes, self.background)
 
     # ---- sigmoid
 

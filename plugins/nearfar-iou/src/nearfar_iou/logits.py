@@ -11,6 +11,7 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.nn import Loss, Terms, element_terms
 from nearfar.nn.batch import check_range
+from nearfar_iou.boxes import check_groups
 
 __all__ = ["LogitLoss", "check_class_ids", "check_dense", "check_ids", "check_logits"]
 
@@ -18,13 +19,17 @@ __all__ = ["LogitLoss", "check_class_ids", "check_dense", "check_ids", "check_lo
 class LogitLoss(Loss):
     """A loss on the logits of elements, anchors most often; a subclass writes :meth:`values`.
 
-    Called as ``loss(logits, targets, logit_weights=None, logit_normalizer=None)``. There is one element term an
-    element. Half precision is computed in float32.
+    Called as ``loss(logits, targets, logit_weights=None, logit_normalizer=None, logit_groups=None)``. There is one
+    element term an element. Half precision is computed in float32.
     """
 
     @abstractmethod
     def values(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float | None]:
         """The losses (n,) of elements, and what a mean divides their sum by where that is not n."""
+
+    def is_positive(self, targets: Tensor) -> Tensor | None:
+        """Of each element whether it is an object rather than background, (n,); None where there is no telling."""
+        return None
 
     def forward(  # type: ignore[override]  # by name, as its inputs are not alike
         self,
@@ -32,6 +37,7 @@ class LogitLoss(Loss):
         targets: Tensor,
         logit_weights: Tensor | None = None,
         logit_normalizer: Tensor | float | None = None,
+        logit_groups: Tensor | None = None,
     ) -> Any:
         """The reduced loss of elements.
 
@@ -44,15 +50,17 @@ class LogitLoss(Loss):
         logit_normalizer
             What ``core.mean`` divides the sum by, whatever the loss itself would say: the number of positives of all
             ranks, or a running average of it.
+        logit_groups
+            (n,) integers: the group of each element, such as its image, for ``core.per_group`` and miners of elements.
 
         Raises
         ------
         InputError
-            Logits and targets do not fit, there is not one weight for each element, or the normaliser is no number of
-            at least 0.
+            Logits and targets do not fit, there is not one weight or group for each element, or the normaliser is no
+            number of at least 0.
         """
         # Autocast is left on: logits are in full precision from here on, and it takes nothing done to them to half.
-        return self.reduce(self.terms(logits, targets, logit_weights, logit_normalizer), logits, None)
+        return self.reduce(self.terms(logits, targets, logit_weights, logit_normalizer, logit_groups), logits, None)
 
     def terms(
         self,
@@ -60,12 +68,16 @@ class LogitLoss(Loss):
         targets: Tensor,
         logit_weights: Tensor | None = None,
         logit_normalizer: Tensor | float | None = None,
+        logit_groups: Tensor | None = None,
     ) -> Terms:
         values, normalizer = self.values(logits, targets)
         if logit_normalizer is not None:
             normalizer = _check_normalizer(logit_normalizer)
         weights = None if logit_weights is None else _check_weights(logit_weights, values)
-        return element_terms(values, weights=weights, normalizer=normalizer)
+        groups = None if logit_groups is None else check_groups(logit_groups, values, "logit_groups")
+        # Nobody else asks, and of many classes it takes a while to tell.
+        positives = None if self.element_miner is None else self.is_positive(targets)
+        return element_terms(values, weights=weights, normalizer=normalizer, groups=groups, positives=positives)
 
 
 def check_logits(logits: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import CommandSpec, DistanceSpec, LossSpec, Paper, Preset, RecipeSpec, hookimpl
+from nearfar import CommandSpec, DistanceSpec, LossSpec, MinerSpec, Paper, Preset, RecipeSpec, hookimpl
 from nearfar_iou.recipes import RECIPES
 
 BOXES = ("pred_boxes", "target_boxes")
@@ -81,7 +81,8 @@ def _box_loss(**fields: Any) -> LossSpec:
     shared: dict[str, Any] = {
         "family": "iou",
         "inputs": BOXES,
-        "optional_inputs": ("box_weights", "box_normalizer"),
+        "optional_inputs": ("box_weights", "box_normalizer", "box_groups"),
+        "accepts": ("matches",),
         "optimum": 0.0,
         "memory": 1,
         "synchronizations": 0,
@@ -423,7 +424,8 @@ def _logit_loss(**fields: Any) -> LossSpec:
     shared: dict[str, Any] = {
         "family": "classification",
         "inputs": ("logits", "targets"),
-        "optional_inputs": ("logit_weights", "logit_normalizer"),
+        "optional_inputs": ("logit_weights", "logit_normalizer", "logit_groups"),
+        "accepts": ("matches",),
         "optimum": 0.0,
         "memory": 1,
         "synchronizations": 0,
@@ -516,8 +518,9 @@ def _logits() -> list[LossSpec]:
             deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),
             presets={"gfl": Preset(arguments={"coord": "mean"}, source="Li et al. 2020; mmdet and ultralytics")},
             inputs=("distance_logits", "target_distances"),
-            optional_inputs=("box_weights", "box_normalizer"),
             sample="nearfar_iou.samples:distances",
+            optional_inputs=("box_weights", "box_normalizer", "box_groups"),
+            accepts=(),
             optimum=None,
         ),
     ]
@@ -557,3 +560,154 @@ def _similarity(name: str, cls: str, summary: str, **fields: Any) -> DistanceSpe
     shared: dict[str, Any] = {"family": "iou", "on": "boxes", "similarity": True, "memory": 2, "synchronizations": 0}
     target, definition = f"nearfar_iou.distances.{name}:{cls}Similarity", f"nearfar_iou.definitions:{name}"
     return DistanceSpec(name=name, target=target, summary=summary, definition=definition, **shared | fields)
+
+
+@hookimpl
+def nearfar_miners() -> list[MinerSpec]:
+    return [*_matchers(), *_element_miners()]
+
+
+def _matcher(**fields: Any) -> MinerSpec:
+    """A matcher of boxes that are not rotated; it waits for a GPU, to know how many pairs there are."""
+    shared: dict[str, Any] = {
+        "family": "matching",
+        "produces": "matches",
+        "inputs": BOXES,
+        "optional_inputs": ("anchors", "pred_groups", "target_groups"),
+        "reference": False,
+        "distances": ("iou.iou", "iou.giou", "iou.diou", "iou.ciou"),
+        "default_distance": "iou.iou",
+        "memory": 2,
+    }
+    return MinerSpec(**(shared | fields))
+
+
+def _matchers() -> list[MinerSpec]:
+    scored = (*BOXES, "logits", "targets")
+    return [
+        _matcher(
+            name="max_iou",
+            target="nearfar_iou.miners.max_iou:MaxIoU",
+            summary="Each prediction with the target nearest to it, by two thresholds; those between are ignored.",
+            paper=Paper(
+                authors="Ren, He, Girshick, Sun",
+                title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+                year=2015,
+                arxiv="1506.01497",
+            ),
+            deviations=("A target that nothing overlaps has no match.",),
+            presets={
+                "retinanet": Preset(arguments={"positive": 0.5, "negative": 0.4}, source="Lin et al. 2017"),
+                "rpn": Preset(arguments={"positive": 0.7, "negative": 0.3}, source="Ren et al. 2015"),
+                "roi": Preset(
+                    arguments={"positive": 0.5, "negative": 0.5, "low_quality": None}, source="Ren et al. 2015"
+                ),
+            },
+            distances=("iou.iou", "iou.giou", "iou.diou", "iou.ciou", "iou.probiou"),
+            definition="nearfar_iou.definitions:max_iou",
+        ),
+        _matcher(
+            name="atss",
+            target="nearfar_iou.miners.atss:ATSS",
+            summary="Anchors near the centre of a target, by a threshold from their own mean and deviation.",
+            paper=Paper(
+                authors="Zhang, Chi, Yao, Lei, Li",
+                title="Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample "
+                "Selection",
+                year=2020,
+                arxiv="1912.02424",
+            ),
+            optional_inputs=("anchors", "pred_groups", "target_groups", "levels"),
+            definition="nearfar_iou.definitions:atss",
+        ),
+        _matcher(
+            name="task_aligned",
+            target="nearfar_iou.miners.task_aligned:TaskAligned",
+            summary="The predictions that are right in both class and place, each weighted by how right.",
+            paper=Paper(
+                authors="Feng, Zhong, Gao, Scott, Huang",
+                title="TOOD: Task-aligned One-stage Object Detection",
+                year=2021,
+                arxiv="2108.07755",
+            ),
+            deviations=("Predictions whose centre a target does not hold are left out before the best are taken.",),
+            presets={
+                "ultralytics": Preset(arguments={"k": 10, "alpha": 0.5, "beta": 6.0}, source="ultralytics, YOLOv8")
+            },
+            inputs=scored,
+            definition="nearfar_iou.definitions:task_aligned",
+        ),
+        _matcher(
+            name="simota",
+            target="nearfar_iou.miners.simota:SimOTA",
+            summary="The cheapest predictions of each target, as many as there are good ones.",
+            paper=Paper(
+                authors="Ge, Liu, Wang, Li, Sun",
+                title="YOLOX: Exceeding YOLO Series in 2021",
+                year=2021,
+                arxiv="2107.08430",
+            ),
+            deviations=("Scores are sigmoids of one set of logits, not roots of a product with an objectness.",),
+            inputs=scored,
+            optional_inputs=("anchors", "pred_groups", "target_groups", "strides"),
+            definition="nearfar_iou.definitions:simota",
+        ),
+        _matcher(
+            name="hungarian",
+            target="nearfar_iou.miners.hungarian:Hungarian",
+            summary="One prediction for each target, so that all pairs cost least altogether.",
+            paper=Paper(
+                authors="Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko",
+                title="End-to-End Object Detection with Transformers",
+                year=2020,
+                arxiv="2005.12872",
+            ),
+            presets={
+                "deformable_detr": Preset(
+                    arguments={"class_weight": 2.0, "activation": "sigmoid"},
+                    source="Zhu et al. 2021, arXiv:2010.04159; their class cost is a focal loss",
+                )
+            },
+            optional_inputs=("logits", "targets", "pred_groups", "target_groups"),
+            distances=("iou.iou", "iou.giou", "iou.diou", "iou.ciou", "iou.probiou"),
+            default_distance="iou.giou",
+            definition="nearfar_iou.definitions:hungarian",
+        ),
+    ]
+
+
+def _element_miners() -> list[MinerSpec]:
+    """What chooses among the terms of any loss, of boxes, logits or embeddings."""
+    shared: dict[str, Any] = {"family": "elements", "produces": "elements", "inputs": ("terms",), "reference": False}
+    return [
+        MinerSpec(
+            name="ohem",
+            target="nearfar_iou.miners.ohem:OHEM",
+            summary="Of a loss's terms those that cost the most: online hard example mining.",
+            paper=Paper(
+                authors="Shrivastava, Gupta, Girshick",
+                title="Training Region-based Object Detectors with Online Hard Example Mining",
+                year=2016,
+                arxiv="1604.03540",
+            ),
+            deviations=("Regions that overlap a harder one are kept; the paper suppresses them.",),
+            memory=1,
+            definition="nearfar_iou.definitions:ohem",
+            **shared,
+        ),
+        MinerSpec(
+            name="hard_negative_ratio",
+            target="nearfar_iou.miners.hard_negative_ratio:HardNegativeRatio",
+            summary="Every positive, and of the negatives so many times as many that cost the most.",
+            paper=Paper(
+                authors="Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg",
+                title="SSD: Single Shot MultiBox Detector",
+                year=2016,
+                arxiv="1512.02325",
+            ),
+            reduces=("element", "pos_pair", "neg_pair"),
+            memory=1,
+            definition="nearfar_iou.definitions:hard_negative_ratio",
+            **shared,
+        ),
+    ]

@@ -47,6 +47,8 @@ class QualityFocal(DenseLoss):
     Li et al. (2020), arXiv:2006.04388. mmdet takes class ids and qualities apart. Deviations: none.
     """
 
+    on_quality = True
+
     def __init__(
         self,
         beta: float = 2.0,

@@ -49,6 +49,8 @@ class Varifocal(DenseLoss):
     Zhang et al. (2021), arXiv:2008.13367. Deviations: none.
     """
 
+    on_quality = True
+
     def __init__(
         self,
         alpha: float = 0.75,

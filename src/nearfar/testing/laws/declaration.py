@@ -103,7 +103,7 @@ def expected_failures(subject: Subject) -> None:
 @law("loss", "miner")
 def inputs_needed(subject: Subject) -> None:
     """A call without one of the inputs that the spec names is an error, and no number."""
-    names = ("embeddings", "labels") if subject.kind == "miner" else subject.loss.inputs
+    names = subject.spec.inputs
     if len(names) < 2:
         raise NotApplicable("it takes a single input")
     scene = usual(subject)

@@ -52,7 +52,7 @@ def _batches(subject: Subject) -> Iterable[str]:
 def batches(subject: Subject, case: str) -> None:
     """A batch that lacks what is compared — samples, classes, positives, negatives — gives a finite loss with a
     finite gradient or a selection that is true, or is refused by name; with a reference set and without."""
-    check = settled if subject.kind == "loss" else _check_selection
+    check = settled if subject.kind == "loss" else _check_selection if subject.is_on_embeddings else _check_choice
     for scene, what in _lacking(subject, case):
         for variant, arguments in variants(subject).items():
             try:
@@ -126,6 +126,18 @@ def _check_selection(subject: Subject, scene: Scene, what: str, **arguments: Any
         raise LawBroken(f"{what}: the index tensors do not belong together; their shapes are {shapes}", scene)
     _check_sort(subject, scene, what, found[0], found[1], is_positive=True)
     _check_sort(subject, scene, what, found[0] if len(found) == 3 else found[2], found[-1], is_positive=False)
+
+
+def _check_choice(subject: Subject, scene: Scene, what: str, **arguments: Any) -> None:
+    """Whether what a matcher matches, or a miner of elements keeps, is there."""
+    found = attempt(subject, scene, what, lambda: subject.call(subject.make(**arguments), scene), **arguments)
+    if found is None:
+        return
+    first, second, *_ = map(len, scene.inputs.values())
+    sizes = (first,) if subject.miner.produces == "elements" else (first, second, first)
+    for index, size in zip(found, sizes, strict=False):
+        if not _within(index, size):
+            raise LawBroken(f"{what}: an index is out of range, or no integer", scene)
 
 
 def _check_sort(subject: Subject, scene: Scene, what: str, anchor: Tensor, other: Tensor, *, is_positive: bool) -> None:

@@ -70,6 +70,8 @@ _SHAPES = ("lengths", "label_column", "flat_embeddings", "stacked_embeddings")
 
 
 def _shape_cases(subject: Subject) -> Iterable[str]:
+    if subject.kind == "miner" and not subject.is_on_embeddings:
+        return ()  # predictions and targets may be as many as they like
     if not subject.is_on_embeddings:
         return ("lengths",) if len(subject.loss.inputs) > 1 else ()
     return (*_SHAPES, "reference_size", "reference_lengths") if subject.spec.reference else _SHAPES

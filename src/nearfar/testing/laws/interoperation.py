@@ -168,6 +168,8 @@ _LOSSES = ("contrastive_loss", "triplet_margin_loss", "multi_similarity_loss", "
 def pml_losses(subject: Subject) -> None:
     """In losses of pytorch-metric-learning, and for a distance in a miner, the part does its work: of a batch and of a
     reference set the value is finite and has a gradient."""
+    if subject.kind == "miner" and not subject.is_on_embeddings:
+        raise NotApplicable(f"it produces {subject.miner.produces}, and their losses take pairs and triplets")
     if subject.kind == "distance" and subject.distance.on != "embeddings":
         raise NotApplicable(f"it compares {subject.distance.on}, and their losses compare embeddings")
     found = False

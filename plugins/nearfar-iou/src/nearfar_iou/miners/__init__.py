@@ -1,0 +1,1 @@
+"""Matchers of boxes, and miners of elements."""
