@@ -100,7 +100,7 @@ def cross_entropy(logits: Any, targets: Any, label_smoothing: float, ignore_inde
     """−Σ ((1 − ε) [c = y] + ε / C) ln p_c, over the elements that are not ignored."""
     kept = [(log_softmax(z), y) for z, y in zip(logits.tolist(), targets.tolist(), strict=True) if y != ignore_index]
     total = sum((1 - label_smoothing) * logs[y] + label_smoothing * sum(logs) / len(logs) for logs, y in kept)
-    return -total / max(len(kept), 1)
+    return -float(total) / max(len(kept), 1)
 
 
 def distribution_focal(distance_logits: Any, target_distances: Any, coord: str) -> float:
