@@ -1,4 +1,4 @@
-"""A detector of some 60,000 numbers: at every fourth pixel a score, and how far a box reaches from there."""
+"""A detector of 57,000 numbers: at every fourth pixel a score, and how far a box reaches from there."""
 
 from __future__ import annotations
 

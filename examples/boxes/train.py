@@ -83,9 +83,9 @@ def trained(recipe: str, tiles: list[Tile], epochs: int, seed: int) -> Detector:
     model = Detector()
     # Lengths are in strides, so that losses which depend on the unit are of the size of those which do not.
     criterion = nearfar.compose(recipe, image_size=tiles[0].image.shape[-1] / STRIDE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
     steps = epochs * -(-len(tiles) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for _ in range(epochs):
         for batch in batches(tiles):
             scores, boxes = model(torch.stack([tile.image for tile in batch]))
@@ -102,7 +102,7 @@ def trained(recipe: str, tiles: list[Tile], epochs: int, seed: int) -> Detector:
             )
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
     return model.eval()
