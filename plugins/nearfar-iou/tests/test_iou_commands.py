@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from nearfar.cli import cli
 from nearfar.errors import MissingExtra, NearfarError
 from nearfar_iou.commands import focal, regression
+from nearfar_iou.commands.boxes import progress
 
 
 def run(*arguments: str) -> Result:
@@ -91,6 +93,18 @@ def test_without_matplotlib_it_says_so_before_anything_is_computed(monkeypatch: 
 def test_a_loss_that_cannot_be_simulated_leaves_nothing_behind() -> None:
     assert "it is no loss on the overlap of boxes alone" in refused("bench", "boxes", "--loss", "focal", "--no-figures")
     assert not Path("bench-boxes").exists()
+
+
+def test_on_a_terminal_there_is_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress([("paper", "iou"), ("exact", "iou")], 4) as tell:
+        tell("paper", "iou", 4)
+        tell("exact", "iou", 2)
+    assert "exact iou" in terminal.getvalue()
+    assert "6/8" in terminal.getvalue()
 
 
 # ---- plot

@@ -95,8 +95,9 @@ def test_what_no_term_takes_is_refused_by_name(scene: dict[str, Tensor]) -> None
         nearfar.compose("focal")(scene["logits"], scene["targets"], box_weights=torch.ones(8))
 
 
-def test_every_loss_of_the_plugin_can_be_weighted_and_normalised() -> None:
+def test_every_loss_of_the_plugin_can_be_weighted_normalised_and_grouped() -> None:
     for spec in plugin.nearfar_losses():
-        weights, normalizer = spec.optional_inputs
+        weights, normalizer, groups = spec.optional_inputs
         assert weights.endswith("_weights")
         assert normalizer.endswith("_normalizer")
+        assert groups.endswith("_groups")

@@ -23,6 +23,10 @@ def test_the_losses_on_overlap_are_these() -> None:
     assert names("wrapper") == ["alpha_iou", "focal_iou", "inner_iou"]
 
 
+def test_every_loss_names_what_it_computes_in_plain_words() -> None:
+    assert [spec.name for spec in SPECS if not spec.definition] == []
+
+
 def test_no_two_parts_have_one_name() -> None:
     assert len({spec.name for spec in SPECS}) == len(SPECS)
 

@@ -267,6 +267,7 @@ def test_a_damaged_file_says_that_it_is_to_be_removed(tmp_path: Path, content: b
 
 def test_what_cannot_be_simulated_is_refused() -> None:
     assert combinations(("paper", "exact"), ("iou", "eiou")) == [("paper", "iou"), ("exact", "iou"), ("exact", "eiou")]
+    assert combinations(("exact",), ("iou.giou", "giou")) == [("exact", "giou")]
     with pytest.raises(ConfigError, match="the paper has no direction for eiou, only for iou, giou, diou, ciou"):
         combinations(("paper",), ("eiou",))
     for loss in ("focal", "l1", "mpdiou", "pml.arc_face_loss"):

@@ -96,6 +96,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="iou",
             target="nearfar_iou.iou:IoU",
+            definition="nearfar_iou.definitions.boxes:iou",
             summary="1 − IoU, −ln IoU or 1 − IoU² of matched boxes; flat for boxes that share nothing.",
             paper=Paper(
                 authors="Yu, Jiang, Wang, Cao, Huang",
@@ -113,6 +114,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="giou",
             target="nearfar_iou.giou:GIoU",
+            definition="nearfar_iou.definitions.boxes:giou",
             summary="1 − IoU plus the part of the hull of both boxes that neither fills.",
             paper=GENERALIZED_IOU,
             deviations=(INVERTED,),
@@ -122,6 +124,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="diou",
             target="nearfar_iou.diou:DIoU",
+            definition="nearfar_iou.definitions.boxes:diou",
             summary="1 − IoU plus the squared distance of the centres, in diagonals of the hull of both boxes.",
             paper=DISTANCE_IOU,
             deviations=(INVERTED,),
@@ -131,6 +134,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="ciou",
             target="nearfar_iou.ciou:CIoU",
+            definition="nearfar_iou.definitions.boxes:ciou",
             summary="DIoU loss plus a difference in aspect ratio, which counts the more the better boxes overlap.",
             paper=DISTANCE_IOU,
             deviations=(INVERTED,),
@@ -149,6 +153,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="eiou",
             target="nearfar_iou.eiou:EIoU",
+            definition="nearfar_iou.definitions.boxes:eiou",
             summary="DIoU loss plus the squared differences in width and height, in sides of the hull of both boxes.",
             paper=EFFICIENT_IOU,
             deviations=(INVERTED,),
@@ -161,6 +166,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="siou",
             target="nearfar_iou.siou:SIoU",
+            definition="nearfar_iou.definitions.boxes:siou",
             summary="1 − IoU plus a distance that counts less along an axis than askew, and a difference in shape.",
             paper=Paper(
                 authors="Gevorgyan",
@@ -175,6 +181,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="mpdiou",
             target="nearfar_iou.mpdiou:MPDIoU",
+            definition="nearfar_iou.definitions.boxes:mpdiou",
             summary="1 − IoU plus the squared distances of two opposite corners, in diagonals of the image.",
             paper=Paper(
                 authors="Ma, Xu",
@@ -190,6 +197,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="wiou",
             target="nearfar_iou.wiou:WIoU",
+            definition="nearfar_iou.definitions.boxes:wiou",
             summary="1 − IoU weighted by the distance of the centres and, in v3, by how usual the box is.",
             paper=Paper(
                 authors="Tong, Chen, Xu, Yu",
@@ -210,6 +218,7 @@ def _overlap() -> list[LossSpec]:
         _box_loss(
             name="bounded_iou",
             target="nearfar_iou.bounded_iou:BoundedIoU",
+            definition="nearfar_iou.definitions.boxes:bounded_iou",
             summary="For each of a box's four coordinates, how far from 1 the best IoU is that it leaves possible.",
             paper=Paper(
                 authors="Tychsen-Smith, Petersson",
@@ -229,6 +238,7 @@ def _around_overlap() -> list[LossSpec]:
         _box_loss(
             name="alpha_iou",
             target="nearfar_iou.alpha_iou:AlphaIoU",
+            definition="nearfar_iou.definitions.boxes:alpha_iou",
             summary="Another box loss with its IoU and each of its penalties raised to a power.",
             family="wrapper",
             paper=Paper(
@@ -246,6 +256,7 @@ def _around_overlap() -> list[LossSpec]:
         _box_loss(
             name="focal_iou",
             target="nearfar_iou.focal_iou:FocalIoU",
+            definition="nearfar_iou.definitions.boxes:focal_iou",
             summary="Another box loss, each box weighted by a power of its IoU: focal_iou(eiou) is Focal-EIoU.",
             family="wrapper",
             paper=EFFICIENT_IOU,
@@ -258,6 +269,7 @@ def _around_overlap() -> list[LossSpec]:
         _box_loss(
             name="inner_iou",
             target="nearfar_iou.inner_iou:InnerIoU",
+            definition="nearfar_iou.definitions.boxes:inner_iou",
             summary="Another box loss with the IoU of smaller, or larger, boxes within it.",
             family="wrapper",
             paper=Paper(
@@ -281,6 +293,7 @@ def _coordinates() -> list[LossSpec]:
         _box_loss(
             name="l1",
             target="nearfar_iou.l1:L1",
+            definition="nearfar_iou.definitions.coordinates:l1",
             summary="How far each of a box's four coordinates is off.",
             paper=Paper(
                 authors="Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko",
@@ -299,6 +312,7 @@ def _coordinates() -> list[LossSpec]:
         _box_loss(
             name="l2",
             target="nearfar_iou.l2:L2",
+            definition="nearfar_iou.definitions.coordinates:l2",
             summary="The square of how far each of a box's four coordinates is off.",
             paper=Paper(
                 authors="Redmon, Divvala, Girshick, Farhadi",
@@ -313,6 +327,7 @@ def _coordinates() -> list[LossSpec]:
         _box_loss(
             name="smooth_l1",
             target="nearfar_iou.smooth_l1:SmoothL1",
+            definition="nearfar_iou.definitions.coordinates:smooth_l1",
             summary="Quadratic near the target and linear away from it, over a box's four coordinates.",
             paper=Paper(authors="Girshick", title="Fast R-CNN", year=2015, arxiv="1504.08083"),
             presets={
@@ -325,6 +340,7 @@ def _coordinates() -> list[LossSpec]:
         _box_loss(
             name="balanced_l1",
             target="nearfar_iou.balanced_l1:BalancedL1",
+            definition="nearfar_iou.definitions.coordinates:balanced_l1",
             summary="Smooth L1 whose slope rises early, so that accurate boxes count for more.",
             paper=Paper(
                 authors="Pang, Chen, Shi, Feng, Ouyang, Lin",
@@ -351,6 +367,7 @@ def _rotated() -> list[LossSpec]:
         _box_loss(
             name="gwd",
             target="nearfar_iou.gwd:GWD",
+            definition="nearfar_iou.definitions.rotated:gwd",
             summary="Wasserstein distance of rotated boxes as normal distributions.",
             family="rotated",
             paper=Paper(
@@ -376,6 +393,7 @@ def _rotated() -> list[LossSpec]:
         _box_loss(
             name="kld",
             target="nearfar_iou.kld:KLD",
+            definition="nearfar_iou.definitions.rotated:kld",
             summary="Kullback-Leibler divergence of rotated boxes as normal distributions.",
             family="rotated",
             paper=Paper(
@@ -406,6 +424,7 @@ def _rotated() -> list[LossSpec]:
         _box_loss(
             name="probiou",
             target="nearfar_iou.probiou:ProbIoU",
+            definition="nearfar_iou.definitions.rotated:probiou",
             summary="Hellinger or Bhattacharyya distance of rotated boxes as normal distributions.",
             family="rotated",
             paper=PROBIOU,
@@ -451,6 +470,7 @@ def _logits() -> list[LossSpec]:
         _logit_loss(
             name="cross_entropy",
             target="nearfar_iou.cross_entropy:CrossEntropy",
+            definition="nearfar_iou.definitions.logits:cross_entropy",
             summary="Cross-entropy of logits and class ids, with label smoothing.",
             paper=Paper(
                 authors="Szegedy, Vanhoucke, Ioffe, Shlens, Wojna",
@@ -466,6 +486,7 @@ def _logits() -> list[LossSpec]:
         _logit_loss(
             name="focal",
             target="nearfar_iou.focal:Focal",
+            definition="nearfar_iou.definitions.logits:focal",
             summary="Cross-entropy, of sigmoids or of a softmax, with the weight of easy examples taken down.",
             paper=focal,
             deviations=("A target between 0 and 1 costs the expectation over both labels; the paper has hard ones.",),
@@ -485,6 +506,7 @@ def _logits() -> list[LossSpec]:
         _logit_loss(
             name="quality_focal",
             target="nearfar_iou.quality_focal:QualityFocal",
+            definition="nearfar_iou.definitions.logits:quality_focal",
             summary="Cross-entropy with a quality from 0 to 1, weighted by how far the score is off it.",
             paper=generalized,
             presets={
@@ -496,6 +518,7 @@ def _logits() -> list[LossSpec]:
         _logit_loss(
             name="varifocal",
             target="nearfar_iou.varifocal:Varifocal",
+            definition="nearfar_iou.definitions.logits:varifocal",
             summary="Cross-entropy with a quality that weighs positives, and easy negatives taken down.",
             paper=Paper(
                 authors="Zhang, Wang, Dayoub, Sünderhauf",
@@ -513,6 +536,7 @@ def _logits() -> list[LossSpec]:
         _logit_loss(
             name="distribution_focal",
             target="nearfar_iou.distribution_focal:DistributionFocal",
+            definition="nearfar_iou.definitions.logits:distribution_focal",
             summary="A distance as a distribution over whole numbers, raised at the two next to its target.",
             paper=generalized,
             deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),

@@ -74,9 +74,9 @@ def command(
     from nearfar_iou.simulation.run import MODES, combinations, simulate
 
     count = cases.FULL if full else points
-    wanted = combinations(list(dict.fromkeys(modes)) or MODES, list(dict.fromkeys(losses)) or list(FIGURE))
+    wanted = combinations(list(dict.fromkeys(modes)) or MODES, losses or list(FIGURE))
     record = Record(output, points=count, seed=seed)
-    with _progress(wanted, count) as tell:
+    with progress(wanted, count) as tell:
         results = simulate(record, wanted, seed=seed, tell=tell)
     rows = [dataclasses.asdict(result) for result in results]
     table.write_text(json.dumps(rows), encoding="utf-8")
@@ -106,7 +106,7 @@ def lines(results: Sequence[Result], points: int) -> list[str]:
 
 
 @contextmanager
-def _progress(wanted: Sequence[tuple[str, str]], points: int) -> Iterator[Callable[[str, str, int], None]]:
+def progress(wanted: Sequence[tuple[str, str]], points: int) -> Iterator[Callable[[str, str, int], None]]:
     """What tells of the points that are done, on standard error: by a bar on a terminal, else by a line a loss."""
     if not sys.stderr.isatty():
         begun = time.monotonic()

@@ -29,17 +29,19 @@ def combinations(modes: Sequence[str], losses: Sequence[str]) -> list[tuple[str,
     ConfigError
         A loss is none on the overlap of boxes, or the only mode asked for does not have it.
     """
+    names = []
     for loss in losses:
         entry = default_registry().resolve("loss", loss)
         spec = entry.spec
         assert isinstance(spec, LossSpec)
         if spec.family != "iou" or entry.namespace != "iou" or spec.needs:
             raise ConfigError(f"{loss} cannot be simulated: it is no loss on the overlap of boxes alone")
-        if loss not in PUBLISHED and "exact" not in modes:
+        if spec.name not in PUBLISHED and "exact" not in modes:
             raise ConfigError(
                 f"the paper has no direction for {loss}, only for {', '.join(PUBLISHED)}; try --mode exact"
             )
-    return [(mode, loss) for mode in modes for loss in losses if mode == "exact" or loss in PUBLISHED]
+        names.append(spec.name)
+    return [(mode, name) for mode in modes for name in dict.fromkeys(names) if mode == "exact" or name in PUBLISHED]
 
 
 def simulate(
