@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearfar.build import compose, create_distance, create_loss, create_miner, create_reducer
+    from nearfar.contributions import CommandSpec, RecipeSpec
     from nearfar.errors import NearfarError
     from nearfar.evaluate import retrieval_metrics
     from nearfar.hookspecs import hookimpl
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "nearfar.build": ("compose", "create_distance", "create_loss", "create_miner", "create_reducer"),
+    "nearfar.contributions": ("CommandSpec", "RecipeSpec"),
     "nearfar.errors": ("NearfarError",),
     "nearfar.evaluate": ("retrieval_metrics",),
     "nearfar.hookspecs": ("hookimpl",),
@@ -61,6 +63,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "ClassLoss",
+    "CommandSpec",
     "Criterion",
     "Distance",
     "DistanceSpec",
@@ -74,6 +77,7 @@ __all__ = [
     "Paper",
     "Preset",
     "Recipe",
+    "RecipeSpec",
     "Reducer",
     "ReducerSpec",
     "Selection",

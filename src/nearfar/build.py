@@ -80,14 +80,15 @@ def _term(planned: PlannedPart, weight: float, terms: list[CriterionTerm], versi
     spec = planned.entry.spec
     assert isinstance(spec, LossSpec)
     loss, miner = _make(planned, versions), _value(planned.miner, versions)
-    return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner)
+    return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner, spec.optional_inputs)
 
 
 def _live_term(loss: Any, weight: float, terms: list[CriterionTerm]) -> CriterionTerm:
     if not isinstance(loss, nn.Module):
         raise RecipeError(f"a loss is a torch module; got {loss!r}")
     inputs = getattr(loss, "inputs", ("embeddings", "labels"))
-    return CriterionTerm(_distinct(type(loss).__name__, terms), loss, tuple(inputs), weight)
+    optional = tuple(getattr(loss, "optional_inputs", ()))
+    return CriterionTerm(_distinct(type(loss).__name__, terms), loss, tuple(inputs), weight, None, optional)
 
 
 def _distinct(name: str, terms: list[CriterionTerm]) -> str:
@@ -134,7 +135,8 @@ def _value(value: Any, versions: dict[str, str]) -> Any:
         # A nested loss brings its miner along as a criterion of one term.
         spec = value.entry.spec
         assert isinstance(spec, LossSpec)
-        return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, _value(value.miner, versions))])
+        miner = _value(value.miner, versions)
+        return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, miner, spec.optional_inputs)])
     if isinstance(value, Live):
         return value.value
     if isinstance(value, list | tuple):

@@ -34,6 +34,23 @@ def nearfar_reducers() -> list[ReducerSpec]:
             synchronizations=0,
         ),
         ReducerSpec(
+            name="top_k",
+            target="nearfar.nn.reducers:TopK",
+            summary="The mean of the k greatest terms.",
+            example="k=3",
+            definition="nearfar.definitions:top_k",
+            memory=1,
+            synchronizations=0,
+        ),
+        ReducerSpec(
+            name="per_group",
+            target="nearfar.nn.reducers:PerGroup",
+            summary="The mean over groups, such as images or else classes, of the mean within each.",
+            definition="nearfar.definitions:per_group",
+            memory=1,
+            synchronizations=0,
+        ),
+        ReducerSpec(
             name="none",
             target="nearfar.nn.reducers:NoReduction",
             summary="Every term, unreduced; makes each value, however the loss would compute their sum.",

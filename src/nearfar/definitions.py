@@ -7,7 +7,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["avg_non_zero", "cosine", "dot", "euclidean", "mean", "none", "squared_euclidean", "total"]
+__all__ = [
+    "avg_non_zero",
+    "cosine",
+    "dot",
+    "euclidean",
+    "mean",
+    "none",
+    "per_group",
+    "squared_euclidean",
+    "top_k",
+    "total",
+]
 
 Row = Sequence[float]
 
@@ -26,6 +37,23 @@ def total(values: Row) -> float:
 def avg_non_zero(values: Row) -> float:
     """The mean of the values greater than zero; 0 where there is none."""
     return mean([v for v in values if v > 0])
+
+
+def top_k(values: Row, k: int) -> float:
+    """The mean of the k greatest values."""
+    return mean(sorted(values, reverse=True)[:k])
+
+
+def per_group(
+    values: Row, anchors: Sequence[int], labels: Sequence[int] | None = None, groups: Sequence[int] | None = None
+) -> float:
+    """The mean over groups of the mean within each; a value is in the group, or else the class, of its anchor."""
+    known = labels if groups is None else groups
+    assert known is not None
+    found: dict[int, list[float]] = {}
+    for value, anchor in zip(values, anchors, strict=True):
+        found.setdefault(known[anchor], []).append(value)
+    return mean([mean(each) for each in found.values()])
 
 
 def none(values: Row) -> list[float]:

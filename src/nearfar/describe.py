@@ -168,6 +168,8 @@ def _references(prose: Prose, spec: PartSpec) -> tuple[Block, ...]:
 def _composes(spec: PartSpec) -> Iterator[str]:
     if isinstance(spec, LossSpec):
         yield f"inputs: {', '.join(spec.inputs)}" + (", and a reference set" if spec.reference else "")
+        if spec.optional_inputs:
+            yield f"by keyword, where wanted: {', '.join(spec.optional_inputs)}"
         yield f"miners: {'those that produce ' + ' or '.join(spec.accepts) if spec.accepts else 'none'}"
         emits = f"any that reduces {' and '.join(spec.emits)}" if spec.reducible else "none, it reduces itself"
         yield f"reducers: {emits}" + (f"; default {spec.default_reducer}" if spec.reducible else "")

@@ -15,14 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType, ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import pluggy
 
 from nearfar import __version__, hookspecs
+from nearfar.contributions import CommandSpec, RecipeSpec
 from nearfar.errors import RegistrationError
-from nearfar.hookspecs import HOOKS, PROJECT
-from nearfar.spec import KINDS, PartSpec, is_identifier
+from nearfar.hookspecs import PROJECT, RETURNS
+from nearfar.spec import PartSpec, is_identifier
+from nearfar.told import place
 
 GROUP = "nearfar"
 
@@ -47,7 +49,8 @@ class Plugin:
     """What became of one entry point.
 
     ``reason`` says in a sentence why it is not active, ``output`` what it printed while it was imported,
-    and ``specs`` holds its parts, in the order in which its hooks gave them.
+    and ``specs`` holds its parts, in the order in which its hooks gave them; ``recipes`` and ``commands`` what it gives
+    besides.
     """
 
     namespace: str
@@ -58,6 +61,8 @@ class Plugin:
     reason: str = ""
     output: str = ""
     specs: tuple[PartSpec, ...] = ()
+    recipes: tuple[RecipeSpec, ...] = ()
+    commands: tuple[CommandSpec, ...] = ()
 
     @property
     def provider(self) -> str:
@@ -235,36 +240,42 @@ def _load(plugin: Plugin, entry_point: metadata.EntryPoint, manager: pluggy.Plug
             module = entry_point.load()
             manager.register(module, name=plugin.namespace)
             manager.check_pending()
-            specs = _ask(manager, module, plugin)
+            answered = _ask(manager, module)
     # SystemExit too: a module that exits when it is imported must not end the program that lists it.
     except (Exception, SystemExit) as error:
         # A plugin left registered after a failed check would fail every check that follows.
         if module is not None and manager.has_plugin(plugin.namespace):
             manager.unregister(name=plugin.namespace)
         return _with(plugin, status="failed", reason=_one_sentence(error), output=printed.getvalue())
-    return _with(plugin, specs=specs, output=printed.getvalue())
+    return _with(
+        plugin,
+        specs=tuple(spec for spec in answered if isinstance(spec, PartSpec)),
+        recipes=tuple(spec for spec in answered if isinstance(spec, RecipeSpec)),
+        commands=tuple(spec for spec in answered if isinstance(spec, CommandSpec)),
+        output=printed.getvalue(),
+    )
 
 
-def _ask(manager: pluggy.PluginManager, module: ModuleType, plugin: Plugin) -> tuple[PartSpec, ...]:
+def _ask(manager: pluggy.PluginManager, module: ModuleType) -> list[Any]:
+    """What all hooks of a plugin return."""
     for name in vars(module):
         # Defined here and named like a hook, but without the mark pluggy looks for.
         found = getattr(module, name)
-        if name in HOOKS.values() and callable(found) and not hasattr(found, f"{PROJECT}_impl"):
+        if name in RETURNS and callable(found) and not hasattr(found, f"{PROJECT}_impl"):
             raise RegistrationError(f"{name} is not marked as a hook: put @hookimpl above it")
     others = [other for other in manager.get_plugins() if other is not module]
-    specs: list[PartSpec] = []
-    for kind, hook in HOOKS.items():
+    specs: list[Any] = []
+    for hook, returned in RETURNS.items():
         answers = manager.subset_hook_caller(hook, remove_plugins=others)()
         if hasattr(module, hook) and not answers:  # pluggy leaves out answers of None
-            raise RegistrationError(f"{hook} returned None; it must return an iterable of {KINDS[kind].__name__}")
+            raise RegistrationError(f"{hook} returned None; it must return an iterable of {returned.__name__}")
         for answer in answers:
-            specs.extend(_validated(answer, kind, hook))
+            specs.extend(_validated(answer, returned, hook))
     _refuse_duplicates(specs)
-    return tuple(specs)
+    return specs
 
 
-def _validated(answer: object, kind: str, hook: str) -> Sequence[PartSpec]:
-    expected = KINDS[kind]
+def _validated(answer: object, expected: type[object], hook: str) -> Sequence[object]:
     if not isinstance(answer, Iterable):
         raise RegistrationError(
             f"{hook} returned {type(answer).__name__}; it must return an iterable of {expected.__name__}"
@@ -276,10 +287,11 @@ def _validated(answer: object, kind: str, hook: str) -> Sequence[PartSpec]:
     return specs
 
 
-def _refuse_duplicates(specs: Sequence[PartSpec]) -> None:
+def _refuse_duplicates(specs: Sequence[Any]) -> None:
     owners: dict[tuple[str, str], str] = {}
     for spec in specs:
-        for name in sorted({spec.name, *spec.aliases, *spec.deprecated}):
+        others = (*spec.aliases, *spec.deprecated) if isinstance(spec, PartSpec) else ()
+        for name in sorted({spec.name, *others}):
             if (spec.kind, name) in owners:
                 owner = owners[spec.kind, name]
                 raise RegistrationError(f"the {spec.kind} name {name!r} is given twice, to {owner} and to {spec.name}")
@@ -287,9 +299,12 @@ def _refuse_duplicates(specs: Sequence[PartSpec]) -> None:
 
 
 def _one_sentence(error: BaseException) -> str:
-    """What went wrong, on one line: errors of a plugin are shown in tables."""
+    """What went wrong and where, on one line: errors of a plugin are shown in tables."""
     text = " ".join(str(error).split())
+    if isinstance(error, RegistrationError):
+        return text
+    where = place(error, only_own=True)
     if isinstance(error, SystemExit):
-        return f"it called sys.exit({text}) while it was imported"
+        return f"it called sys.exit({text}) while it was imported{where}"
     name = type(error).__name__
-    return text if isinstance(error, RegistrationError) else f"{name}: {text}" if text else name
+    return (f"{name}: {text}" if text else name) + where

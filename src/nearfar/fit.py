@@ -81,6 +81,14 @@ def _check_distance(name: str, spec: LossSpec, distance: Any) -> Iterator[Proble
         names = {distance.entry.spec.name, distance.entry.full_name}
         if not names & set(spec.distances):
             yield _error(f"{name} works on {' or '.join(spec.distances)}, not on {_label(distance)}")
+    elif isinstance(distance, PlannedPart) and (on := _compared(distance)) != "embeddings":
+        yield _error(f"{name} compares embeddings, and {_label(distance)} compares {on.replace('_', ' ')}")
+
+
+def _compared(distance: PlannedPart) -> str:
+    spec = distance.entry.spec
+    assert isinstance(spec, DistanceSpec)
+    return spec.on
 
 
 def _label(part: Any) -> str:

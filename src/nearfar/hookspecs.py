@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 import pluggy
 
-from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
+from nearfar.contributions import CommandSpec, RecipeSpec
+from nearfar.spec import KINDS, DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 
 PROJECT = "nearfar"
 
@@ -27,6 +28,12 @@ HOOKS: Mapping[str, str] = MappingProxyType(
         "reducer": "nearfar_reducers",
         "distance": "nearfar_distances",
     }
+)
+
+#: Hook → what it returns an iterable of.
+RETURNS: Mapping[str, type[object]] = MappingProxyType(
+    {hook: KINDS[kind] for kind, hook in HOOKS.items()}
+    | {"nearfar_recipes": RecipeSpec, "nearfar_commands": CommandSpec}
 )
 
 
@@ -51,4 +58,16 @@ def nearfar_reducers() -> Iterable[ReducerSpec]:
 @hookspec
 def nearfar_distances() -> Iterable[DistanceSpec]:
     """Declare distances."""
+    return ()
+
+
+@hookspec
+def nearfar_recipes() -> Iterable[RecipeSpec]:
+    """Declare recipes that are worth knowing by name."""
+    return ()
+
+
+@hookspec
+def nearfar_commands() -> Iterable[CommandSpec]:
+    """Declare commands below ``nearfar bench`` and ``nearfar plot``."""
     return ()

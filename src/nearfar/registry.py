@@ -8,10 +8,12 @@ import functools
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from nearfar.contributions import CommandSpec, RecipeSpec
 from nearfar.discovery import Plugin, discover
 from nearfar.errors import AmbiguousPart, DeprecatedName, PluginError, RegistrationError, UnknownPart
 from nearfar.spec import KINDS, LossSpec, PartSpec, is_identifier
@@ -20,6 +22,8 @@ from nearfar.spec import KINDS, LossSpec, PartSpec, is_identifier
 QUALIFIED_ONLY = frozenset({"pml"})
 
 LOCAL = "local"
+
+_Contribution = TypeVar("_Contribution", RecipeSpec, CommandSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Registry:
         plugin
             Only parts of the plugin of this namespace.
         inputs
-            Only losses that take an input of this name, such as ``"embeddings"`` or ``"pred_boxes"``.
+            Only losses that take an input of this name, such as ``"embeddings"`` or ``"pred_boxes"``, needed or not.
         """
         wanted, unwanted = _patterns(pattern), _patterns(exclude)
 
@@ -117,7 +121,9 @@ class Registry:
             return any(fnmatch.fnmatchcase(name.lower(), p.lower()) for p in patterns for name in names)
 
         def takes(entry: Entry) -> bool:
-            return inputs is None or (isinstance(entry.spec, LossSpec) and inputs in entry.spec.inputs)
+            if inputs is None:
+                return True
+            return isinstance(entry.spec, LossSpec) and inputs in (*entry.spec.inputs, *entry.spec.optional_inputs)
 
         return [
             entry
@@ -128,6 +134,15 @@ class Registry:
             and plugin in (None, entry.namespace)
             and takes(entry)
         ]
+
+    def recipes(self) -> dict[str, tuple[RecipeSpec, Plugin]]:
+        """What plugins show as recipes, with whose they are: by bare names, and in full where several share one."""
+        return _by_name((spec, plugin) for plugin in self.plugins for spec in plugin.recipes)
+
+    def commands(self, group: str) -> dict[str, tuple[CommandSpec, Plugin]]:
+        """What plugins add below a command, ``"bench"`` or ``"plot"``; named as :meth:`recipes` are."""
+        found = ((spec, plugin) for plugin in self.plugins for spec in plugin.commands)
+        return _by_name((spec, plugin) for spec, plugin in found if spec.group == group)
 
     def resolve(self, kind: str, name: str) -> Entry:
         """The one entry of ``kind`` that answers to ``name``.
@@ -223,6 +238,14 @@ class Registry:
         if self._entries[kind].pop(full_name, None) is None:
             raise UnknownPart(f"this session registered no {kind} called {name!r}", name=name)
         self._index()
+
+
+def _by_name(found: Iterable[tuple[_Contribution, Plugin]]) -> dict[str, tuple[_Contribution, Plugin]]:
+    """By bare names, and by ``namespace.name`` what shares one with another; in natural order."""
+    each = list(found)
+    counts = Counter(spec.name for spec, _ in each)
+    named = {spec.name if counts[spec.name] == 1 else f"{p.namespace}.{spec.name}": (spec, p) for spec, p in each}
+    return dict(sorted(named.items(), key=lambda item: _natural(item[0])))
 
 
 def _patterns(pattern: str | Sequence[str]) -> Sequence[str]:

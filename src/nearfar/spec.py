@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from nearfar.errors import RegistrationError
 
 __all__ = [
+    "EMBEDDING_INPUTS",
     "KINDS",
     "DistanceSpec",
     "LossSpec",
@@ -37,6 +38,12 @@ SELECTION_KINDS = frozenset({"pairs", "triplets", "weights"})
 
 #: What a loss on boxes may say that its value does not change with.
 INVARIANCES = frozenset({"translation", "scale", "flip"})
+
+#: What a distance may be between.
+COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
+
+#: What a loss on embeddings is called with, in order, as pytorch-metric-learning's are.
+EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_labels")
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -116,8 +123,8 @@ class PartSpec:
         ``("positive", anchor, other)`` and ``("negative", anchor, other)``; a reducer's takes the list of values, a
         distance's two lists of coordinates, a loss's its inputs in order, and each returns a number. Inputs are
         float64. What else it names it is given: any argument of the part; in a miner's ``distance``, a function of
-        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``weights`` and ``normalizer``; in a
-        loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
+        two rows that is small for near; in a reducer's ``anchors``, ``labels``, ``groups``, ``weights`` and
+        ``normalizer``; in a loss's ``ref_emb``, ``ref_labels`` and whatever parameters and buffers the loss has.
     memory
         The power of the batch size that the peak memory of a call and its backward pass grows with, the number of
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
@@ -215,6 +222,8 @@ class LossSpec(PartSpec):
     inputs
         The tensors it is called with, in order. ``("embeddings", "labels")`` makes it an embedding loss,
         called as pytorch-metric-learning's are.
+    optional_inputs
+        What it takes besides, by name, and does without: weights, a normaliser. A criterion hands them on.
     accepts
         What a miner may hand it: any of ``pairs``, ``triplets``, ``weights``; empty: no miner.
     emits
@@ -235,7 +244,8 @@ class LossSpec(PartSpec):
         Shell patterns of the full names of the losses it can take as an argument.
     sample
         A function ``(n, seed) -> tuple of tensors`` that makes inputs for checks, ``"package.module:function"``,
-        where the inputs are none that :mod:`nearfar.testing` knows.
+        where the inputs are none that :mod:`nearfar.testing` knows: ``n`` rows or so, floating ones in float64, drawn
+        from a generator that starts from ``seed``.
     optimum
         Its value, with a gradient of zero, where the input is perfect: each class in one point and the classes
         orthogonal, or predictions equal to their targets. None where no such input is its optimum.
@@ -254,6 +264,7 @@ class LossSpec(PartSpec):
     kind: ClassVar[str] = "loss"
 
     inputs: tuple[str, ...] = ("embeddings", "labels")
+    optional_inputs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     emits: tuple[str, ...] = ("element",)
     reference: bool = False
@@ -278,6 +289,9 @@ class LossSpec(PartSpec):
         self._among("invariances", self.invariances, INVARIANCES)
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
+        for name in self.optional_inputs:
+            if name in (*self.inputs, *EMBEDDING_INPUTS):
+                raise RegistrationError(f"loss {self.name!r}: {name!r} is an input already, and not an optional one")
 
     @property
     def on_embeddings(self) -> bool:
@@ -327,6 +341,8 @@ class DistanceSpec(PartSpec):
 
     Parameters
     ----------
+    on
+        What it is between: ``embeddings``; ``boxes``, four numbers each; or ``rotated_boxes``, five with the angle.
     similarity
         Whether larger is nearer.
     range
@@ -339,14 +355,19 @@ class DistanceSpec(PartSpec):
 
     kind: ClassVar[str] = "distance"
 
+    on: str = "embeddings"
     similarity: bool = False
     range: tuple[float, float] = (0.0, float("inf"))
     metric: bool = False
     symmetric: bool = True
 
+    def __post_init__(self) -> None:
+        PartSpec.__post_init__(self)
+        self._among("on", (self.on,), COMPARED)
+
     @property
     def nearest(self) -> float:
-        """The value of two equal embeddings."""
+        """The value of two equal embeddings, or boxes."""
         return self.range[1] if self.similarity else self.range[0]
 
 

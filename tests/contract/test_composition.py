@@ -13,6 +13,7 @@ from pytorch_metric_learning import miners as pml_miners
 from pytorch_metric_learning import reducers as pml_reducers
 
 import nearfar
+from nearfar.errors import InputError
 from nearfar.nn import EmbeddingLoss, MaterialTerms
 from nearfar.registry import default_registry
 from nearfar.testing.subject import Subject
@@ -45,7 +46,8 @@ def names(entries):
 
 OUR_LOSSES = [entry for entry in first_party("loss") if entry.spec.on_embeddings]
 OUR_MINERS = names(first_party("miner"))
-OUR_REDUCERS = [name for name in names(first_party("reducer")) if name != "core.none"]
+#: Those that pytorch-metric-learning has too; the others are beside what they compute, below.
+OUR_REDUCERS = ["core.mean", "core.sum", "core.avg_non_zero"]
 
 THEIR_MINERS = {
     "angular": pml_miners.AngularMiner,
@@ -226,6 +228,53 @@ def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
     expected = sum(definition(v) for v in unreduced(loss, inputs))
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, check(expected, inputs[0]))
+
+
+class Keeping(pml_reducers.BaseReducer):
+    """Keeps every sub-loss as it was handed over."""
+
+    def forward(self, loss_dict, embeddings, labels):
+        self.kept = {**getattr(self, "kept", {}), **loss_dict}
+        return (embeddings * 0).sum()
+
+
+def mean_of_the_three_greatest(entry, labels):
+    return entry["losses"].topk(min(3, len(entry["losses"]))).values.mean()
+
+
+def mean_of_the_means_of_classes(entry, labels):
+    own = labels[entry["indices"][0] if isinstance(entry["indices"], tuple) else entry["indices"]]
+    return torch.stack([entry["losses"][own == label].mean() for label in own.unique()]).mean()
+
+
+OURS_ALONE = {"core.top_k(k=3)": mean_of_the_three_greatest, "core.per_group": mean_of_the_means_of_classes}
+
+
+def test_every_reducer_of_ours_is_composed_with_every_loss():
+    known = {*OUR_REDUCERS, "core.none", *(name.partition("(")[0] for name in OURS_ALONE)}
+    assert known == set(names(first_party("reducer")))
+
+
+@pytest.mark.parametrize("reducer", OURS_ALONE)
+@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
+def test_reducers_of_ours_alone_reduce_our_losses_as_they_do_the_values(loss, reducer):
+    inputs = inputs_of(loss)
+    keeping = Keeping()
+    compose(recipe_of(loss), reducer=keeping, **CONTEXT)(*inputs)
+    criterion = compose(recipe_of(loss), reducer=reducer, **CONTEXT)
+    if reducer == "core.per_group" and not loss_has_labels(loss):
+        with pytest.raises(InputError, match="groups"):
+            criterion(*inputs)
+        return
+    expected = sum(OURS_ALONE[reducer](entry, inputs[1]) for entry in keeping.kept.values())
+    value = criterion(*inputs)
+    gradient = check(value, inputs[0]).clone()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, check(expected, inputs[0]))
+
+
+def loss_has_labels(loss: str) -> bool:
+    return "labels" in default_registry().resolve("loss", loss).spec.inputs
 
 
 @pytest.mark.parametrize("loss", [e.full_name for e in OUR_LOSSES])

@@ -82,6 +82,39 @@ def test_an_input_that_is_named_is_needed():
     assert "called without labels" in found["inputs_needed"]
 
 
+class Weighted(SoundLoss):
+    """One whose elements may be weighted, which no spec says."""
+
+    def forward(self, embeddings, labels=None, indices_tuple=None, ref_emb=None, ref_labels=None, weights=None):
+        value = super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        return value if weights is None else value * weights.mean()
+
+
+class Preset(SoundLoss):
+    """One that is weighted even when nobody asks."""
+
+    def forward(self, embeddings, labels=None, indices_tuple=None, ref_emb=None, ref_labels=None, weight=1.0):
+        return weight * super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "said"),
+    [
+        (Weighted, (), "a call takes weights by name, which the spec does not name an optional input"),
+        (SoundLoss, ("weights",), "the spec names the optional input 'weights', and a call takes no such keyword"),
+        (Preset, ("weight",), "without weight a call takes it to be 1.0; what is left out is None"),
+    ],
+)
+def test_what_a_call_may_have_besides_is_what_is_declared(target, named, said):
+    found = broken_laws("loss", target, SOUND_LOSS, optional_inputs=named)
+    assert set(found) == {"optional_inputs"}
+    assert said in found["optional_inputs"]
+
+
+def test_optional_inputs_that_are_declared_keep_the_laws():
+    assert not broken_laws("loss", Weighted, SOUND_LOSS, only="optional_inputs", optional_inputs=("weights",))
+
+
 def test_what_is_accepted_is_what_is_declared():
     found = broken_laws("loss", SoundLoss, SOUND_LOSS, accepts=("pairs",))
     assert set(found) == {"accepts"}

@@ -158,6 +158,47 @@ class LastOfEquals(SoundMiner):
         return IndexSelection((a, p, n))
 
 
+class EasiestOnSimilarities(SoundMiner):
+    # The least similarity is taken for the least distance.
+
+    def choose(self, batch, distance, loss):
+        matrix = distance(batch.embeddings, batch.reference).masked_fill(~batch.negative_mask(), torch.inf)
+        a, p, _ = super().choose(batch, distance, loss).indices()
+        return IndexSelection((a, p, matrix.argmin(1)[a] if len(a) else a))
+
+
+class HardOnDistances(SoundMiner):
+    # Of a similarity it takes every negative that is farther off than the positive, rather than nearer.
+
+    def choose(self, batch, distance, loss):
+        d = distance(batch.embeddings, batch.reference)
+        a, p = torch.where(batch.positive_mask())
+        pair, n = torch.where(batch.negative_mask()[a] & (d[a] < d[a, p][:, None]))
+        return IndexSelection((a[pair], p[pair], n))
+
+
+class ReachWithoutASign(Reach):
+    # What is larger is farther, it thinks.
+
+    def choose(self, batch, distance, loss):
+        a, p, n = SoundMiner.choose(self, batch, distance, loss).indices()
+        kept = distance(batch.embeddings, batch.reference)[a, p] < self.reach
+        return IndexSelection((a[kept], p[kept], n[kept]))
+
+
+class DrawsEasyNegatives(SoundMiner):
+    # A negative among the anchor's two nearest, by the numbers as they are, is drawn.
+
+    def choose(self, batch, distance, loss):
+        matrix = distance(batch.embeddings, batch.reference).masked_fill(~batch.negative_mask(), torch.inf)
+        a, p, n = super().choose(batch, distance, loss).indices()
+        if not len(a):
+            return IndexSelection((a, p, n))
+        near = matrix.argsort(1)[:, :2]
+        drawn = near[a, torch.randint(2, a.shape)]
+        return IndexSelection((a, p, drawn.where(batch.negative_mask()[a, drawn], n)))
+
+
 CASES = [
     ("produces", InPairs, {}, "four|returned 4"),
     ("selection", ShortIndices, {}, "int32"),
@@ -171,6 +212,16 @@ CASES = [
     ("mining_untouched", Hoarder, {}, "keeps seen"),
     ("mining_thresholds", Reach, {"thresholds": {"reach": "positive"}}, "fewer positive"),
     ("mining_for_loss", Deaf, {}, "for a loss on"),
+    ("mining_similarity", EasiestOnSimilarities, {}, "on a similarity that is small"),
+    ("mining_similarity", HardOnDistances, {}, "on a similarity that is small"),
+    ("mining_similarity", ReachWithoutASign, {"thresholds": {"reach": "negative"}}, "on a similarity that is small"),
+    ("mining_similarity", DrawsEasyNegatives, {"random": True}, "are nearer than the average, on a similarity farther"),
+    (
+        "mining_similarity",
+        EasiestOnSimilarities,
+        {"distances": ("core.euclidean", "core.cosine")},
+        "are nearer than the average, on a similarity farther",
+    ),
     ("selected_as_defined", LastOfEquals, {"definition": DEFINITION}, "by its definition"),
 ]
 

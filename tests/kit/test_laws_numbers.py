@@ -39,6 +39,26 @@ def triplet_without_margin(embeddings, labels, ref_emb=None, ref_labels=None):
     return triplet(embeddings, labels, ref_emb, ref_labels, margin=0.0)
 
 
+class WarmsUp(SoundLoss):
+    # The value grows with the number of calls in training.
+
+    def __init__(self, margin=0.5, *, distance=None, reducer=None):
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        factor = 1 + self.calls.double() / 100
+        if self.training:
+            self.calls += 1
+        return with_values(terms, terms.values * factor)
+
+
+def warm_triplet(embeddings, labels, calls, ref_emb=None, ref_labels=None):
+    """The definition of a loss that warms up."""
+    return triplet(embeddings, labels, ref_emb, ref_labels) * (1 + float(calls) / 100)
+
+
 class SoundClassLoss(ClassLoss):
     r"""Cross entropy of cosines to class weights.
 
@@ -207,6 +227,13 @@ class RelativeToWidth(SoundBoxLoss):
             {"definition": "kit.test_laws_numbers:triplet_without_margin"},
             "by its definition",
         ),
+        (
+            "definition",
+            WarmsUp,
+            SOUND_LOSS,
+            {"definition": "kit.test_laws_numbers:triplet"},
+            "after 3 calls, in which its parameters and buffers moved",
+        ),
         ("precision", RoundedOnTheWay, SOUND_LOSS, {}, "rounding explains"),
         ("half", OverflowsInHalf, SOUND_LOSS, {}, "in float16 the value is not finite"),
         ("autocast", HalfUnderAutocast, SOUND_LOSS, {}, "torch.bfloat16"),
@@ -228,11 +255,24 @@ def test_each_law_catches_what_is_wrong(law, target, spec, changed, said):
     ("target", "spec", "changed"),
     [
         (SoundLoss, SOUND_LOSS, {"definition": "kit.test_laws_numbers:triplet", "optimum": 0.0}),
+        (WarmsUp, SOUND_LOSS, {"definition": "kit.test_laws_numbers:warm_triplet"}),
         (SoundClassLoss, SOUND_CLASS_LOSS, {}),
         (SoundLogitLoss, SOUND_LOGIT_LOSS, {}),
         (DetachedWeights, SOUND_LOSS, {"detached": "What a triplet weighs."}),
     ],
-    ids=["definition", "class weights", "logits", "detached"],
+    ids=["definition", "definition with state", "class weights", "logits", "detached"],
 )
 def test_sound_losses_keep_every_law(target, spec, changed):
     assert broken_laws("loss", target, spec, **changed) == {}
+
+
+def of_another_world(embeddings, labels):
+    """A definition that does not run."""
+    return embeddings["labels"]
+
+
+def test_what_a_definition_raises_is_said_of_the_definition():
+    found = broken_laws("loss", SoundLoss, SOUND_LOSS, definition="kit.test_laws_numbers:of_another_world")
+    assert set(found) == {"definition"}
+    assert found["definition"].startswith("its definition kit.test_laws_numbers:of_another_world raises IndexError: ")
+    assert " of test_laws_numbers.py)" in found["definition"].partition("\n")[0]

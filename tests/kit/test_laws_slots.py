@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
 from kit.sound import SOUND_LOSS, SOUND_MINER, SoundLoss, SoundMiner, broken_laws
 from nearfar import MaterialTerms
-from nearfar.nn.distances import Euclidean
+from nearfar.errors import ArgumentError
+from nearfar.nn.distances import Cosine, Euclidean
 
 
 def test_terms_that_are_declared_are_handed_out():
@@ -92,7 +96,101 @@ class Euclids(SoundLoss):
 def test_a_distance_is_not_ignored():
     found = broken_laws("loss", Euclids, SOUND_LOSS)
     assert set(found) == {"distance_honoured"}
+    assert "a distance of its own" in found["distance_honoured"]
+
+
+class ReadsTheSign(SoundLoss):
+    """Euclidean distance, or its negative where it is given a similarity, whatever similarity that is."""
+
+    def terms(self, batch):
+        kept = self.distance
+        self.distance = Euclidean()
+        terms = super().terms(batch)
+        self.distance = kept
+        sign = -1 if kept.is_inverted else 1
+        return MaterialTerms("triplet", sign * terms.values, terms.indices, num_anchors=terms.num_anchors)
+
+
+class ReadsTheScale(SoundLoss):
+    """Euclidean distance, normalised where the distance that it is given normalises."""
+
+    def terms(self, batch):
+        kept = self.distance
+        self.distance = Euclidean(normalize=kept.normalize_embeddings)
+        terms = super().terms(batch)
+        self.distance = kept
+        return terms
+
+
+@pytest.mark.parametrize("target", [ReadsTheSign, ReadsTheScale])
+def test_what_a_distance_says_of_itself_does_not_stand_for_its_values(target):
+    found = broken_laws("loss", target, SOUND_LOSS)
+    assert "a distance of its own" in found.pop("distance_honoured")
+    assert set(found) <= {"default_distance", "similarity"}
+
+
+class HalfDeaf(SoundLoss):
+    """It asks the distance for positives, and takes cosines of its own for negatives."""
+
+    def terms(self, batch):
+        a, p, n = batch.triplets()
+        d = self.distance(batch.embeddings, batch.reference)
+        unit = torch.nn.functional.normalize
+        near = unit(batch.embeddings) @ unit(batch.reference).T
+        sign = -1 if self.distance.is_inverted else 1
+        values = (sign * d[a, p] + near[a, n] + self.margin).relu()
+        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+
+
+def test_a_distance_is_asked_for_everything():
+    found = broken_laws("loss", HalfDeaf, SOUND_LOSS, default_distance="")
+    assert set(found) == {"distance_honoured"}
+    assert "does not measure by the distance" in found["distance_honoured"]
+
+
+class Choosy(SoundLoss):
+    """Any distance, it says, and means those that it has heard of."""
+
+    def __init__(self, margin: float = 0.5, *, distance=None, reducer=None):
+        if distance is not None and not type(distance).__module__.startswith(("nearfar.nn", "pytorch_metric")):
+            raise ArgumentError("distance is none that is known here")
+        super().__init__(margin, distance=distance, reducer=reducer)
+
+
+def test_any_distance_means_any():
+    found = broken_laws("loss", Choosy, SOUND_LOSS)
+    assert set(found) == {"distance_honoured"}
+    assert "none that is known here (line" in found["distance_honoured"]
+
+
+class OwnCosine(SoundMiner):
+    """The nearest negative by a cosine of its own, where it is given a similarity."""
+
+    def choose(self, batch, distance, loss):
+        return super().choose(batch, Cosine() if distance.is_inverted else distance, loss)
+
+
+def test_a_similarity_is_not_ignored_either():
+    found = broken_laws("miner", OwnCosine, SOUND_MINER, only="distance_honoured")
+    assert "on a similarity that" in found["distance_honoured"]
+
+
+class NamedEuclids(SoundLoss):
+    """Euclidean distance or a cosine of its own, by the sign of what it is given."""
+
+    def terms(self, batch):
+        kept = self.distance
+        self.distance = Cosine() if kept.is_inverted else Euclidean()
+        terms = super().terms(batch)
+        self.distance = kept
+        return terms
+
+
+def test_distances_with_one_sign_are_told_apart():
+    names = ("core.euclidean", "core.squared_euclidean", "core.cosine")
+    found = broken_laws("loss", NamedEuclids, SOUND_LOSS, distances=names, only="distance_honoured")
     assert "it does the same" in found["distance_honoured"]
+    assert not broken_laws("loss", SoundLoss, SOUND_LOSS, distances=names, only="distance_honoured")
 
 
 def test_a_distance_that_is_not_declared_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nearfar.cli import COMMANDS, cli, main
+from nearfar.registry import default_registry
 
 
 def run(*arguments: str):
@@ -160,3 +162,77 @@ def test_strict_mode_is_an_error_of_one_sentence():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("nearfar: NEARFAR_STRICT is set and not every plugin is active: iou (nearfar-iou")
+
+
+# ---- what plugins add
+
+RINGS = """
+import click
+from nearfar import CommandSpec, RecipeSpec, hookimpl
+
+@hookimpl
+def nearfar_recipes():
+    notes = ("A note.",)
+    return [RecipeSpec(name="usual", recipe="triplet(margn=0.1)", summary="Triplets.", source="here", notes=notes)]
+
+@hookimpl
+def nearfar_commands():
+    yield CommandSpec(group="plot", name="rings", target=__name__ + ":command", summary="Draw rings.")
+    yield CommandSpec(group="plot", name="lost", target="nowhere.at_all:command", summary="Draw nothing.")
+
+@click.command("rings")
+@click.option("--number", default=1)
+def command(number):
+    "Draw rings."
+    click.echo("o" * number)
+"""
+
+
+@pytest.fixture
+def rings(install):
+    install("acme-rings", "acme", RINGS)
+    default_registry.cache_clear()
+    yield
+    default_registry.cache_clear()
+
+
+def test_a_command_of_a_plugin_is_listed_with_whose_it_is_and_runs(rings):
+    assert re.search(r"^  rings +Draw rings. \(acme-rings 1.0\)$", run("plot", "--help").output, flags=re.MULTILINE)
+    assert run("plot", "rings", "--number", "3").output == "ooo\n"
+
+
+def test_a_command_that_no_plugin_adds_is_refused_with_what_there_is(rings, capsys):
+    err = fails(capsys, "plot", "ring")
+    assert "no plugin adds plot 'ring'; did you mean 'rings'?" in err
+    err = fails(capsys, "bench", "nonsense-of-all-sorts")
+    assert "no plugin adds bench 'nonsense-of-all-sorts'; there are" in err
+
+
+def test_a_command_that_cannot_be_imported_says_whose_it_is(rings, capsys):
+    err = fails(capsys, "plot", "lost")
+    assert err == "nearfar: plot lost of acme-rings 1.0 cannot be imported from nowhere.at_all:command: " + (
+        "No module named 'nowhere'\n"
+    )
+
+
+def test_recipes_are_shown_with_where_they_come_from_and_what_is_wrong_with_them(rings):
+    out = run("show", "usual").output
+    assert out.startswith("usual  recipe, acme-rings 1.0\n  triplet(margn=0.1)\n  Triplets.\n  A note.\n")
+    assert "source: here" in out
+    assert "it does not compose here: no parameter 'margn'; did you mean 'margin'?" in " ".join(out.split())
+    assert run("show", "acme.usual").output == out
+    assert out in run("show", "recipes").output
+
+
+def test_recipes_are_shown_as_data(rings):
+    rows = {row["name"]: row for row in json.loads(run("show", "recipes", "--json").output)}
+    assert rows["dense_detector"]["inputs"] == ["logits", "targets", "pred_boxes", "target_boxes"]
+    assert "box_normalizer" in rows["dense_detector"]["optional_inputs"]
+    assert rows["center_loss"]["needs"] == ["num_classes", "embedding_size"]
+    assert rows["dense_detector"]["problems"] == []
+    assert json.loads(run("show", "center_loss", "--json").output) == rows["center_loss"]
+
+
+def test_plugins_count_recipes_and_commands(rings):
+    (line,) = [line for line in run("plugins").output.splitlines() if line.startswith("acme ")]
+    assert line.endswith("active  1 recipe, 2 commands")

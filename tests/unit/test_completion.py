@@ -53,6 +53,11 @@ def test_a_name_is_offered_in_full_where_no_short_one_begins_so():
     assert offered("show", "nothing_begins_so") == []
 
 
+def test_recipes_are_offered_beside_parts():
+    assert "dense_detector" in offered("show", "dense")
+    assert "recipes" in offered("show", "rec")
+
+
 def test_a_kind_that_was_named_is_kept_to():
     assert offered("show", "--kind", "miner", "s") == ["semihard"]
     assert "semihard" not in offered("show", "--kind", "loss", "s")

@@ -51,13 +51,25 @@ class Difference(Loss):
         return element_terms((pred - target).abs().sum(1))
 
 
+class Weighted(Loss):
+    """The absolute difference of two boxes, weighted where there are weights."""
+
+    def forward(self, pred_boxes, target_boxes, box_weights=None, box_normalizer=None):
+        return self.reduce(self.terms(pred_boxes, target_boxes, box_weights, box_normalizer), pred_boxes, None)
+
+    def terms(self, pred, target, weights=None, normalizer=None):
+        return element_terms((pred - target).abs().sum(1), weights=weights, normalizer=normalizer)
+
+
 @pytest.fixture(autouse=True)
 def _registered():
+    optional = ("box_weights", "box_normalizer")
+    nearfar.register("weighted", Weighted, inputs=("pred_boxes", "target_boxes"), optional_inputs=optional)
     nearfar.register("norms", Norms, accepts=("weights", "triplets"), uses_norm=True)
     nearfar.register("first", First)
     nearfar.register("difference", Difference, inputs=("pred_boxes", "target_boxes"))
     yield
-    for name, kind in [("norms", "loss"), ("first", "miner"), ("difference", "loss")]:
+    for name, kind in [("norms", "loss"), ("first", "miner"), ("difference", "loss"), ("weighted", "loss")]:
         nearfar.unregister(name, kind=kind)
 
 
@@ -126,9 +138,30 @@ def test_mixed_inputs_are_given_by_name_and_each_term_gets_its_own():
         criterion(BOXES, BOXES, X, Y)
 
 
+def test_optional_inputs_are_given_by_name_and_reach_the_terms_that_name_them():
+    criterion = nearfar.compose("weighted + 2 * difference")
+    two = BOXES.repeat(2, 1)
+    assert criterion.inputs == ("pred_boxes", "target_boxes")
+    assert criterion.optional_inputs == ("box_weights", "box_normalizer")
+    assert not criterion.is_mixed
+    assert criterion(two, two + 1).item() == 4 + 2 * 4
+    weights = torch.tensor([1.0, 0.5])
+    assert criterion(two, two + 1, box_weights=weights, box_normalizer=3).item() == (4 + 2) / 3 + 2 * 4
+    assert criterion(two, two + 1, box_weights=None).item() == 12
+
+
+def test_optional_inputs_reach_a_live_loss_that_names_them():
+    loss = Weighted()
+    loss.inputs, loss.optional_inputs = ("pred_boxes", "target_boxes"), ("box_normalizer",)
+    assert nearfar.compose(loss)(BOXES, BOXES + 1, box_normalizer=8.0).item() == 0.5
+
+
 @pytest.mark.parametrize(
     ("recipe", "args", "kwargs", "message"),
     [
+        ("difference", (BOXES, BOXES), {"box_weights": Y}, "takes no input 'box_weights'; it takes pred_boxes, target"),
+        ("weighted", (BOXES, BOXES), {"box_weight": Y}, "'box_weight'; it takes pred_boxes, target_boxes, box_weights"),
+        ("weighted", (BOXES, BOXES, Y), {}, "takes 2 inputs (pred_boxes, target_boxes); got 3"),
         ("norms", (X,), {}, "this criterion needs labels"),
         ("norms", (X, Y, None, None, None, None), {}, "takes 5 inputs"),
         ("norms", (X, Y), {"labels": Y}, "'labels' was given twice"),

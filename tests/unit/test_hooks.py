@@ -20,6 +20,11 @@ from nearfar.spec import KINDS
 
 SPECIFIED = sorted(name for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.PROJECT}_spec"))
 KIND_OF = {hook: kind for kind, hook in hookspecs.HOOKS.items()}
+#: Hooks for what is no part, each with what its specs need.
+BESIDES = {
+    "nearfar_recipes": {"recipe": "triplet", "summary": "Triplets.", "source": "here"},
+    "nearfar_commands": {"group": "plot", "target": "acme:command", "summary": "Draw."},
+}
 PAGE = Path(__file__).parents[2] / "docs" / "hooks.md"
 
 EMBEDDINGS = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
@@ -136,12 +141,12 @@ def discovered(
 
 
 def test_every_hook_has_a_case_and_a_kind():
-    assert sorted(CASES) == SPECIFIED
-    assert sorted(KIND_OF) == SPECIFIED
+    assert sorted([*CASES, *BESIDES]) == SPECIFIED == sorted(hookspecs.RETURNS)
+    assert sorted([*KIND_OF, *BESIDES]) == SPECIFIED
     assert sorted(KIND_OF.values()) == sorted(KINDS)
 
 
-@pytest.mark.parametrize("hook", SPECIFIED)
+@pytest.mark.parametrize("hook", CASES)
 def test_what_a_hook_declares_is_found_by_name_and_works(discovered, hook):
     case = CASES[hook]
     plugin = discovered(case.entry, case.parts)
@@ -189,16 +194,58 @@ def test_the_page_lists_these_mistakes():
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("hook", SPECIFIED)
 def test_a_mistake_is_told_as_the_page_says(discovered, hook, mistake):
-    kind = KIND_OF[hook]
-    spec = KINDS[kind].__name__
+    spec = hookspecs.RETURNS[hook].__name__
+    kind = KIND_OF.get(hook, {"nearfar_recipes": "recipe", "nearfar_commands": "plot command"}.get(hook))
 
     def of_this_kind(text: str) -> str:
-        return (
+        text = (
             text.replace("nearfar_losses", hook).replace("LossSpec", spec).replace("the loss name", f"the {kind} name")
         )
+        if hook not in BESIDES:
+            return text
+        # What is no part has no aliases, and needs other words.
+        text = text.replace("'halo', target='a:Halo', summary='Halo.', aliases=('ring',)", "'ring'")
+        return text.replace(", target='a:Ring', summary='Ring.'", "").replace("and to halo", "and to ring")
 
-    more = {"produces": "triplets"} if kind == "miner" else {}
+    more = BESIDES.get(hook, {"produces": "triplets"} if kind == "miner" else {})
     plugin = discovered(f"from nearfar import {spec}, hookimpl\nMORE = {more}\n{of_this_kind(MISTAKES[mistake])}\n")
     assert plugin.status == "failed"
     pattern = re.escape(of_this_kind(_documented()[mistake])).replace("…", ".*")
     assert re.fullmatch(pattern, plugin.reason), plugin.reason
+
+
+def test_what_is_no_part_is_kept_apart_and_found_by_name(discovered):
+    plugin = discovered(
+        """
+        from nearfar import CommandSpec, RecipeSpec, hookimpl
+
+        @hookimpl
+        def nearfar_recipes():
+            return [RecipeSpec(name="usual", recipe="triplet", summary="Triplets.", source="here")]
+
+        @hookimpl
+        def nearfar_commands():
+            yield CommandSpec(group="bench", name="usual", target="acme_parts:usual", summary="Rerun.")
+            yield CommandSpec(group="plot", name="usual", target="acme_parts:draw", summary="Draw.")
+        """
+    )
+    assert (plugin.status, plugin.reason, plugin.specs) == ("active", "", ())
+    registry = Registry(discover())
+    assert registry.recipes()["usual"] == (plugin.recipes[0], plugin)
+    assert registry.commands("bench")["usual"][0].target == "acme_parts:usual"
+    assert registry.commands("plot")["usual"][0].target == "acme_parts:draw"
+    assert registry.kinds_of("usual") == []
+
+
+def test_a_name_that_two_plugins_give_to_recipes_is_written_in_full(discovered, install):
+    source = """
+        from nearfar import RecipeSpec, hookimpl
+
+        @hookimpl
+        def nearfar_recipes():
+            return [RecipeSpec(name="usual", recipe="triplet", summary="Triplets.", source="here")]
+        """
+    discovered(source)
+    install("zeta-losses", "zeta", source)
+    names = list(Registry(discover()).recipes())
+    assert [name for name in names if "usual" in name] == ["acme.usual", "zeta.usual"]

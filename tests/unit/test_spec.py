@@ -26,6 +26,9 @@ MINIMAL = {"name": "spread", "target": "acme.losses:Spread", "summary": "A loss.
         ({"emits": ("elements",)}, "emits has 'elements'"),
         ({"accepts": "pairs"}, "accepts must be a tuple of names"),
         ({"inputs": ()}, "inputs is empty"),
+        ({"optional_inputs": "weights"}, "optional_inputs must be a tuple of names"),
+        ({"inputs": ("a", "b"), "optional_inputs": ("b",)}, "'b' is an input already, and not an optional one"),
+        ({"optional_inputs": ("ref_emb",)}, "'ref_emb' is an input already"),
     ],
 )
 def test_a_spec_that_cannot_be_right_is_refused_with_the_reason(fields, message):

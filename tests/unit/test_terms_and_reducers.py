@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nearfar.errors import InputError
-from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, Sum
+from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, PerGroup, Sum, TopK
 from nearfar.nn.terms import MaterialTerms, element_terms
 
 
 def triplets(values, **fields) -> MaterialTerms:
     values = torch.tensor(values, dtype=torch.float64, requires_grad=True)
-    anchors = torch.tensor([0, 0, 2, 3][: len(values)])
+    anchors = torch.tensor([0, 0, 2, 3])[: len(values)]
     return MaterialTerms("triplet", values, (anchors, anchors + 1, anchors + 2), num_anchors=4, **fields)
 
 
@@ -41,14 +41,61 @@ def test_values_below_zero_are_satisfied_ones():
     assert Mean().reduce(terms).item() == 1.25
 
 
+def test_the_greatest_k_are_averaged_and_all_where_there_are_fewer():
+    terms = triplets([1.0, 5.0, 2.0, 3.0])
+    assert TopK(2).reduce(terms).item() == 4.0
+    assert TopK(9).reduce(terms).item() == 2.75
+    TopK(2).reduce(terms).backward()
+    assert terms.values.grad.tolist() == [0.0, 0.5, 0.0, 0.5]
+
+
+def test_the_greatest_are_found_across_blocks_of_which_no_more_than_k_are_kept():
+    class Blocks(MaterialTerms):
+        def blocks(self):
+            yield from ((each, self.indices) for each in self.values.split(2))
+
+    values = torch.tensor([4.0, 1.0, 3.0, 0.0, 5.0])
+    terms = Blocks("element", values, (torch.arange(5),), num_anchors=5)
+    assert TopK(3).reduce(terms).item() == 4.0
+
+
+def test_what_is_not_a_number_shows_among_the_greatest():
+    assert TopK(1).reduce(triplets([1.0, float("nan"), 2.0])).isnan()
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True])
+def test_no_fewer_than_one_can_be_the_greatest(k):
+    with pytest.raises(ArgumentError, match="at least 1"):
+        TopK(k)
+
+
+def test_groups_count_the_same_however_many_values_they_have():
+    # The anchors are 0, 0, 2, 3: the group 7 has three values, the group 9 has one; of 8 there is none.
+    terms = triplets([1.0, 2.0, 3.0, 10.0], groups=torch.tensor([7, 8, 7, 9]))
+    assert PerGroup().reduce(terms).item() == (2.0 + 10.0) / 2
+    PerGroup().reduce(terms).backward()
+    assert terms.values.grad.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+
+
+def test_classes_are_the_groups_where_there_are_no_others():
+    labels = torch.tensor([1, 1, 0, 1])
+    assert PerGroup().reduce(triplets([1.0, 2.0, 3.0, 6.0], labels=labels)).item() == 3.0
+    assert PerGroup().reduce(triplets([1.0, 2.0, 3.0, 6.0], labels=labels, groups=torch.arange(4))).item() == 3.5
+
+
+def test_without_groups_and_labels_there_is_nothing_to_tell_groups_by():
+    with pytest.raises(InputError, match="box_groups"):
+        PerGroup().reduce(triplets([1.0, 2.0]))
+
+
 def test_none_gives_every_value():
     assert NoReduction().reduce(triplets([1.0, 0.0])).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("reducer", [Mean(), Sum(), AvgNonZero()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("reducer", [Mean(), Sum(), AvgNonZero(), TopK(2), PerGroup()], ids=lambda x: type(x).__name__)
 @pytest.mark.parametrize("values", [[], [0.0, 0.0]])
 def test_nothing_to_reduce_is_zero_with_a_usable_gradient(reducer, values):
-    terms = triplets(values)
+    terms = triplets(values, labels=torch.tensor([0, 1, 1, 0]))
     reduced = reducer.reduce(terms)
     assert reduced.item() == 0
     reduced.backward()

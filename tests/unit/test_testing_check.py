@@ -79,7 +79,7 @@ class Raises(SoundLoss):
 def test_what_a_part_raises_is_told_with_where_and_on_what():
     found = run(lambda subject: subject.value(subject.scene(classes=2, per_class=2, dim=2)), Raises)
     assert found.status == "failed"
-    assert found.reason.startswith("ValueError: twelve are asked for\n")
+    assert found.reason.startswith("ValueError: twelve are asked for (line ")
     assert "at test_testing_check.py:" in found.reason
     assert "nearfar.testing.batch(classes=2, per_class=2, dim=2, seed=0)" in found.reason
 
@@ -92,7 +92,8 @@ class NeverRuns(SoundLoss):
 def test_a_part_that_does_not_run_is_not_held_to_the_rest():
     found = run(lambda subject: None, NeverRuns)
     assert found.status == "skipped"
-    assert found.reason.startswith("a plain call does not run: ValueError: not today (line ")
+    assert found.reason.startswith('see the law `runs`: nearfar.create_loss("local.sound") does not run: ')
+    assert "ValueError: not today (line " in found.reason
     assert found.reason.endswith(" of test_testing_check.py)")
 
 
@@ -102,14 +103,14 @@ def test_a_part_that_leaves_is_a_failure_and_not_the_end():
             sys.exit(3)
 
     found = run(lambda subject: subject.value(subject.scene()), Leaves)
-    assert found.reason.startswith("a plain call does not run: SystemExit: 3 (line ")
+    assert "does not run: it called sys.exit(3) (line " in found.reason
 
     def check(subject):
         sys.exit(3)
 
     found = run(check)
     assert found.status == "failed"
-    assert found.reason.startswith("it called sys.exit(3)\n")
+    assert found.reason.startswith("it called sys.exit(3) (line ")
 
 
 def test_whoever_interrupts_is_heard():
@@ -347,13 +348,13 @@ from nearfar import LossSpec, hookimpl
 
 @hookimpl
 def nearfar_losses():
-    return [LossSpec(name="spoiled", target="acme_parts:Spoiled", summary="Spoiled.", random=True)]
+    return [LossSpec(name="spoiled", target="acme_spoiled:Spoiled", summary="Spoiled.", random=True)]
 """
 
 
 def test_the_script_of_a_failure_runs_as_it_was_printed_and_shows_the_failure(install, tmp_path):
     install("acme-losses", "acme", SPOILED_PLUGIN, requires="nearfar")
-    (tmp_path / "site" / "acme_parts.py").write_text(SPOILED, encoding="utf-8")
+    (tmp_path / "site" / "acme_spoiled.py").write_text(SPOILED, encoding="utf-8")
     registry = Registry(discover())
     subject = Subject(registry.resolve("loss", "acme.spoiled"), registry, seed=11)
 

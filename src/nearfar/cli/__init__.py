@@ -21,11 +21,13 @@ from nearfar.errors import NearfarError
 #: Command → module and one line of help. The help stands here so that ``nearfar --help`` imports none.
 COMMANDS = {
     "list": ("nearfar.cli.listing", "List losses, miners, reducers and distances by name."),
-    "show": ("nearfar.cli.show", "Show what a part is: formula, parameters, paper, deviations, presets."),
+    "show": ("nearfar.cli.show", "Show what a part is, or recipes that are worth knowing."),
     "plugins": ("nearfar.cli.plugins", "List every plugin, its status and what it registers."),
     "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+    "bench": ("nearfar.cli.bench", "Rerun an experiment of a paper; plugins add them."),
+    "plot": ("nearfar.cli.plot", "Draw what parts compute; plugins add the drawings."),
     "new-plugin": ("nearfar.cli.new_plugin", "Write a plugin that installs, registers, documents and tests itself."),
     "check-plugin": ("nearfar.cli.check_plugin", "Hold every part of a plugin to the laws of its kind."),
     "docs": ("nearfar.cli.docs", "Write the catalogue pages of a plugin."),

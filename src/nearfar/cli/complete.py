@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nearfar.registry import Entry, Registry
 
-__all__ = ["expressions", "families", "namespaces", "part_names"]
+__all__ = ["expressions", "families", "namespaces", "part_names", "shown_names"]
 
 
 def part_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -24,6 +24,16 @@ def part_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     registry = _registry()
     entries = [entry for kind in _kinds(ctx) for entry in registry.entries(kind)]
     return _items(_names(registry, entries, incomplete))
+
+
+def shown_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of parts and of recipes, and the word for all recipes."""
+    if ctx.params.get("kind"):
+        return part_names(ctx, param, incomplete)
+    recipes = {name: spec.summary for name, (spec, _) in _registry().recipes().items()}
+    known = {"recipes": "Every recipe that a plugin shows."} | recipes if recipes else {}
+    others = {name: said for name, said in known.items() if incomplete and name.startswith(incomplete)}
+    return [*part_names(ctx, param, incomplete), *_items(others)]
 
 
 def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

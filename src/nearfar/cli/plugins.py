@@ -36,6 +36,7 @@ def command(as_json: bool) -> None:
 
 def _registers(plugin: Plugin) -> str:
     counts = Counter(spec.kind for spec in plugin.specs)
+    counts |= Counter({"recipe": len(plugin.recipes), "command": len(plugin.commands)})
     plural = {"loss": "losses"}
     if plugin.status == "active" and not counts:
         return "nothing"
@@ -52,4 +53,6 @@ def _row(plugin: Plugin) -> dict[str, object]:
         "reason": plugin.reason,
         "output": plugin.output,
         "registers": [f"{plugin.namespace}.{spec.name}" for spec in plugin.specs],
+        "recipes": [f"{plugin.namespace}.{spec.name}" for spec in plugin.recipes],
+        "commands": [f"{spec.group} {spec.name}" for spec in plugin.commands],
     }

@@ -9,31 +9,76 @@ from collections.abc import Iterable
 
 import click
 
-from nearfar.cli.complete import part_names
+from nearfar.cli.complete import shown_names
+from nearfar.contributions import RecipeSpec
 from nearfar.describe import Description, describe
+from nearfar.discovery import Plugin
 from nearfar.errors import UnknownPart
 from nearfar.prose import Block, plain
 from nearfar.registry import Entry, default_registry
 from nearfar.signature import Parameter
 from nearfar.spec import KINDS, is_identifier
 
+#: In place of a name: every recipe.
+RECIPES = "recipes"
+
 
 @click.command("show")
-@click.argument("name", shell_complete=part_names)
+@click.argument("name", shell_complete=shown_names)
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Where parts of several kinds share the name.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(name: str, kind: str | None, as_json: bool) -> None:
-    """Show what the part NAME is: formula, parameters with units, paper, deviations, presets."""
+    """Show what the part NAME is: formula, parameters with units, paper, deviations, presets.
+
+    Or, where NAME is that of a recipe, what that is; with `recipes` in place of a name, every recipe that a plugin
+    shows.
+    """
+    recipes = {} if kind else _recipes(name)
+    if recipes or name == RECIPES:
+        _show_recipes(recipes, as_json=as_json, listed=name == RECIPES)
+        return
     descriptions = [describe(entry, default_registry()) for entry in _entries(name, kind)]
     if as_json:
         rows = [description.to_dict() for description in descriptions]
         click.echo(json.dumps(rows[0] if len(rows) == 1 else rows, indent=2, ensure_ascii=False))
         return
-    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
     for position, description in enumerate(descriptions):
         if position:
             click.echo()
-        _Printer(width).print(description)
+        _Printer(_width()).print(description)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((100, 24)).columns, 100)
+
+
+def _recipes(name: str) -> dict[str, tuple[RecipeSpec, Plugin]]:
+    """The recipes that are meant; none where a part has the name."""
+    registry = default_registry()
+    if registry.kinds_of(name):
+        return {}
+    found = registry.recipes()
+    return {
+        short: (spec, plugin)
+        for short, (spec, plugin) in found.items()
+        if name in (RECIPES, short, f"{plugin.namespace}.{spec.name}")
+    }
+
+
+def _show_recipes(recipes: dict[str, tuple[RecipeSpec, Plugin]], *, as_json: bool, listed: bool) -> None:
+    from nearfar.cli import shown_recipes
+
+    registry = default_registry()
+    if as_json:
+        rows = [shown_recipes.data(name, *found, registry) for name, found in recipes.items()]
+        click.echo(json.dumps(rows if listed else rows[0], indent=2, ensure_ascii=False))
+        return
+    if not recipes:
+        click.echo("no plugin that is installed shows a recipe", err=True)
+    for position, (name, found) in enumerate(recipes.items()):
+        if position:
+            click.echo()
+        shown_recipes.show(name, *found, registry, _width())
 
 
 def _entries(name: str, kind: str | None) -> list[Entry]:

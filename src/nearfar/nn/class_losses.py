@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,21 @@ class ClassLoss(EmbeddingLoss):
         with full_precision(embeddings):
             return self.scores(embeddings)
 
-    def terms(self, batch: Batch) -> Terms:
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
+        labels, weights = self.checked(batch)
+        return element_terms(self.losses(batch.embeddings, labels), weights=weights, labels=labels)
+
+    def checked(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The labels of a batch that this loss can take, (n,), and the samples' weights in 0..1, (n,), if mined.
+
+        For a loss that overrides :meth:`terms`, as its elements are not the samples.
+
+        Raises
+        ------
+        InputError
+            There are no labels, or they are out of range; the embeddings are of another size; or there is a
+            reference set.
+        """
         name = type(self).__name__
         if not batch.is_self:
             raise InputError(f"{name} compares embeddings with its classes, so it takes no ref_emb")
@@ -87,9 +102,9 @@ class ClassLoss(EmbeddingLoss):
             raise InputError(f"{name} needs labels: a class id for each embedding")
         self._check_size(batch.embeddings)
         self._check_range(batch.labels)
-        values = self.losses(batch.embeddings, batch.labels)
-        weights = None if batch.selection is None else batch.selection.weights(len(values)).to(values)
-        return element_terms(values, weights=weights, labels=batch.labels)
+        if batch.selection is None:
+            return batch.labels, None
+        return batch.labels, batch.selection.weights(len(batch.labels)).to(batch.embeddings)
 
     def common(self, embeddings: Tensor, *parameters: Tensor) -> list[Tensor]:
         """Embeddings and parameters in the wider of their dtypes; the parameters themselves stay as they are."""

@@ -14,10 +14,9 @@ from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.miners import Miner
 from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.selection import Selection
+from nearfar.spec import EMBEDDING_INPUTS
 
 __all__ = ["Criterion", "CriterionTerm"]
-
-EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,8 @@ class CriterionTerm:
         What its value is multiplied with.
     miner
         What selects for it; None: it looks at everything.
+    optional_inputs
+        The names of what the loss is called with besides, by name, where it is given.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CriterionTerm:
     inputs: tuple[str, ...]
     weight: float = 1.0
     miner: nn.Module | None = None
+    optional_inputs: tuple[str, ...] = ()
 
 
 class Criterion(nn.Module):
@@ -55,7 +57,8 @@ class Criterion(nn.Module):
         criterion(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)
 
     One whose losses all take the same other inputs is called with these in their order; one that mixes
-    inputs is called by keyword, and each term gets what it names.
+    inputs is called by keyword, and each term gets what it names. What a loss can do without, such as weights
+    and a normaliser, is given by keyword always.
 
     Parameters
     ----------
@@ -74,6 +77,7 @@ class Criterion(nn.Module):
         #: What the value of each term is multiplied with; may be changed between calls.
         self.weights = {term.name: term.weight for term in terms}
         self._inputs = {term.name: term.inputs for term in terms}
+        self._optional = {term.name: term.optional_inputs for term in terms}
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
 
@@ -81,6 +85,12 @@ class Criterion(nn.Module):
     def inputs(self) -> tuple[str, ...]:
         """The names of all inputs, in the order in which the terms first name them."""
         return tuple(dict.fromkeys(name for inputs in self._inputs.values() for name in inputs))
+
+    @property
+    def optional_inputs(self) -> tuple[str, ...]:
+        """The names of what may be given besides, by keyword, and goes to each term that names it."""
+        named = dict.fromkeys(name for names in self._optional.values() for name in names)
+        return tuple(name for name in named if name not in self.inputs)
 
     @property
     def is_mixed(self) -> bool:
@@ -129,7 +139,7 @@ class Criterion(nn.Module):
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         on_embeddings = any(map(_on_embeddings, self._inputs.values()))
-        extra = EMBEDDING_INPUTS[2:] if on_embeddings else ()
+        extra = (*self.optional_inputs, *(EMBEDDING_INPUTS[2:] if on_embeddings else ()))
         order = EMBEDDING_INPUTS if on_embeddings and not self.is_mixed else self.inputs
         if args and self.is_mixed:
             raise InputError(
@@ -142,7 +152,8 @@ class Criterion(nn.Module):
             if name in given:
                 raise InputError(f"the input {name!r} was given twice")
             if name not in self.inputs and name not in extra:
-                raise InputError(f"this criterion takes no input {name!r}; it takes {', '.join(self.inputs)}")
+                known = ", ".join((*self.inputs, *self.optional_inputs))
+                raise InputError(f"this criterion takes no input {name!r}; it takes {known}")
             given[name] = value
         optional = {"labels"} if on_embeddings and given.get("indices_tuple") is not None else set()
         if missing := [name for name in self.inputs if name not in given and name not in optional]:
@@ -151,8 +162,9 @@ class Criterion(nn.Module):
 
     def _value(self, name: str, given: dict[str, Any]) -> Any:
         loss, inputs = self.losses[name], self._inputs[name]
+        optional = {each: given[each] for each in self._optional[name] if given.get(each) is not None}
         if not _on_embeddings(inputs):
-            return loss(*(given[each] for each in inputs))
+            return loss(*(given[each] for each in inputs), **optional)
         embeddings = given["embeddings"]
         labels = given.get("labels") if "labels" in inputs else None
         reference = {each: given[each] for each in ("ref_emb", "ref_labels") if given.get(each) is not None}
@@ -162,10 +174,10 @@ class Criterion(nn.Module):
                 raise InputError(f"the term {name!r} has its own miner, so it takes no indices_tuple")
             selection = self._select(name, embeddings, labels, reference)
         if isinstance(loss, EmbeddingLoss):
-            return loss(embeddings, labels, selection, **reference)
+            return loss(embeddings, labels, selection, **reference, **optional)
         if isinstance(selection, Selection):
             selection = selection.indices()
-        arguments = reference if selection is None else reference | {"indices_tuple": selection}
+        arguments = reference | optional | ({} if selection is None else {"indices_tuple": selection})
         if "ref_emb" in arguments:
             arguments["ref_emb"] = raised(arguments["ref_emb"])
         # Given half precision, pytorch-metric-learning's cast their class weights to it, in place.

@@ -95,7 +95,9 @@ class Loss(nn.Module):
         # Theirs take one entry a call, but for those that are made to take them all.
         if any(base.__name__ in _TAKE_ALL for base in type(self.reducer).__mro__):
             return self.reducer(loss_dict, inputs, labels)
-        values = [self.reducer({name: entry}, inputs, labels) for name, entry in loss_dict.items()]
+        # Elements that are classes rather than samples have labels of their own.
+        own = {name: labels if terms.labels is None else terms.labels for name, terms in named.items()}
+        values = [self.reducer({name: entry}, inputs, own[name]) for name, entry in loss_dict.items()]
         return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.precision import raised
 from nearfar.nn.terms import MaterialTerms, Terms
 
-__all__ = ["AvgNonZero", "Mean", "NoReduction", "Reducer", "Sum"]
+__all__ = ["AvgNonZero", "Mean", "NoReduction", "PerGroup", "Reducer", "Sum", "TopK"]
 
 
 class Reducer(nn.Module):
@@ -82,6 +83,78 @@ class AvgNonZero(Reducer):
 
     def reduce(self, terms: Terms) -> Tensor:
         return _ratio(terms.sum_positive(), terms.count_positive())
+
+
+class TopK(Reducer):
+    r"""The mean of the k greatest values: of the hardest terms, whichever they are.
+
+    .. math:: \frac{1}{\min(k, K)} \sum_{i=1}^{\min(k, K)} v_{(i)}, \qquad v_{(1)} \ge v_{(2)} \ge \dots \ge v_{(K)}
+
+    It divides by how many values it took, whatever normaliser a loss gives: that is one of all of them. Of values that
+    tie for the last place some get the gradient, as :func:`torch.topk` has it.
+
+    Parameters
+    ----------
+    k : int
+        [1..inf] How many values count; all where there are fewer.
+
+    Raises
+    ------
+    ArgumentError
+        ``k`` is less than 1.
+    """
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ArgumentError(f"TopK: k must be a whole number of at least 1; got {k!r}")
+        self.k = k
+
+    def reduce(self, terms: Terms) -> Tensor:
+        greatest: Tensor | None = None
+        for values, _ in terms.blocks():  # no more than k of them are kept at a time
+            values = values if greatest is None else torch.cat((greatest, values))
+            greatest = values.topk(min(self.k, len(values)), sorted=False).values
+        return terms.sum() if greatest is None else _ratio(greatest.sum(), len(greatest))
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+class PerGroup(Reducer):
+    r"""The mean over groups of the mean within each: a group counts the same however many values it has.
+
+    .. math:: \frac{1}{|G|} \sum_{g \in G} \frac{1}{K_g} \sum_{k \in g} v_k
+
+    A value belongs to the group of its anchor: the group that a loss was given for it, such as its image, and where it
+    was given none the class of the anchor. Groups without a value do not count, and neither does a normaliser.
+
+    Raises
+    ------
+    InputError
+        When called: the terms have neither groups nor labels.
+    """
+
+    def reduce(self, terms: Terms) -> Tensor:
+        groups = terms.labels if terms.groups is None else terms.groups
+        if groups is None:
+            raise InputError(
+                "per_group needs to know which values belong together: give the loss groups, such as the image of each "
+                "box (box_groups=…), or labels"
+            )
+        sums, counts = terms.sum_by_anchor(), terms.count_by_anchor().to(groups.device)
+        places = _places(groups)
+        total = sums.new_zeros(len(groups)).index_add(0, places, sums)
+        count = counts.new_zeros(len(groups)).index_add(0, places, counts)
+        return _ratio((total / count.clamp_min(1)).sum(), (count > 0).sum())
+
+
+def _places(groups: Tensor) -> Tensor:
+    """For each element the number of its group, 0 … n − 1 at most; by sorting, as unique() would wait for a GPU."""
+    ordered, order = groups.sort()
+    first = torch.ones_like(ordered, dtype=torch.int64)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(order).scatter_(0, order, first.cumsum(0) - 1)
 
 
 class NoReduction(Reducer):

@@ -79,7 +79,9 @@ class Terms(ABC):
 
     def count_by_anchor(self) -> Tensor:
         """How many values each anchor has: (num_anchors,) int64."""
-        return torch.bincount(self.indices[0], minlength=self.num_anchors)
+        anchors = self.indices[0]
+        # Not by bincount, which waits for a GPU to know the greatest.
+        return anchors.new_zeros(self.num_anchors, dtype=torch.int64).index_add(0, anchors, torch.ones_like(anchors))
 
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """The values and their indices, a part at a time, for reducers that must see each."""
@@ -144,12 +146,17 @@ class _ElementTerms(Terms):
     kind = "element"
 
     def __init__(
-        self, values: Tensor, weights: Tensor | None, normalizer: Tensor | float | None, labels: Tensor | None
+        self,
+        values: Tensor,
+        weights: Tensor | None,
+        normalizer: Tensor | float | None,
+        labels: Tensor | None,
+        groups: Tensor | None,
     ) -> None:
         if values.ndim != 1:
             raise InputError(f"element terms take values (n,); got {tuple(values.shape)}")
         self._values, self.num_anchors = values, len(values)
-        self.weights, self.normalizer, self.labels = weights, normalizer, labels
+        self.weights, self.normalizer, self.labels, self.groups = weights, normalizer, labels, groups
 
     @property
     def values(self) -> Tensor:
@@ -172,7 +179,8 @@ def element_terms(
     weights: Tensor | None = None,
     normalizer: Tensor | float | None = None,
     labels: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Terms:
     """Terms with one value for each element of the batch, multiplied here with ``weights`` (n,)."""
     weighted = values if weights is None else values * weights
-    return _ElementTerms(weighted, weights, normalizer, labels)
+    return _ElementTerms(weighted, weights, normalizer, labels, groups)

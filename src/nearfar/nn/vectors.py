@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["unit"]
+__all__ = ["through_unit", "unit"]
 
 #: A vector not longer than this has no direction; torch.nn.functional.normalize has the same bound.
 TINY = 1e-12
@@ -20,6 +20,15 @@ def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     """
     units, lengths = _Unit.apply(vectors, dim)
     return units, lengths
+
+
+def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
+    """The gradient by vectors, of that by their ``units``; both as :func:`unit` gave them."""
+    length = lengths.unsqueeze(dim)
+    none = length == 0
+    inverse = length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
+    radial = (grad * units).sum(dim, keepdim=True)
+    return (grad - units * radial) * inverse
 
 
 class _Unit(torch.autograd.Function):
@@ -53,11 +62,7 @@ class _Unit(torch.autograd.Function):
         units, lengths = ctx.saved_tensors
         grad = None
         if to_units is not None:
-            length = lengths.unsqueeze(ctx.dim)
-            none = length == 0
-            inverse = length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
-            radial = (to_units * units).sum(ctx.dim, keepdim=True)
-            grad = (to_units - units * radial) * inverse
+            grad = through_unit(to_units, units, lengths, ctx.dim)
         if to_lengths is not None:
             along = to_lengths.unsqueeze(ctx.dim) * units
             grad = along if grad is None else grad + along

@@ -24,6 +24,7 @@ LOSSES = (
     LossSpec(
         **named("losses.cross_batch_memory:CrossBatchMemory"),
         example="loss=pml.contrastive_loss, memory_size=64",
+        optional_inputs=("enqueue_mask",),
         summary="Cross-batch memory: a loss between the batch and a queue of earlier embeddings.",
         family="wrapper",
         paper=Paper(

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nearfar.grammar import Part
 from nearfar.testing.law import NotApplicable
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import pairs, triplets
@@ -64,8 +65,14 @@ def hot(targets: Tensor, logits: Tensor) -> Tensor:
 
 def classes_of(subject: Subject) -> int:
     """How many classes a part is made for; 0 where it is for any."""
-    found = subject.part().named.get("num_classes", 0)
-    return found if isinstance(found, int) else 0
+    return _classes_of(subject.part())
+
+
+def _classes_of(part: Part) -> int:
+    found = part.named.get("num_classes", 0)
+    if isinstance(found, int) and found:
+        return found
+    return max((_classes_of(inner) for inner in part.named.values() if isinstance(inner, Part)), default=0)
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
 from nearfar.testing.reproduction import script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 __all__ = ["Check", "Result", "Status", "checks_of"]
 
@@ -83,7 +84,8 @@ class Check:
         subject = self.subject
         try:
             if not self.law.standalone and subject.trouble:
-                return "skipped", f"a plain call does not run: {subject.trouble}"
+                return "skipped", f"see the law `{subject.trouble.law}`: {subject.trouble.said}"
+            printed.truncate(printed.seek(0))  # what it printed when it was tried out is not what this law is about
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = self.law.check(subject, self.case) if self.case else self.law.check(subject)
@@ -92,7 +94,7 @@ class Check:
         except LawBroken as error:
             return "failed", f"{error}{self._explanation(error, printed)}"
         except (Exception, SystemExit) as error:
-            return "failed", f"{_named(error)}\n{_where(error)}{self._explanation(error, printed)}"
+            return "failed", f"{told(error)}\n{_where(error)}{self._explanation(error, printed)}"
         return "passed", measured or ""
 
     def _judge(self, status: Status, reason: str) -> tuple[Status, str]:
@@ -217,11 +219,6 @@ def _raising(law: Law, error: BaseException) -> Law:
         raise error
 
     return dataclasses.replace(law, cases=None, check=check)
-
-
-def _named(error: BaseException) -> str:
-    said = str(error)
-    return f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
 
 
 def _where(error: BaseException) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.subject import Subject
+from nearfar.told import told
 
 __all__ = ["arguments_of", "definition_of"]
 
@@ -45,10 +47,23 @@ def definition_of(subject: Subject, arguments: Mapping[str, Any], **context: Any
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise LawBroken(f"the spec's definition {named} cannot be imported: {error}") from error
+        raise LawBroken(f"the spec's definition {named} cannot be imported: {told(error)}") from error
     known = arguments_of(subject, arguments) | context
     asked = {n: known[n] for n in inspect.signature(function).parameters if n in known}
-    return partial(function, **asked)
+    return partial(_guarded(function, named), **asked)
+
+
+def _guarded(function: Callable[..., Any], named: str) -> Callable[..., Any]:
+    """The definition; what it raises is said of it, not of the part."""
+
+    @functools.wraps(function)
+    def define(*inputs: Any, **context: Any) -> Any:
+        try:
+            return function(*inputs, **context)
+        except Exception as error:
+            raise LawBroken(f"its definition {named} raises {told(error)}") from error
+
+    return define
 
 
 def arguments_of(subject: Subject, arguments: Mapping[str, Any]) -> dict[str, Any]:

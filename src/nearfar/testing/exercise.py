@@ -18,10 +18,11 @@ def usual(subject: Subject, seed: int = 0, *, classes: int = 4, per_class: int =
     """Inputs for a plain call of a part of any kind, ``classes · per_class`` rows."""
     if subject.kind in ("loss", "miner"):
         return subject.scene(classes=classes, per_class=per_class, seed=subject.seed + seed)
-    embeddings, labels = batch(classes, per_class, DIM, subject.seed + seed)
     if subject.kind == "distance":
-        reference, _ = batch(classes, per_class + 1, DIM, subject.seed + seed + 1000)
-        return Scene({"query_emb": embeddings, "ref_emb": reference})
+        query, _ = subject.rows(classes * per_class, subject.seed + seed)
+        reference, _ = subject.rows(classes * (per_class + 1), subject.seed + seed + 1000)
+        return Scene({"query_emb": query, "ref_emb": reference})
+    embeddings, labels = batch(classes, per_class, DIM, subject.seed + seed)
     return Scene({"loss_dict": _losses(subject, embeddings), "embeddings": embeddings, "labels": labels})
 
 

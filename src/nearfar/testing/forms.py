@@ -8,6 +8,7 @@ from typing import Any
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.subject import Subject
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 __all__ = ["in_every_form"]
 
@@ -29,6 +30,5 @@ def in_every_form(subject: Subject, holds: Callable[[dict[str, Any]], None]) -> 
             if not arguments:
                 raise
             written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-            said = next(iter(str(error).splitlines()), "")
             scene = getattr(error, "scene", None)
-            raise LawBroken(f"with {written}: {type(error).__name__}: {said}", scene, **arguments) from error
+            raise LawBroken(f"with {written}: {told(error)}", scene, **arguments) from error

@@ -26,7 +26,8 @@ class Frozen(TorchFunctionMode):
     Cut is each result without a gradient of something with one: what ``detach``, ``data``, ``item`` and ``float``
     give, what is computed under ``no_grad``, what is written into a buffer there. So the inputs must require a
     gradient while it is entered, also where none is taken. Calls between its entries must be the same but for the
-    values of their inputs. The forward pass of an autograd function is one operation.
+    values of their inputs. The forward pass of an autograd function is one operation, but for what it detaches of
+    what it has computed itself: so a pass written by hand says which of its factors its gradient holds constant.
 
     It cannot hold what is written into a tensor through an alias (``x.data[0] = 1``), nor what a backward pass
     written by hand leaves out.
@@ -71,9 +72,10 @@ class Frozen(TorchFunctionMode):
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._busy:
-            # Within a pass written by hand nothing has a history: what is detached there is held constant on purpose.
+            # Within a pass written by hand only its inputs have a history: what else is detached is so on purpose.
             found = function(*args, **kwargs)
-            return self._hold(found, in_place=False) if function is Tensor.detach else found
+            on_purpose = function is Tensor.detach and not args[0].requires_grad
+            return self._hold(found, in_place=False) if on_purpose else found
         arguments = list(_leaves((args, list(kwargs.values()))))
         has_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
         self._busy = True
@@ -94,7 +96,8 @@ class Frozen(TorchFunctionMode):
         if not _is_cut(value, is_input=in_place):
             return value
         if self._recording:
-            self._tape.append(value.detach().clone() if isinstance(value, Tensor) else value)
+            with torch.no_grad():
+                self._tape.append(value.clone() if isinstance(value, Tensor) else value)
             return value.detach() if isinstance(value, Tensor) and value.requires_grad else value
         if self._position == len(self._tape):
             raise RuntimeError(f"more is cut from the graph than the {len(self._tape)} things at first")

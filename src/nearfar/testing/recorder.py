@@ -15,12 +15,13 @@ __all__ = ["Entry", "Recorder"]
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """The terms of one sub-loss: their kind, their values, where each came from, and what a mean divides them by, if
-    they say."""
+    they say; and how many elements there are, which are not the samples of the batch where classes cost something."""
 
     kind: str
     values: Tensor
     indices: tuple[Tensor, ...]
     divisor: float | None
+    elements: int
 
 
 class Recorder(nn.Module):
@@ -43,6 +44,7 @@ class Recorder(nn.Module):
             if isinstance(losses, Tensor):  # the number 0 is how the absence of any term is written
                 listed = () if indices is None else (indices,) if isinstance(indices, Tensor) else tuple(indices)
                 divisor = float(terms["divisor"]) if "divisor" in terms else None
-                self.entries.append(Entry(terms["reduction_type"], losses.detach(), listed, divisor))
+                elements = len(embeddings if labels is None else labels)
+                self.entries.append(Entry(terms["reduction_type"], losses.detach(), listed, divisor, elements))
                 values.append(losses.sum())
         return torch.stack(values).sum() if values else (embeddings * 0).sum()

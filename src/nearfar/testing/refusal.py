@@ -13,6 +13,7 @@ from nearfar.spec import LossSpec
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
+from nearfar.told import told
 
 __all__ = ["attempt", "names_what_is_wrong", "settled"]
 
@@ -48,9 +49,9 @@ def attempt(subject: Subject, scene: Scene, what: str, run: Callable[[], _Result
     except Exception as error:
         if names_what_is_wrong(subject, error):
             return None
-        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": .")
         raise LawBroken(
-            f"{what}: {said}, which is no error of nearfar's nor a ValueError that names what is wrong with the inputs",
+            f"{what}: {told(error)}, which is no error of nearfar's nor a ValueError that names what is wrong with the "
+            "inputs",
             scene,
             **arguments,
         ) from error

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +22,10 @@ from nearfar.registry import Entry, Registry
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
-from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, scenes_for
+from nearfar.testing.scene import CLASSES, DIM, Maker, Scene, batch, boxes, rotated_boxes, scenes_for
+
+if TYPE_CHECKING:
+    from nearfar.testing.trouble import Trouble
 
 __all__ = ["PluginSubject", "Subject", "refuse_chance", "seeded"]
 
@@ -62,8 +63,8 @@ class PluginSubject:
         return {}
 
     @property
-    def trouble(self) -> str:
-        return ""
+    def trouble(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +207,13 @@ class Subject:
         origin = f"nearfar.testing.batch(classes={classes}, per_class={per_class}, dim={dim}, seed={seed})"
         return Scene({"embeddings": embeddings, "labels": labels}, origin)
 
+    def rows(self, n: int, seed: int) -> tuple[Tensor, str]:
+        """What a distance compares, (n, …) float64, and source text that makes it again."""
+        maker = {"boxes": boxes, "rotated_boxes": rotated_boxes}.get(self.distance.on)
+        if maker is None:
+            return batch(1, n, DIM, seed)[0], f"nearfar.testing.batch(1, {n}, {DIM}, {seed})[0]"
+        return maker(n, seed)[0], f"nearfar.testing.scene.{maker.__name__}({n}, {seed})[0]"
+
     def with_reference(self, scene: Scene, *, classes: int = 4, per_class: int = 4, seed: int | None = None) -> Scene:
         """The scene with a reference set of another size than the batch."""
         seed = self.seed + 1000 if seed is None else seed
@@ -261,19 +269,11 @@ class Subject:
         }
 
     @functools.cached_property
-    def trouble(self) -> str:
-        """Why a plain call of the part does not even run; empty where it does."""
-        from nearfar.testing.exercise import usual  # which makes calls of subjects
+    def trouble(self) -> Trouble | None:
+        """What is so wrong with the part that most laws would speak of nothing else; None where nothing is."""
+        from nearfar.testing.trouble import trouble_of  # which makes calls of subjects
 
-        try:
-            self.call(self.make(), usual(self))
-        except NotApplicable:
-            raise
-        except (Exception, SystemExit) as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            said = " ".join(str(error).split())
-            return f"{type(error).__name__}: {said} (line {at.lineno} of {Path(at.filename).name})"
-        return ""
+        return trouble_of(self)
 
 
 @contextlib.contextmanager

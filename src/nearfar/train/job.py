@@ -15,7 +15,6 @@ from nearfar.data import Augment, ImageSource, PKSampler, counted
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion
-from nearfar.nn.criterion import EMBEDDING_INPUTS
 from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
@@ -162,7 +161,7 @@ def build_criterion(config: Config, train: ImageSource, model: EmbeddingModel) -
             f"criterion {criterion.recipe} leaves {', '.join(kept)} unreduced, and a training run needs one number: "
             "give it a reducer that reduces, such as mean"
         )
-    if foreign := [name for name in criterion.inputs if name not in EMBEDDING_INPUTS[:2]]:
+    if foreign := [name for name in criterion.inputs if name not in ("embeddings", "labels")]:
         raise ConfigError(
             f"criterion {criterion.recipe} wants {', '.join(foreign)}, and a training run gives embeddings and "
             "labels: nearfar list --inputs embeddings shows what fits"

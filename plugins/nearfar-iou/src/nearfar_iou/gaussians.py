@@ -76,6 +76,13 @@ class GaussianSlopes:
 class Gaussians:
     """What is between predicted boxes and their targets, (5, n) each, in longest lengths of each pair.
 
+    Parameters
+    ----------
+    pred, target
+        (5, n): the boxes.
+    charge
+        Whether sides cost that are read as longer than they are.
+
     Attributes
     ----------
     unit
@@ -90,7 +97,7 @@ class Gaussians:
         (n,): what sides cost that are read as longer than they are; None where it is known that there are none.
     """
 
-    def __init__(self, pred: Tensor, target: Tensor) -> None:
+    def __init__(self, pred: Tensor, target: Tensor, *, charge: bool = True) -> None:
         offset = pred[:2] - target[:2]
         longest = torch.cat((pred[2:4], target[2:4], offset.abs())).amax(0)
         self.unit = unit = torch.where(longest > 0, longest, torch.ones_like(longest))
@@ -109,7 +116,7 @@ class Gaussians:
         self._read = sides >= LEAST, target_sides >= LEAST
         self.cost: Tensor | None = None
         # On a GPU to ask would be to wait.
-        if sides.device.type != "cpu" or not bool(self._read[0].all()):
+        if charge and (sides.device.type != "cpu" or not bool(self._read[0].all())):
             self._charge(sides, target_sides)
 
     def _charge(self, sides: Tensor, target_sides: Tensor) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar import LossSpec, Paper, Preset, hookimpl
+from nearfar import CommandSpec, DistanceSpec, LossSpec, Paper, Preset, RecipeSpec, hookimpl
+from nearfar_iou.recipes import RECIPES
 
 BOXES = ("pred_boxes", "target_boxes")
 INVERTED = (
@@ -27,14 +28,64 @@ EFFICIENT_IOU = Paper(
 )
 
 
+GENERALIZED_IOU = Paper(
+    authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
+    title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
+    year=2019,
+    arxiv="1902.09630",
+)
+PROBIOU = Paper(
+    authors="Llerena, Zeni, Kristen, Jung",
+    title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
+    year=2021,
+    arxiv="2106.06072",
+)
+
+
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
     return [*_overlap(), *_around_overlap(), *_coordinates(), *_rotated(), *_logits()]
 
 
+@hookimpl
+def nearfar_recipes() -> tuple[RecipeSpec, ...]:
+    return RECIPES
+
+
+@hookimpl
+def nearfar_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            group="bench",
+            name="boxes",
+            target="nearfar_iou.commands.boxes:command",
+            summary="Boxes that descend towards targets, as in the paper of DIoU.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="focal",
+            target="nearfar_iou.commands.focal:command",
+            summary="Focal loss over γ, with its gradient.",
+        ),
+        CommandSpec(
+            group="plot",
+            name="regression",
+            target="nearfar_iou.commands.regression:command",
+            summary="L1, L2, smooth L1 and balanced L1, with their gradients.",
+        ),
+    ]
+
+
 def _box_loss(**fields: Any) -> LossSpec:
     """A loss on matched boxes, with what holds for all of them."""
-    shared: dict[str, Any] = {"family": "iou", "inputs": BOXES, "optimum": 0.0, "memory": 1, "synchronizations": 0}
+    shared: dict[str, Any] = {
+        "family": "iou",
+        "inputs": BOXES,
+        "optional_inputs": ("box_weights", "box_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
     return LossSpec(**(shared | fields))
 
 
@@ -62,12 +113,7 @@ def _overlap() -> list[LossSpec]:
             name="giou",
             target="nearfar_iou.giou:GIoU",
             summary="1 − IoU plus the part of the hull of both boxes that neither fills.",
-            paper=Paper(
-                authors="Rezatofighi, Tsoi, Gwak, Sadeghian, Reid, Savarese",
-                title="Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression",
-                year=2019,
-                arxiv="1902.09630",
-            ),
+            paper=GENERALIZED_IOU,
             deviations=(INVERTED,),
             invariances=EVERYWHERE,
             separates=True,
@@ -361,27 +407,28 @@ def _rotated() -> list[LossSpec]:
             target="nearfar_iou.probiou:ProbIoU",
             summary="Hellinger or Bhattacharyya distance of rotated boxes as normal distributions.",
             family="rotated",
-            paper=Paper(
-                authors="Llerena, Zeni, Kristen, Jung",
-                title="Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
-                year=2021,
-                arxiv="2106.06072",
-            ),
+            paper=PROBIOU,
             deviations=(floor,),
             presets={
                 "l1": Preset(arguments={"form": "hellinger"}, source="Llerena et al. 2021, L1; ultralytics"),
                 "l2": Preset(arguments={"form": "bhattacharyya"}, source="Llerena et al. 2021, L2: to start with"),
             },
             invariances=EVERYWHERE,
-            separates=True,
         ),
     ]
 
 
 def _logit_loss(**fields: Any) -> LossSpec:
     """A loss on logits: what is beyond doubt and right costs 0."""
-    given: dict[str, Any] = {"inputs": ("logits", "targets"), "optimum": 0.0, "memory": 1, "synchronizations": 0}
-    return LossSpec(family="classification", **given | fields)
+    shared: dict[str, Any] = {
+        "family": "classification",
+        "inputs": ("logits", "targets"),
+        "optional_inputs": ("logit_weights", "logit_normalizer"),
+        "optimum": 0.0,
+        "memory": 1,
+        "synchronizations": 0,
+    }
+    return LossSpec(**(shared | fields))
 
 
 def _logits() -> list[LossSpec]:
@@ -469,7 +516,44 @@ def _logits() -> list[LossSpec]:
             deviations=("A distance beyond the last bin is read as the last; the codes take 0.01 off that.",),
             presets={"gfl": Preset(arguments={"coord": "mean"}, source="Li et al. 2020; mmdet and ultralytics")},
             inputs=("distance_logits", "target_distances"),
+            optional_inputs=("box_weights", "box_normalizer"),
             sample="nearfar_iou.samples:distances",
             optimum=None,
         ),
     ]
+
+
+@hookimpl
+def nearfar_distances() -> list[DistanceSpec]:
+    held = "α is held constant, as in the loss: the gradient is that of v alone."
+    return [
+        _similarity("iou", "IoU", "Intersection over union of boxes.", range=(0.0, 1.0)),
+        _similarity("giou", "GIoU", "Generalized IoU of boxes.", range=(-1.0, 1.0), paper=GENERALIZED_IOU),
+        _similarity("diou", "DIoU", "Distance IoU of boxes.", range=(-1.0, 1.0), paper=DISTANCE_IOU),
+        _similarity(
+            "ciou",
+            "CIoU",
+            "Complete IoU of boxes.",
+            range=(-1.5, 1.0),
+            paper=DISTANCE_IOU,
+            expected_failures={
+                "distance_gradient": held,
+                **{f"distance_gradient[box_format={each!r}]": held for each in ("xywh", "cxcywh", "ltrb")},
+            },
+        ),
+        _similarity(
+            "probiou",
+            "ProbIoU",
+            "1 less the Hellinger distance of rotated boxes as normal distributions.",
+            on="rotated_boxes",
+            range=(0.0, 1.0),
+            paper=PROBIOU,
+        ),
+    ]
+
+
+def _similarity(name: str, cls: str, summary: str, **fields: Any) -> DistanceSpec:
+    """A similarity of boxes: named as the loss that is 1 less it."""
+    shared: dict[str, Any] = {"family": "iou", "on": "boxes", "similarity": True, "memory": 2, "synchronizations": 0}
+    target, definition = f"nearfar_iou.distances.{name}:{cls}Similarity", f"nearfar_iou.definitions:{name}"
+    return DistanceSpec(name=name, target=target, summary=summary, definition=definition, **shared | fields)

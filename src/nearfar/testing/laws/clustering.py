@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -55,17 +56,21 @@ def similarity(subject: Subject) -> None:
         raise NotApplicable("it has to learn first where its classes are")
     refuse_chance(subject)
     labels = torch.arange(4).repeat_interleave(3)
-    places = {"perfect": labels, "torn": torch.arange(3).repeat(4)}
-    costs = {}
-    for how, at in places.items():
-        scene = Scene({"embeddings": arranged("perfect", at, DIM, 0, jitter=1e-3), "labels": labels})
-        costs[how] = float(subject.value(scene, distance=Part(_COSINE)))
-    if not costs["perfect"] <= costs["torn"] + 1e-9 * abs(costs["torn"]):
-        raise LawBroken(
-            f"on {_COSINE} perfect clusters cost {costs['perfect']:.6g}, and torn ones {costs['torn']:.6g}: "
-            "distance.is_inverted says that larger is nearer",
-            scene,
+    scenes = {
+        how: Scene({"embeddings": arranged("perfect", at, DIM, 0, jitter=1e-3), "labels": labels})
+        for how, at in {"perfect": labels, "torn": torch.arange(3).repeat(4)}.items()
+    }
+
+    def upside_down(**arguments: Any) -> str:
+        perfect, torn = (float(subject.value(scenes[how], **arguments)) for how in ("perfect", "torn"))
+        return (
+            "" if perfect <= torn + 1e-9 * abs(torn) else f"perfect clusters cost {perfect:.6g}, torn ones {torn:.6g}"
         )
+
+    if upside_down():
+        raise NotApplicable("on its default distance perfect clusters cost more already: see the law clustering")
+    if said := upside_down(distance=Part(_COSINE)):
+        raise LawBroken(f"on {_COSINE} {said}: distance.is_inverted says that larger is nearer", scenes["perfect"])
 
 
 def _wrong(collapses: str, perfect: float, random: float, collapsed: float) -> tuple[str, str] | None:

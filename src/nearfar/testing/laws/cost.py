@@ -18,6 +18,7 @@ from nearfar.testing.meter import allocations, peak_bytes, readable
 from nearfar.testing.scene import Scene, batch
 from nearfar.testing.subject import Subject
 from nearfar.testing.waiting import waits, waits_on_a_gpu
+from nearfar.told import told
 
 #: The smallest batch whose memory is measured, that of a plain call; every next one is twice as large. Classes stay
 #: as they are.
@@ -159,8 +160,7 @@ def _attempt(subject: Subject, rows: int, measure: Callable[[Callable[[], Any]],
     except NotApplicable:
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise NotApplicable(f"a batch of {rows} rows does not run: {type(error).__name__}: {said}") from error
+        raise NotApplicable(f"a batch of {rows} rows does not run: {told(error)}") from error
 
 
 def step(subject: Subject, rows: int, device: str = "cpu") -> Callable[[], Any]:
@@ -195,9 +195,9 @@ def _scene(subject: Subject, rows: int) -> Scene:
     per_class = rows // CLASSES
     if subject.kind in ("loss", "miner"):
         return subject.scene(classes=CLASSES, per_class=per_class)
-    embeddings, labels = batch(CLASSES, per_class)
     if subject.kind == "distance":
-        return Scene({"query_emb": embeddings})
+        return Scene({"query_emb": subject.rows(CLASSES * per_class, subject.seed)[0]})
+    embeddings, labels = batch(CLASSES, per_class)
     losses = embeddings[:, 0].abs()
     return Scene({"losses": losses, "embeddings": embeddings, "labels": labels})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import NearfarError
+from nearfar.spec import EMBEDDING_INPUTS
 from nearfar.testing.exercise import results, same, tensors_in, usual
 from nearfar.testing.law import LAWS, LawBroken, NotApplicable, law
 from nearfar.testing.refusal import names_what_is_wrong
@@ -20,21 +22,11 @@ from nearfar.testing.sorts import every_sort, pairs, thinned, triplets
 from nearfar.testing.subject import Subject
 from nearfar.testing.unchecked import target_of
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 _ALL = ("loss", "miner", "reducer", "distance")
 
 # ---- what it names
-
-
-@law(*_ALL, standalone=True)
-def runs(subject: Subject) -> None:
-    """The part can be made from its spec alone, and a plain call of it runs."""
-    try:
-        trouble = subject.trouble
-    except NotApplicable as error:
-        raise LawBroken(str(error)) from error
-    if trouble:
-        raise LawBroken(f"{subject.source({})} does not run: {trouble}")
 
 
 @law(*_ALL, standalone=True)
@@ -58,7 +50,7 @@ def _imported(where: str, get: Callable[[], Any]) -> Any:
     try:
         found = get()
     except (Exception, SystemExit) as error:
-        raise LawBroken(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+        raise LawBroken(f"{where} cannot be imported: {told(error)}") from error
     if not callable(found):
         raise LawBroken(f"{where} is {found!r}, which cannot be called")
     return found
@@ -115,6 +107,31 @@ def inputs_needed(subject: Subject) -> None:
         found = _unless_refused(subject, scene.replace(**{name: None}))
         if found is not None:
             raise LawBroken(f"called without {name}, which the spec names among its inputs, it returns {_said(found)}")
+
+
+@law("loss", standalone=True)
+def optional_inputs(subject: Subject) -> None:
+    """A call can do without each optional input that the spec names, takes it by name, and takes nothing else of the
+    sort: what a call may have and the spec does not name would reach no term of a criterion."""
+    taken = _by_default(target_of(subject))
+    named = set(subject.loss.optional_inputs)
+    if missing := sorted(named - set(taken)):
+        raise LawBroken(f"the spec names the optional input {missing[0]!r}, and a call takes no such keyword")
+    for name in sorted(named):
+        if taken[name] is not None:
+            raise LawBroken(f"without {name} a call takes it to be {taken[name]!r}; what is left out is None")
+    known = {*named, *subject.loss.inputs, *EMBEDDING_INPUTS}
+    if unnamed := [name for name in taken if name not in known]:
+        raise LawBroken(f"a call takes {', '.join(unnamed)} by name, which the spec does not name an optional input")
+
+
+def _by_default(target: Any) -> dict[str, Any]:
+    """What a call of the parts may leave out, with what it then is."""
+    forward = getattr(target, "forward", None)
+    if forward is None:
+        raise NotApplicable("the target is a function, and what its parts are called with is not known")
+    parameters = inspect.signature(forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _unless_refused(subject: Subject, scene: Scene, **arguments: Any) -> list[Tensor] | None:
@@ -240,7 +257,7 @@ def _expect_refusal(subject: Subject, scene: Scene) -> None:
             if names_what_is_wrong(subject, error) or (isinstance(error, TypeError) and "ref_emb" in str(error)):
                 continue
             raise LawBroken(
-                f"the spec says that it takes no reference set; given one it raises {type(error).__name__}: {error}; "
+                f"the spec says that it takes no reference set; given one it raises {told(error)}; "
                 "an error by name is due",
                 given,
             ) from error
@@ -253,8 +270,7 @@ def _value(subject: Subject, scene: Scene, what: str, arguments: dict[str, Any])
     except LawBroken:
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise LawBroken(f"{what} it raises {type(error).__name__}: {said}", scene, **arguments) from error
+        raise LawBroken(f"{what} it raises {told(error)}", scene, **arguments) from error
     if not value.isfinite():
         raise LawBroken(f"{what} the value is {float(value)}", scene, **arguments)
     return value

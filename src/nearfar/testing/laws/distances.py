@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nearfar.testing.definition import definition_of
 from nearfar.testing.law import LawBroken, NotApplicable, law
-from nearfar.testing.scene import DIM, Scene, batch
+from nearfar.testing.scene import Scene
 from nearfar.testing.search import for_all
 from nearfar.testing.subject import Subject
 from nearfar.testing.variants import variants
@@ -34,7 +34,7 @@ _TOLERANCE = 1e-7
 
 @law("distance", cases=("float64", "float32"))
 def identity(subject: Subject, case: str) -> None:
-    """Equal embeddings are as near as the spec says that equal ones are, by themselves and among many rows."""
+    """What is equal is as near as the spec says that it is, by itself and among many rows."""
     nearest = subject.distance.nearest
     if not math.isfinite(nearest):
         raise NotApplicable("by its spec nothing bounds how near two embeddings are")
@@ -125,12 +125,17 @@ def orientation(subject: Subject) -> None:
     if bool(subject.make().is_inverted) != similarity:
         raise LawBroken(f"by its spec it is {what}, but is_inverted is {not similarity}")
     scene = _scene(subject, alone=True)
-    unit = torch.nn.functional.normalize(scene["query_emb"])
-    matrix = _matrix(subject, Scene({"query_emb": unit}, f"{scene.origin}  # each scaled to length one"))
-    own, other = matrix.diagonal()[:, None], matrix + torch.where(torch.eye(len(unit), dtype=torch.bool), torch.nan, 0)
+    if subject.distance.on == "embeddings":
+        unit = torch.nn.functional.normalize(scene["query_emb"])
+        scene = Scene({"query_emb": unit}, f"{scene.origin}  # each scaled to length one")
+    matrix = _matrix(subject, scene)
+    own, other = (
+        matrix.diagonal()[:, None],
+        matrix + torch.where(torch.eye(len(matrix), dtype=torch.bool), torch.nan, 0),
+    )
     if bool(((own <= other) if similarity else (own >= other)).any()):
         raise LawBroken(
-            f"by its spec it is {what}, but of a unit vector to itself it is {float(own[0]):.4g} and to others "
+            f"by its spec it is {what}, but of one to itself it is {float(own[0]):.4g} and to others "
             f"{', '.join(f'{value:.4g}' for value in matrix[0, 1:].tolist())}",
             scene,
         )
@@ -281,12 +286,12 @@ def distance_gradient(subject: Subject, case: str = "") -> None:
 @law("distance", cases=("float64", "float32"))
 def distance_degenerate(subject: Subject, case: str) -> None:
     """Of duplicates, opposites, zero vectors and no vectors at all it is finite, and so is its gradient."""
-    x = batch(classes=2, per_class=2, seed=subject.seed)[0]
+    x = _scene(subject, alone=True)["query_emb"]
     rows = {
         "duplicates": torch.cat([x, x]),
         "opposites": torch.cat([x, -x]),
-        "zero vectors": torch.cat([x, torch.zeros(2, DIM)]),
-        "vectors along the axes": torch.eye(DIM, dtype=torch.float64)[:4],
+        "zero vectors": torch.cat([x, torch.zeros_like(x[:2])]),
+        "vectors along the axes": torch.eye(x.shape[1], dtype=torch.float64)[:4],
     }
     for what, values in rows.items():
         leaf = values.to(_DTYPES[case]).requires_grad_()
@@ -309,9 +314,9 @@ def _scene(subject: Subject, *, rows: int = 4, seed: int | None = None, alone: b
     """Two sets of embeddings of different sizes; the first one ``alone``."""
     seed = subject.seed if seed is None else seed
     sizes = {"query_emb": (rows, seed)} if alone else {"query_emb": (rows, seed), "ref_emb": (rows + 1, seed + 2**17)}
-    sets = {name: batch(1, size, DIM, each)[0] for name, (size, each) in sizes.items()}
-    written = ", ".join(f"nearfar.testing.batch(1, {size}, {DIM}, {each})[0]" for size, each in sizes.values())
-    return Scene(sets, f"({written},)")
+    made = {name: subject.rows(size, each) for name, (size, each) in sizes.items()}
+    written = ", ".join(origin for _, origin in made.values())
+    return Scene({name: values for name, (values, _) in made.items()}, f"({written},)")
 
 
 def _matrix(subject: Subject, scene: Scene, dtype: torch.dtype = torch.float64, **arguments: Any) -> Tensor:

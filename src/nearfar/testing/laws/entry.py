@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from nearfar.discovery import GROUP, RESERVED, canonical
 from nearfar.errors import AmbiguousPart
-from nearfar.hookspecs import HOOKS, PROJECT
+from nearfar.hookspecs import PROJECT, RETURNS
 from nearfar.registry import LOCAL, QUALIFIED_ONLY
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.subject import PluginSubject
@@ -40,9 +40,10 @@ SUMMARY = 120
 
 @law("plugin")
 def not_empty(subject: PluginSubject) -> None:
-    """The plugin registers at least one part."""
-    if not subject.plugin.specs:
-        raise LawBroken(f"no hook of {subject.plugin.module} returns a part; there are {', '.join(HOOKS.values())}")
+    """The plugin registers a part, a recipe or a command at least."""
+    plugin = subject.plugin
+    if not (plugin.specs or plugin.recipes or plugin.commands):
+        raise LawBroken(f"no hook of {plugin.module} returns anything; there are {', '.join(RETURNS)}")
 
 
 @law("plugin")
@@ -72,20 +73,25 @@ def hooks(subject: PluginSubject) -> None:
     for name, function in vars(module).items():
         own = inspect.isfunction(function) and function.__module__ == module.__name__
         is_marked = hasattr(function, f"{PROJECT}_impl")  # of a newer nearfar, and optional: else it had not loaded
-        if own and name.startswith(f"{PROJECT}_") and name not in HOOKS.values() and not is_marked:
-            close = difflib.get_close_matches(name, HOOKS.values(), n=1)
+        if own and name.startswith(f"{PROJECT}_") and name not in RETURNS and not is_marked:
+            close = difflib.get_close_matches(name, RETURNS, n=1)
             meant = f"; did you mean {close[0]}?" if close else ""
             raise LawBroken(f"nobody calls {name}: there is no hook of that name{meant}")
+
+
+def _everything(subject: PluginSubject) -> tuple[Any, ...]:
+    """All specs: of parts, recipes and commands."""
+    return (*subject.plugin.specs, *subject.plugin.recipes, *subject.plugin.commands)
 
 
 @law("plugin")
 def repeatable(subject: PluginSubject) -> None:
     """Asked again, every hook returns equal specs."""
     module = _entry_module(subject)
-    for kind, hook in HOOKS.items():
+    for hook, returned in RETURNS.items():
         if hasattr(module, hook):
-            again = list(getattr(module, hook)())
-            first = [spec for spec in subject.plugin.specs if spec.kind == kind]
+            again: list[Any] = list(getattr(module, hook)())
+            first: list[Any] = [spec for spec in _everything(subject) if isinstance(spec, returned)]
             if again != first:
                 changed = sorted({s.name for s in first} ^ {s.name for s in again}) or [
                     a.name for a, b in zip(first, again, strict=False) if a != b
@@ -100,7 +106,7 @@ def repeatable(subject: PluginSubject) -> None:
 def summaries(subject: PluginSubject) -> None:
     """Every summary is one line of at most 120 characters that ends with a stop, as lists show it."""
     wrong = []
-    for spec in subject.plugin.specs:
+    for spec in _everything(subject):
         text = spec.summary
         problems = [
             *(["is more than a line"] if "\n" in text else []),
@@ -187,9 +193,7 @@ def _entry_module(subject: PluginSubject) -> Any:
 def _loaded_alone(subject: PluginSubject) -> Any:
     """What loading the entry module imports and costs in an interpreter of its own."""
     _entry_module(subject)
-    asked = json.dumps(
-        {"path": sys.path, "entry": subject.plugin.module, "heavy": HEAVY, "hooks": list(HOOKS.values())}
-    )
+    asked = json.dumps({"path": sys.path, "entry": subject.plugin.module, "heavy": HEAVY, "hooks": list(RETURNS)})
     done = subprocess.run([sys.executable, "-c", _PROBE, asked], capture_output=True, text=True, timeout=120)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -14,6 +14,7 @@ from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.refusal import names_what_is_wrong
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
+from nearfar.told import told
 
 _CASES = ("duplicates", "zeros", "opposite", "huge", "tiny")
 _DTYPES = (torch.float32, torch.float64)
@@ -51,8 +52,7 @@ def _check(subject: Subject, scene: Scene, what: str, arguments: Mapping[str, An
         found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     except Exception as error:
         if isinstance(error, LawBroken) or not names_what_is_wrong(subject, error):
-            said = next(iter(str(error).splitlines()), "")
-            raise LawBroken(f"{what}: {type(error).__name__}: {said}", scene, **arguments) from error
+            raise LawBroken(f"{what}: {told(error)}", scene, **arguments) from error
         return
     if not value.isfinite():
         raise LawBroken(f"{what}: the value is {float(value.detach())}", scene, **arguments)

@@ -21,6 +21,7 @@ from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.recorder import Recorder
 from nearfar.testing.scene import CLASSES, DIM, Scene, batch
 from nearfar.testing.subject import Subject, refuse_chance, seeded
+from nearfar.told import told
 
 # ---- their parts in a loss of ours
 
@@ -152,8 +153,7 @@ def _settle(subject: Subject, scene: Scene, what: str, **arguments: Any) -> None
         value = subject.value(given, **arguments)
         gradients = torch.autograd.grad(value, list(given.learnable().values()), allow_unused=True)
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise LawBroken(f"{what} it raises {type(error).__name__}: {said}", scene, **arguments) from error
+        raise LawBroken(f"{what} it raises {told(error)}", scene, **arguments) from error
     if not value.isfinite() or not all(g is None or g.isfinite().all() for g in gradients):
         raise LawBroken(f"{what} it is {float(value):.6g}, or its gradient is not finite", scene, **arguments)
 
@@ -168,6 +168,8 @@ _LOSSES = ("contrastive_loss", "triplet_margin_loss", "multi_similarity_loss", "
 def pml_losses(subject: Subject) -> None:
     """In losses of pytorch-metric-learning, and for a distance in a miner, the part does its work: of a batch and of a
     reference set the value is finite and has a gradient."""
+    if subject.kind == "distance" and subject.distance.on != "embeddings":
+        raise NotApplicable(f"it compares {subject.distance.on}, and their losses compare embeddings")
     found = False
     scene = Scene(dict(zip(("embeddings", "labels"), batch(4, 3, DIM, subject.seed), strict=True)))
     for name in _LOSSES:
@@ -202,8 +204,7 @@ def _mine(subject: Subject, scene: Scene) -> None:
     try:
         a, p, n = BatchHardMiner(distance=subject.make())(embeddings, labels)
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise LawBroken(f"in pml.batch_hard_miner it raises {type(error).__name__}: {said}") from error
+        raise LawBroken(f"in pml.batch_hard_miner it raises {told(error)}") from error
     if len(a) != len(labels) or not (labels[a] == labels[p]).all() or (labels[a] == labels[n]).any():
         raise LawBroken("pml.batch_hard_miner does not find a positive and a negative of each anchor by it")
 
@@ -217,8 +218,7 @@ def _work(subject: Subject, loss: Subject, scene: Scene, where: str) -> None:
             slot: dict[str, Any] = {subject.kind: subject.make()}
             found = tensors_in(loss.call(loss.make(**slot), scene.with_gradients()))
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise LawBroken(f"in {where} it raises {type(error).__name__}: {said}") from error
+        raise LawBroken(f"in {where} it raises {told(error)}") from error
     values = [value for value in found if value.is_floating_point()]
     if not values or not all(value.isfinite().all() for value in values):
         raise LawBroken(f"in {where} the loss is not finite")

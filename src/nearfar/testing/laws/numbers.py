@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearfar.testing.arranged import arranged, classes_of, perfect, place
 from nearfar.testing.definition import definition_of
+from nearfar.testing.exercise import exercise
 from nearfar.testing.frozen import Frozen
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
@@ -156,7 +158,7 @@ def _perfect_points(subject: Subject, scene: Scene) -> Tensor:
     return arranged("perfect", torch.arange(classes), dim, 0)
 
 
-def _copy_of(subject: Subject, part: torch.nn.Module) -> torch.nn.Module:
+def _copy_of(subject: Subject, part: nn.Module) -> nn.Module:
     """A second part in the same state: one that keeps something changes with each call."""
     other = subject.make()
     other.load_state_dict(part.state_dict())
@@ -165,24 +167,39 @@ def _copy_of(subject: Subject, part: torch.nn.Module) -> torch.nn.Module:
 
 @law("loss", cases=lambda subject: variants(subject) if subject.spec.definition else ("",))
 def definition(subject: Subject, case: str = "") -> None:
-    """The value is that of the definition which the spec names, in float64.
+    """The value is that of the definition which the spec names, in float64, when the loss is new and when it has
+    learned.
 
     The definition gets the inputs in order and, by name, what its signature names of: ``ref_emb``, ``ref_labels``,
-    the arguments the part was made with, its parameters and its buffers.
+    the arguments the part was made with, its parameters and its buffers as they are when it is called.
     """
     arguments = variants(subject)[case]
     definition_of(subject, arguments)  # not applicable where there is none
+    learns = any(True for _ in _state(subject.make(**arguments)))
 
     def holds(scene: Scene) -> None:
-        for each in _with_and_without_reference(subject, scene):
-            part = subject.make(**arguments)
-            tensors = [*part.named_parameters(), *part.named_buffers()]
-            kept = {name.replace(".", "_"): tensor.detach().clone() for name, tensor in tensors}
-            references = {name: each.inputs.get(name) for name in ("ref_emb", "ref_labels")}
-            function = definition_of(subject, arguments, **kept, **references)
-            expected = float(function(*(each[name] for name in subject.loss.inputs)))
-            found = float(subject.value(each, part))
-            if not abs(found - expected) <= 1e-8 * max(abs(expected), 1):
-                raise LawBroken(f"the value is {found:.10g}, by its definition {expected:.10g}", each, **arguments)
+        for each, calls in itertools.product(_with_and_without_reference(subject, scene), (0, 3) if learns else (0,)):
+            _compare_with_definition(subject, each, arguments, calls)
 
     for_all(subject, holds, examples=3, scene=roomy_scenes(subject))
+
+
+def _compare_with_definition(subject: Subject, scene: Scene, arguments: Mapping[str, Any], calls: int) -> None:
+    """Whether a loss that was called and moved so often before gives what its definition does."""
+    part = subject.make(**arguments)
+    exercise(subject, part, range(calls))
+    kept = {name.replace(".", "_"): tensor.detach().clone() for name, tensor in _state(part)}
+    references = {name: scene.inputs.get(name) for name in ("ref_emb", "ref_labels")}
+    function = definition_of(subject, arguments, **kept, **references)
+    expected = float(function(*(scene[name] for name in subject.loss.inputs)))
+    found = float(subject.value(scene, part))
+    if not abs(found - expected) <= 1e-8 * max(abs(expected), 1):
+        message = f"the value is {found:.10g}, by its definition {expected:.10g}"
+        if calls:
+            message += f" after {calls} calls, in which its parameters and buffers moved; it is given them by name"
+        raise LawBroken(message, scene, **arguments)
+
+
+def _state(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from part.named_parameters()
+    yield from part.named_buffers()

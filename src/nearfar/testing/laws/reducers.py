@@ -23,6 +23,7 @@ from nearfar.testing.search import for_all
 from nearfar.testing.subject import Subject, seeded
 from nearfar.testing.terms import FusedTerms, entry_of, losses, terms_of, terms_scene, with_values
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _STEP = 1e-6
@@ -126,6 +127,7 @@ def reduced_as_defined(subject: Subject, case: str = "") -> None:
             variations: Mapping[str, Mapping[str, Any]] = {
                 " of terms": {},
                 " of weighted terms": {"weights": weights},
+                " of terms in groups": {"groups": torch.arange(plain.num_anchors) // 2 * 7},
                 " with a normaliser of 2.5": {"normalizer": 2.5},
                 " with a tensor as normaliser": {"normalizer": torch.tensor(4.0, dtype=torch.float64)},
             }
@@ -271,7 +273,7 @@ def reference_terms(subject: Subject) -> None:
         except Exception as error:
             raise LawBroken(
                 f"{kind} terms of a batch of {terms.num_anchors} that point into a reference set of "
-                f"{2 * terms.num_anchors} fail: {type(error).__name__}: {error}",
+                f"{2 * terms.num_anchors} fail: {told(error)}",
                 given,
             ) from error
         _compare(found, expected, f"with the others of {kind} terms within the batch the value is", given, {})
@@ -290,6 +292,7 @@ def _defined(subject: Subject, arguments: dict[str, Any], terms: Terms) -> Any:
         "anchors": terms.indices[0].tolist(),
         "labels": None if terms.labels is None else terms.labels.tolist(),
         "weights": None if terms.weights is None else terms.weights.tolist(),
+        "groups": None if terms.groups is None else terms.groups.tolist(),
         "normalizer": None if terms.normalizer is None else float(terms.normalizer),
     }
     return definition_of(subject, arguments, **context)(terms.values.tolist())

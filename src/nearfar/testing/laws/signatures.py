@@ -16,6 +16,7 @@ from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.subject import Subject, seeded
 from nearfar.testing.unchecked import target_of
 from nearfar.testing.values import is_number
+from nearfar.told import told
 
 _ALL = ("loss", "miner", "reducer", "distance")
 
@@ -137,9 +138,7 @@ def _give_by_place(subject: Subject, target: Any) -> None:
     except Exception as error:
         given = ", ".join(map(repr, values))
         names = ", ".join(p.name for p in wanted)
-        raise LawBroken(
-            f"{names} are taken by place, and {target.__name__}({given}) raises {type(error).__name__}: {error}"
-        ) from error
+        raise LawBroken(f"{names} are taken by place, and {target.__name__}({given}) raises {told(error)}") from error
     scene = usual(subject)
     if not same(results(subject, part.double(), scene), results(subject, subject.make(), scene)):
         raise LawBroken("given by place, its arguments do not do what they do by name", scene)

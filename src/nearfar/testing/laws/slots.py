@@ -11,18 +11,20 @@ from torch import Tensor
 
 from nearfar.build import make_part
 from nearfar.grammar import Part
-from nearfar.nn.distances import Dot, Euclidean
+from nearfar.nn.distances import Distance, Dot, Euclidean
 from nearfar.nn.reducers import Mean, Sum
 from nearfar.nn.terms import ARITY
 from nearfar.testing.exercise import results, same, usual
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.observe import alike, shows
+from nearfar.testing.probes import PLAIN, Stretched, stretched
 from nearfar.testing.recorder import Entry, Recorder
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import every_sort
 from nearfar.testing.subject import Subject
 from nearfar.testing.unchecked import unchecked
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 # ---- terms and their reducer
 
@@ -89,7 +91,7 @@ def _wrong(subject: Subject, scene: Scene, entry: Entry) -> str:
     rows = len(next(iter(scene.inputs.values())))
     references = len(scene["ref_emb"]) if "ref_emb" in scene else rows
     for position, index in enumerate(indices):
-        size = rows if position == 0 else references
+        size = entry.elements if kind == "element" else rows if position == 0 else references
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
             what = "the batch" if position == 0 else "the set it is compared with"
             return (
@@ -182,37 +184,107 @@ def _compare_default(subject: Subject, slot: str, name: str) -> None:
 
 @law("loss", "miner")
 def distance_honoured(subject: Subject) -> None:
-    """Another of the distances that the spec allows changes what a part does; one that allows none takes none."""
+    """What a part does follows the distance that it is given, one that it cannot know among them where the spec allows
+    any: it does with that distance what it does on embeddings that are changed in the same way. One that allows none
+    takes none."""
     spec = subject.spec
     if not spec.distances:
         _refuse_distance(subject)
-        return
-    allowed = list(_allowed(subject))
+    elif "*" in spec.distances:
+        for plain in PLAIN:
+            _follow(subject, plain)
+    else:
+        _tell_apart(subject)
+
+
+def _follow(subject: Subject, plain: Distance) -> None:
+    """Whether a part follows a distance of stretched embeddings: it is another than the plain one, and what it gives
+    is what the plain one gives of embeddings that were stretched before."""
+    what, probe = "similarity" if plain.is_inverted else "distance", Stretched(plain)
     scenes = list(every_sort(subject))
+    try:
+        subject.call(subject.make(distance=probe), scenes[0])
+    except Exception as error:
+        message = f"the spec says that it works on any distance; on a {what} that is none of the core's: {told(error)}"
+        raise LawBroken(message, scenes[0]) from error
+    # The last sorts first: those that are long and short, on which thresholds tell more apart.
+    if not any(shows(subject, scene, {"distance": plain}, {"distance": probe}) for scene in reversed(scenes)):
+        raise LawBroken(
+            f"on a {what} that puts pairs into another order it does the same, on inputs of every sort: it uses a "
+            "distance of its own; use the one it is given, self.distance",
+            scenes[0],
+        )
+    if _measures_more(subject):
+        return
+    for scene in scenes:
+        found = _results(subject, scene, probe)
+        expected = _results(subject, stretched(scene), plain)
+        if found is not None and expected is not None and not same(found, expected, relative=1e-7):
+            raise LawBroken(
+                f"on a {what} that stretches embeddings it gives {_said(found)}, and on the plain one, of embeddings "
+                f"stretched as much, {_said(expected)}: some of what it measures it does not measure by the distance "
+                "that it is given",
+                scene,
+            )
+
+
+def _measures_more(subject: Subject) -> bool:
+    """Whether a part looks at more than distances within the batch, as it may."""
+    if subject.spec.random or any(True for _ in subject.make().parameters()):
+        return True
+    return subject.kind == "loss" and subject.loss.uses_norm
+
+
+def _results(subject: Subject, scene: Scene, distance: Distance) -> list[Tensor] | None:
+    copied = scene.replace(**{name: value.clone() for name, value in scene.learnable().items()})
+    try:
+        return results(subject, subject.make(distance=distance), copied)
+    except Exception:  # of a batch that it refuses
+        return None
+
+
+def _said(found: list[Tensor]) -> str:
+    return f"{float(found[0]):.8g}" if len(found) == 1 and found[0].numel() == 1 else "another selection"
+
+
+def _tell_apart(subject: Subject) -> None:
+    """Whether the distances that are allowed by name differ in what a part does: those where larger is nearer among
+    themselves, and so the others."""
+    allowed = list(_allowed(subject))
+    inverted = [make_part(part, "distance", subject.registry, {}).is_inverted for part in allowed]
+    sides = [[part for part, i in zip(allowed, inverted, strict=True) if i == side] for side in (False, True)]
+    scenes = list(every_sort(subject))
+    told_apart = [_any_shows(subject, side, scenes) for side in sides if len(side) > 1] or [None]
+    if all(shown is None for shown in told_apart):
+        told_apart = [_any_shows(subject, allowed, scenes)]
+    if False in told_apart:
+        raise LawBroken(
+            f"on any of {', '.join(map(str, allowed))} it does the same, on inputs of every sort; use the distance "
+            "that it is given, self.distance",
+            scenes[0],
+            distance=allowed[-1],
+        )
+    if told_apart == [None]:
+        raise NotApplicable("the distances it allows are one and the same")
+
+
+def _any_shows(subject: Subject, distances: list[Part], scenes: list[Scene]) -> bool | None:
+    """Whether two of the distances show in what a part does; None where no two differ."""
     compared = False
-    for first, second in itertools.pairwise(allowed):
-        for scene in scenes:
-            if not _differ(subject, first, second, scene):
-                continue
+    for (first, second), scene in itertools.product(itertools.pairwise(distances), scenes):
+        if _differ(subject, first, second, scene):
             shown = shows(subject, scene, {"distance": first}, {"distance": second})
             if shown:
-                return
+                return True
             compared |= shown is not None
-    if not compared:
-        raise NotApplicable("the distances it allows are one and the same")
-    raise LawBroken(
-        f"on any of {', '.join(map(str, allowed))} it does the same, on inputs of every sort",
-        scenes[0],
-        distance=allowed[-1],
-    )
+    return False if compared else None
 
 
 def _allowed(subject: Subject) -> Iterator[Part]:
-    """Every way of making the distances that the spec allows, of those that can be made by name alone; where it allows
-    any, those of the core."""
+    """Every way of making the distances that the spec names, of those that can be made by name alone."""
     names = {*subject.spec.distances}
     for entry in subject.registry.entries("distance"):
-        if entry.namespace == "core" if "*" in names else {entry.full_name, entry.spec.name} & names:
+        if {entry.full_name, entry.spec.name} & names:
             for arguments in variants(Subject(entry, subject.registry)).values():
                 yield Part(entry.full_name, (), arguments)
 

@@ -15,6 +15,7 @@ from nearfar.testing.kept import Reads, kept, registered
 from nearfar.testing.law import LawBroken, law
 from nearfar.testing.subject import Subject
 from nearfar.testing.variants import variants
+from nearfar.told import told
 
 _KINDS = ("loss", "miner", "reducer", "distance")
 _BEFORE, _AFTER = range(3), range(3, 6)
@@ -60,7 +61,7 @@ def copies(subject: Subject, case: str) -> None:
     try:
         other = copy.deepcopy(part) if case == "deepcopy" else pickle.loads(pickle.dumps(part))
     except Exception as error:
-        raise LawBroken(f"no copy can be made by {case}: {type(error).__name__}: {error}") from error
+        raise LawBroken(f"no copy can be made by {case}: {told(error)}") from error
     _continue(subject, part, other, f"a copy made by {case}")
 
 

@@ -11,17 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
-from nearfar.nn.batch import Batch
-from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.selection import distance_matrix
-from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.masked_terms import MaskedTerms
+from nearfar_pair.row_losses import PairLoss, threshold
 
 __all__ = ["Contrastive"]
 
 
-class Contrastive(EmbeddingLoss):
+class Contrastive(PairLoss):
     r"""Positive pairs within one distance, negative pairs beyond another.
 
     .. math::
@@ -81,29 +77,15 @@ class Contrastive(EmbeddingLoss):
     def default_reducer(self) -> nn.Module:
         return AvgNonZero()
 
-    def terms(self, batch: Batch) -> dict[str, Terms]:
-        d = distance_matrix(self.distance, batch)
-        # For a similarity d is −s, and a margin on it −m.
-        sign = -1 if self.distance.is_inverted else 1
-        m_pos, m_neg = sign * self.pos_margin, sign * self.neg_margin
-        if batch.selection is None:
-            positive, negative = batch.positive_mask(), batch.negative_mask()
-            return {
-                "positive": MaskedTerms("pos_pair", self._cost(d - m_pos) * positive, positive, labels=batch.labels),
-                "negative": MaskedTerms("neg_pair", self._cost(m_neg - d) * negative, negative, labels=batch.labels),
-            }
-        a1, p, a2, n = batch.selection.pairs()
-        return {
-            "positive": self._selected("pos_pair", self._cost(d[a1, p] - m_pos), (a1, p), batch),
-            "negative": self._selected("neg_pair", self._cost(m_neg - d[a2, n]), (a2, n), batch),
-        }
+    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        return self._hinge(d - threshold(self.distance, self.pos_margin))
 
-    def _cost(self, excess: Tensor) -> Tensor:
+    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        return self._hinge(threshold(self.distance, self.neg_margin) - d)
+
+    def _hinge(self, excess: Tensor) -> Tensor:
         hinge = torch.relu(excess)
         return hinge.square() if self.hinge == "squared" else hinge
-
-    def _selected(self, kind: str, costs: Tensor, pairs: tuple[Tensor, Tensor], batch: Batch) -> MaterialTerms:
-        return MaterialTerms(kind, costs, pairs, num_anchors=len(batch.embeddings), labels=batch.labels)
 
     def extra_repr(self) -> str:
         return f"pos_margin={self.pos_margin}, neg_margin={self.neg_margin}, hinge={self.hinge!r}"

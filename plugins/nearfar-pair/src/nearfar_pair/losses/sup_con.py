@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive
-from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
-from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.selection import distance_matrix
-from nearfar_pair.masked_terms import MaskedTerms
+from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.sides import Rows
 
 __all__ = ["SupCon"]
 
 
-class SupCon(EmbeddingLoss):
+class SupCon(AnchorLoss):
     r"""Cross-entropy of each anchor's positives among all others of the batch.
 
     .. math::
@@ -67,30 +66,12 @@ class SupCon(EmbeddingLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def terms(self, batch: Batch) -> MaskedTerms:
-        logits = distance_matrix(self.distance, batch) / -self.temperature
-        P, A = _masks(batch)
-        size = P.sum(1)
-        has_positive = size > 0
-        # −inf would do for exp, but not for the gradient of a row in which nothing is left.
-        masked = logits.masked_fill(~A, torch.finfo(logits.dtype).min / 2)
-        log_total = masked.logsumexp(1) if masked.shape[1] else masked.sum(1)
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        scale = -1 / self.temperature
+        log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale))
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        log_ratio = ((logits - log_total[:, None]) * P).sum(1) / size.clamp_min(1)
-        return MaskedTerms("element", -log_ratio * has_positive, has_positive, labels=batch.labels)
+        log_ratios = torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
+        return log_ratios.sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
-
-
-def _masks(batch: Batch) -> tuple[Tensor, Tensor]:
-    """(n, m) boolean: the positives P(i) of each anchor i, and the set A(i) it is compared with."""
-    if batch.selection is None:
-        P = batch.positive_mask()
-        return P, P | batch.negative_mask()
-    a1, p, a2, n = batch.selection.pairs()
-    P = torch.zeros(len(batch.embeddings), len(batch.reference), dtype=torch.bool, device=batch.embeddings.device)
-    P[a1, p] = True
-    A = P.clone()
-    A[a2, n] = True
-    return P, A

@@ -1,0 +1,1 @@
+"""Similarities of boxes, as distances of the registry."""

@@ -1,0 +1,257 @@
+"""What the losses compute, said slowly and plainly: the checks of ``nearfar.testing`` hold the losses to it.
+
+Embeddings are (n, d) and labels (n,); ``ref_emb`` and ``ref_labels`` are None where the batch is compared with itself.
+Each is written from its paper's formula with its default distance and reducer, in Python's floats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Row = list[float]
+Measure = Callable[[Row, Row], float]
+#: An anchor, what it is compared by with its positives, and with its negatives.
+Sides = tuple[int, Row, Row]
+
+
+def dot(x: Row, y: Row) -> float:
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def unit(x: Row) -> Row:
+    length = math.sqrt(dot(x, x))
+    return [v / length for v in x]
+
+
+def cosine(x: Row, y: Row) -> float:
+    return dot(unit(x), unit(y))
+
+
+def squared(x: Row, y: Row) -> float:
+    return math.fsum((a - b) ** 2 for a, b in zip(unit(x), unit(y), strict=True))
+
+
+def euclidean(x: Row, y: Row) -> float:
+    return math.sqrt(squared(x, y))
+
+
+def sides(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, measure: Measure) -> Iterator[Sides]:
+    """Each anchor with the measures of its positives and of its negatives; an element is no positive of itself."""
+    rows, own = embeddings.tolist(), labels.tolist()
+    others = rows if ref_emb is None else ref_emb.tolist()
+    classes = own if ref_emb is None else ref_labels.tolist()
+    for i, row in enumerate(rows):
+        s = [measure(row, other) for other in others]
+        positives = [j for j, c in enumerate(classes) if c == own[i] and not (ref_emb is None and i == j)]
+        yield i, [s[j] for j in positives], [s[j] for j, c in enumerate(classes) if c != own[i]]
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def log_sum(values: list[float]) -> float:
+    """log Σ exp, −∞ of nothing."""
+    most = max(values, default=-math.inf)
+    return most + math.log(math.fsum(math.exp(v - most) for v in values)) if values else most
+
+
+def log_plus_one(x: float) -> float:
+    """log(1 + exp(x))."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def hinge(x: float) -> float:
+    return max(x, 0.0)
+
+
+def non_zero_mean(values: list[float]) -> float:
+    return mean([v for v in values if v > 0])
+
+
+# ---- one cost for each pair
+
+
+def contrastive(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, pos_margin: float, neg_margin: float, hinge: str
+) -> float:
+    """[d − m₊]₊² of the positive pairs and [m₋ − d]₊² of the negative ones, each averaged where above zero."""
+    power = 2 if hinge == "squared" else 1
+    positive, negative = [], []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, euclidean):
+        positive += [max(d - pos_margin, 0.0) ** power for d in near]
+        negative += [max(neg_margin - d, 0.0) ** power for d in far]
+    return non_zero_mean(positive) + non_zero_mean(negative)
+
+
+def margin_beta(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, nu: float, beta: Any
+) -> float:
+    """[d − β + α]₊ and [β − d + α]₊ of all pairs, and ν Σ β, over the number of pairs that cost something."""
+    costs, boundaries = [], []
+    for i, near, far in sides(embeddings, labels, ref_emb, ref_labels, euclidean):
+        b = float(beta[labels[i]] if beta.ndim else beta)
+        costs += [hinge(d - b + margin) for d in near] + [hinge(b - d + margin) for d in far]
+        boundaries += [b] if near or far else []
+    return (math.fsum(costs) + nu * math.fsum(boundaries)) / max(1, sum(c > 0 for c in costs))
+
+
+def siglip(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, log_scale: Any, bias: Any) -> float:
+    """log(1 + exp(−z (t s + b))) of every pair, z = ±1, summed, over the number of anchors."""
+    t, b = math.exp(log_scale), float(bias)
+    total = 0.0
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        total += math.fsum(log_plus_one(-(t * s + b)) for s in near)
+        total += math.fsum(log_plus_one(t * s + b) for s in far)
+    return total / len(labels)
+
+
+def threshold_consistent_margin(
+    embeddings: Any,
+    labels: Any,
+    ref_emb: Any,
+    ref_labels: Any,
+    pos_margin: float,
+    neg_margin: float,
+    pos_weight: float,
+    neg_weight: float,
+) -> float:
+    """λ⁺ times the mean of m⁺ − s over positives at or below m⁺, and λ⁻ times that of s − m⁻ over negatives above."""
+    positive, negative = [], []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        positive += [pos_margin - s for s in near if s < pos_margin]
+        negative += [s - neg_margin for s in far if s > neg_margin]
+    return pos_weight * mean(positive) + neg_weight * mean(negative)
+
+
+# ---- one cost for each anchor
+
+
+def sup_con(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float) -> float:
+    """−1/|P| Σₚ log(exp(sₚ/τ) / Σₐ exp(sₐ/τ)) of each anchor, a over its positives and negatives."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        if near:
+            total = log_sum([s / temperature for s in near + far])
+            costs.append(mean([total - s / temperature for s in near]))
+    return mean(costs)
+
+
+def info_nce(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, positives: str) -> float:
+    """−log(Σₚ exp(sₚ/τ) / Σₖ exp(sₖ/τ)) of each anchor, k over its positives and negatives, and log |P| for a mean."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        if near:
+            cost = log_sum([s / temperature for s in near + far]) - log_sum([s / temperature for s in near])
+            costs.append(cost + (math.log(len(near)) if positives == "mean" else 0))
+    return mean(costs)
+
+
+def multi_similarity(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, alpha: float, beta: float, base: float
+) -> float:
+    """1/α log(1 + Σₚ exp(−α (s − λ))) + 1/β log(1 + Σₙ exp(β (s − λ))) of each anchor."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        positive = log_sum([0.0] + [-alpha * (s - base) for s in near]) / alpha
+        costs.append(positive + log_sum([0.0] + [beta * (s - base) for s in far]) / beta)
+    return mean(costs)
+
+
+def circle(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, scale: float) -> float:
+    """log(1 + Σₙ exp(γ αₙ (s − m)) Σₚ exp(−γ αₚ (s − 1 + m))), αₚ = [1 + m − s]₊ and αₙ = [s + m]₊."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        if near and far:
+            p = log_sum([-scale * hinge(1 + margin - s) * (s - 1 + margin) for s in near])
+            n = log_sum([scale * hinge(s + margin) * (s - margin) for s in far])
+            costs.append(log_plus_one(p + n))
+    return mean(costs)
+
+
+def generalized_lifted(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float) -> float:
+    """[log Σₚ exp(d) + log Σₙ exp(m − d)]₊ of each anchor that has both."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, euclidean):
+        if near and far:
+            costs.append(hinge(log_sum(near) + log_sum([margin - d for d in far])))
+    return mean(costs)
+
+
+def ranked_list(
+    embeddings: Any,
+    labels: Any,
+    ref_emb: Any,
+    ref_labels: Any,
+    margin: float,
+    alpha: float,
+    negative_temperature: float,
+    positive_temperature: float,
+    balance: float,
+) -> float:
+    """(1 − λ) of the weighed mean of [d − (α − m)]₊ over the positives that cost and λ of that of [α − d]₊."""
+
+    def weighed(excess: list[float], temperature: float) -> float:
+        costs = [e for e in excess if e > 0]
+        weights = [math.exp(temperature * e) for e in costs]
+        return dot(weights, costs) / math.fsum(weights) if costs else 0.0
+
+    return mean(
+        [
+            (1 - balance) * weighed([d - (alpha - margin) for d in near], positive_temperature)
+            + balance * weighed([alpha - d for d in far], negative_temperature)
+            for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, euclidean)
+        ]
+    )
+
+
+def nca(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, scale: float, objective: str) -> float:
+    """−log p or 1 − p of each anchor, p the softmax of −c d over all others, summed over its positives."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, squared):
+        if near:
+            log_p = log_sum([-scale * d for d in near]) - log_sum([-scale * d for d in near + far])
+            costs.append(-log_p if objective == "log" else 1 - math.exp(log_p))
+    return mean(costs)
+
+
+# ---- one cost for each positive of each anchor
+
+
+def nt_xent(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, others: str) -> float:
+    """−log(exp(sₚ/τ) / (exp(sₚ/τ) + Σₖ exp(sₖ/τ))) of each positive pair, k over its anchor's other pairs."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        for p, s in enumerate(near):
+            rest = near[:p] + near[p + 1 :] if others == "all" else []
+            costs.append(log_sum([k / temperature for k in [s, *rest, *far]]) - s / temperature)
+    return mean(costs)
+
+
+def n_pair(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, l2_weight: float) -> float:
+    """log(1 + Σₙ exp(fₐ·fₙ − fₐ·fₚ)) of each positive pair, and λ ‖fₐ‖² of each anchor that has one."""
+    costs, lengths = [], []
+    for i, near, far in sides(embeddings, labels, ref_emb, ref_labels, dot):
+        costs += [log_sum([0.0] + [n - s for n in far]) for s in near]
+        lengths += [dot(*[embeddings[i].tolist()] * 2)] if near else []
+    return mean(costs) + l2_weight * mean(lengths)
+
+
+def tuplet_margin(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, scale: float) -> float:
+    """log(1 + Σₙ exp(s (cos θₙ − cos(θₚ − β)))) of each positive pair, an angle below β counting as β."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        for s in near:
+            relaxed = math.cos(hinge(math.acos(min(1.0, max(-1.0, s))) - margin))
+            costs += [log_sum([0.0] + [scale * (n - relaxed) for n in far])] if far else []
+    return mean(costs)
+
+
+def decoupled_contrastive(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float) -> float:
+    """−sₚ/τ + log Σₙ exp(sₙ/τ) of each positive pair."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        costs += [log_sum([n / temperature for n in far]) - s / temperature for s in near if far]
+    return mean(costs)

@@ -1,0 +1,309 @@
+"""What the plugin says of its losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearfar.spec import LossSpec, Paper, Preset
+from nearfar_pair.papers import HADSELL, HERMANS, KHOSLA, SCHROFF
+
+__all__ = ["LOSSES"]
+
+NORMALIZED = "Embeddings are normalised by the default distance; the paper's are not."
+COSINE = ("core.cosine",)
+
+
+def _loss(name: str, made_by: str, summary: str, paper: Paper, **fields: Any) -> LossSpec:
+    """The spec of a loss in the module of its name: one on any distance, with selections and a reference set."""
+    common: dict[str, Any] = {
+        "accepts": ("pairs", "triplets"),
+        "reference": True,
+        "distances": ("*",),
+        "default_distance": "core.cosine",
+        "definition": f"nearfar_pair.loss_definitions:{name}",
+        "memory": 2,
+        "synchronizations": 0,
+    }
+    target = f"nearfar_pair.losses.{name}:{made_by}"
+    return LossSpec(name=name, target=target, summary=summary, paper=paper, **common | fields)
+
+
+def _paper(authors: str, title: str, year: int, where: str) -> Paper:
+    """A paper on arXiv, where that is the place it has, or at a venue."""
+    return Paper(authors=authors, title=title, year=year, **{"arxiv" if where[:4].isdigit() else "venue": where})
+
+
+LOSSES = (
+    _loss(
+        "contrastive",
+        "Contrastive",
+        "Positive pairs within one distance, negative pairs beyond another.",
+        HADSELL,
+        family="contrastive",
+        deviations=(
+            "The factor 1/2 is left out: it only scales the loss.",
+            "Positive and negative pairs are reduced apart and added, so that the many negative pairs do not "
+            "drown the few positive ones; the paper sums over all pairs.",
+            "Embeddings are normalised by the default distance, so that the margin has a scale.",
+        ),
+        presets={
+            "pytorch_metric_learning": Preset(
+                arguments={"hinge": "linear"}, source="ContrastiveLoss of pytorch-metric-learning 2.9"
+            )
+        },
+        emits=("pos_pair", "neg_pair"),
+        default_distance="core.euclidean",
+        default_reducer="core.avg_non_zero",
+        thresholds={"pos_margin": "positive", "neg_margin": "negative"},
+        optimum=0.0,
+    ),
+    LossSpec(
+        name="triplet",
+        target="nearfar_pair.losses.triplet:Triplet",
+        summary="A negative farther from the anchor than a positive, by a margin.",
+        family="triplet",
+        paper=SCHROFF,
+        deviations=(
+            "The default distance is not squared, FaceNet's is: triplet(margin=0.2, distance=squared_euclidean).",
+            "Averaged over the triplets that cost something; the paper sums.",
+        ),
+        presets={
+            "facenet": Preset(
+                arguments={"margin": 0.2},
+                source="Schroff et al. (2015), section 3; the margin is on squared distances: "
+                'triplet(preset="facenet", distance=squared_euclidean, miner=semihard)',
+            ),
+            "hermans_2017": Preset(
+                arguments={"margin": 0.0, "smooth": True},
+                source="Hermans et al. (2017), the soft margin; on embeddings as they are: "
+                'triplet(preset="hermans_2017", distance=euclidean(normalize=False), miner=batch_hard)',
+            ),
+        },
+        accepts=("triplets", "pairs"),
+        emits=("triplet",),
+        reference=True,
+        distances=("*",),
+        default_distance="core.euclidean",
+        default_reducer="core.avg_non_zero",
+        memory=2,
+        synchronizations=1,
+        optimum=0.0,
+    ),
+    _loss(
+        "sup_con",
+        "SupCon",
+        "Cross-entropy of each anchor's positives among all others of the batch.",
+        KHOSLA,
+        family="contrastive",
+        aliases=("supcon",),
+        deviations=(
+            "Without the factor temperature / base temperature of the reference code, 1 in its experiments.",
+            "Anchors without a positive are left out of the mean; the paper's two views leave none.",
+        ),
+    ),
+    _loss(
+        "nt_xent",
+        "NTXent",
+        "Cross-entropy of each positive pair against the anchor's other pairs.",
+        _paper(
+            "Chen, Kornblith, Norouzi, Hinton",
+            "A Simple Framework for Contrastive Learning of Visual Representations",
+            2020,
+            "2002.05709",
+        ),
+        family="contrastive",
+        deviations=(
+            "SimCLR has one positive an anchor. With several, each stands against the negatives alone, and by "
+            'others="all" against the other positives too.',
+        ),
+        presets={
+            "simclr_cifar10": Preset(arguments={"temperature": 0.5}, source="Chen et al. (2020), section B.9, CIFAR-10")
+        },
+        emits=("pos_pair",),
+    ),
+    _loss(
+        "info_nce",
+        "InfoNCE",
+        "Cross-entropy of an anchor's positives together against all others.",
+        _paper(
+            "van den Oord, Li, Vinyals",
+            "Representation Learning with Contrastive Predictive Coding",
+            2018,
+            "1807.03748",
+        ),
+        family="contrastive",
+        deviations=("The paper has one positive an anchor; with several their sum stands inside the logarithm.",),
+        presets={
+            "clip": Preset(
+                arguments={"temperature": 0.07, "learned": True},
+                source="Radford et al. (2021), arXiv:2103.00020, section 2.5; one direction of its two",
+            )
+        },
+    ),
+    _loss(
+        "decoupled_contrastive",
+        "DecoupledContrastive",
+        "The cross-entropy of a positive pair without the positive in its denominator.",
+        _paper("Yeh, Hong, Hsu, Liu, Chen, LeCun", "Decoupled Contrastive Learning", 2021, "2110.06848"),
+        family="contrastive",
+        aliases=("dcl",),
+        deviations=("The paper's second form, DCLW, which weighs positive pairs, is not here.",),
+        emits=("pos_pair",),
+    ),
+    _loss(
+        "siglip",
+        "SigLIP",
+        "Each pair on its own decided by a logistic regression: positive or negative.",
+        _paper("Zhai, Mustafa, Kolesnikov, Beyer", "Sigmoid Loss for Language Image Pre-Training", 2023, "2303.15343"),
+        family="contrastive",
+        deviations=("A sample may have any number of positives; the paper's texts have one image each.",),
+        emits=("pos_pair", "neg_pair"),
+    ),
+    _loss(
+        "n_pair",
+        "NPair",
+        "A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.",
+        _paper("Sohn", "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016, "NeurIPS"),
+        family="contrastive",
+        deviations=(
+            "Every sample is an anchor, with all its positives and negatives; the paper's batch has one pair a class, "
+            "which anchors as embeddings and positives as references give.",
+            "The weight of the lengths, which the paper does not give, is that of TensorFlow's npairs_loss, without the "
+            "quarter it is multiplied with there.",
+        ),
+        emits=("pos_pair", "element"),
+        default_distance="core.dot",
+        uses_norm=True,
+        synchronizations=1,
+    ),
+    _loss(
+        "generalized_lifted",
+        "GeneralizedLifted",
+        "All positives of an anchor nearer than all its negatives, as smooth maxima.",
+        HERMANS,
+        family="lifted",
+        deviations=(NORMALIZED, "The paper gives no margin; 1 is pytorch-metric-learning's."),
+        default_distance="core.euclidean",
+    ),
+    _loss(
+        "ranked_list",
+        "RankedList",
+        "Positives within one distance, negatives beyond another, the worst of each anchor's list weighing most.",
+        _paper(
+            "Wang, Hua, Kodirov, Hu, Garnier, Robertson",
+            "Ranked List Loss for Deep Metric Learning",
+            2019,
+            "1903.03238",
+        ),
+        family="ranking",
+        default_distance="core.euclidean",
+        thresholds={"alpha": "negative"},
+        detached="The weights are constants, so that the gradient depends on them alone, as the paper argues.",
+        presets={
+            "pytorch_metric_learning": Preset(
+                arguments={"alpha": 1.2}, source="RankedListLoss(margin=0.4, Tn=10) of pytorch-metric-learning 2.9"
+            )
+        },
+        optimum=0.0,
+    ),
+    _loss(
+        "multi_similarity",
+        "MultiSimilarity",
+        "Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.",
+        _paper(
+            "Wang, Han, Huang, Dong, Scott",
+            "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
+            2019,
+            "1904.06627",
+        ),
+        family="weighted",
+        deviations=(
+            "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and this, "
+            "do not.",
+        ),
+        presets={
+            "official_code": Preset(
+                arguments={"alpha": 2.0, "beta": 40.0, "base": 0.5},
+                source="the authors' code, MalongTech/research-ms-loss",
+            ),
+            "pytorch_metric_learning": Preset(
+                arguments={"base": 0.5}, source="MultiSimilarityLoss of pytorch-metric-learning 2.9"
+            ),
+        },
+    ),
+    _loss(
+        "circle",
+        "Circle",
+        "Similarities drawn to their optimum, the farther from it the harder.",
+        _paper(
+            "Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei",
+            "Circle Loss: A Unified Perspective of Pair Similarity Optimization",
+            2020,
+            "2002.10857",
+        ),
+        family="weighted",
+        deviations=("Anchors without a positive or without a negative are left out.",),
+        presets={
+            "face": Preset(
+                arguments={"margin": 0.25, "scale": 256.0}, source="Sun et al. (2020), section 4.1, face recognition"
+            ),
+            "person": Preset(
+                arguments={"margin": 0.25, "scale": 128.0},
+                source="Sun et al. (2020), section 4.1, person re-identification",
+            ),
+        },
+        distances=COSINE,
+        detached="The weights of the similarities are constants, as the gradient in the paper has them.",
+    ),
+    _loss(
+        "tuplet_margin",
+        "TupletMargin",
+        "A positive nearer in angle than all negatives at once, the hardest of which count most.",
+        _paper("Yu, Tao", "Deep Metric Learning with Tuplet Margin Loss", 2019, "ICCV"),
+        family="contrastive",
+        deviations=(
+            "An angle below the slack counts as the slack; by the paper's cos(θ − β) near positives are pushed away.",
+        ),
+        emits=("pos_pair",),
+        distances=COSINE,
+    ),
+    _loss(
+        "margin_beta",
+        "MarginBeta",
+        "Positive pairs nearer than a learned boundary and negative pairs beyond it, both by a margin.",
+        _paper("Wu, Manmatha, Smola, Krähenbühl", "Sampling Matters in Deep Embedding Learning", 2017, "1706.07567"),
+        family="contrastive",
+        deviations=("The paper also has a boundary for each image, which its code does not.",),
+        emits=("pos_pair", "neg_pair"),
+        default_distance="core.euclidean",
+        thresholds={"beta": "negative"},
+    ),
+    _loss(
+        "nca",
+        "NCA",
+        "The chance that an anchor, choosing a neighbour at random, chooses one of its class.",
+        _paper("Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"),
+        family="neighbours",
+        deviations=(
+            NORMALIZED,
+            "Distances are multiplied with a scale, which the paper does not have; at 1 it is its.",
+        ),
+        default_distance="core.squared_euclidean",
+    ),
+    _loss(
+        "threshold_consistent_margin",
+        "ThresholdConsistentMargin",
+        "The pairs on the wrong side of two cosines, the same for all classes, drawn to their side.",
+        _paper(
+            "Zhang, Xu, Tang, Fang, Wu, Tighe, Xing",
+            "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning",
+            2024,
+            "2307.04047",
+        ),
+        family="contrastive",
+        emits=("pos_pair", "neg_pair"),
+        distances=COSINE,
+        default_reducer="core.avg_non_zero",
+        optimum=0.0,
+    ),
+)

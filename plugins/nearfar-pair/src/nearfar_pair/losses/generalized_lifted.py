@@ -1,0 +1,64 @@
+"""Generalised lifted structure loss.
+
+Hermans, Beyer, Leibe (2017): In Defense of the Triplet Loss for Person Re-Identification. arXiv:1703.07737.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import finite
+from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.sides import Rows
+
+__all__ = ["GeneralizedLifted"]
+
+
+class GeneralizedLifted(AnchorLoss):
+    r"""All positives of an anchor nearer than all its negatives, by a margin, as smooth maxima.
+
+    .. math::
+        L_i = \Big[\log \sum_{p \in P_i} e^{d_{ip}} + \log \sum_{n \in N_i} e^{m - d_{in}}\Big]_+
+
+    Parameters
+    ----------
+    margin : float
+        [units of the distance, -inf..inf] m; 1, pytorch-metric-learning's, as the paper gives none.
+    distance : nn.Module, optional
+        What d is, a similarity being negated; Euclidean distance of normalised embeddings by default.
+    reducer : nn.Module, optional
+        By default the mean over the anchors with a positive and a negative.
+
+    Raises
+    ------
+    ArgumentError
+        The margin is not a finite number.
+
+    Notes
+    -----
+    Terms are ``element``, one for each anchor with a positive and a negative; the others, which the paper's batches do
+    not have, are left out. Pairs from a miner count once each, however often they were selected.
+
+    Deviation: embeddings are normalised by the default distance; the paper's are not:
+    ``generalized_lifted(distance=euclidean(normalize=False))``.
+
+    References
+    ----------
+    Hermans et al. (2017), arXiv:1703.07737, equation 8.
+    """
+
+    def __init__(
+        self, margin: float = 1.0, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.margin = finite("margin", margin)
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        has_both = rows.has_both
+        excess = log_sum_exp(rows.d_ap) + log_sum_exp(rows.d_an, -1) + self.margin
+        return torch.relu(torch.where(has_both, excess, 0)), has_both
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}"

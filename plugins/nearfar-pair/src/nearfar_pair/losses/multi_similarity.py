@@ -1,0 +1,86 @@
+"""Multi-similarity loss.
+
+Wang, Han, Huang, Dong, Scott (2019): Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
+arXiv:1904.06627.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import finite, positive
+from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.row_losses import AnchorLoss, threshold
+from nearfar_pair.sides import Rows
+
+__all__ = ["MultiSimilarity"]
+
+
+class MultiSimilarity(AnchorLoss):
+    r"""Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.
+
+    .. math::
+        L_i = \frac{1}{\alpha} \log \Big(1 + \sum_{p \in P_i} e^{-\alpha (s_{ip} - \lambda)}\Big)
+            + \frac{1}{\beta} \log \Big(1 + \sum_{n \in N_i} e^{\beta (s_{in} - \lambda)}\Big)
+
+    Parameters
+    ----------
+    alpha : float
+        (0..inf] α, how sharply positives are weighed; 2 as in the paper.
+    beta : float
+        (0..inf] β, how sharply negatives are weighed; 50 as in the paper.
+    base : float
+        [units of the similarity, -inf..inf] λ, where weights begin; 1 as in the paper. On a distance d it is one, and
+        λ − d takes the place of s − λ.
+    distance : nn.Module, optional
+        What s is; cosine similarity by default.
+    reducer : nn.Module, optional
+        By default the mean over all anchors.
+
+    Raises
+    ------
+    ArgumentError
+        α or β is not above 0, or λ not finite.
+
+    Notes
+    -----
+    Terms are ``element``, one for each anchor; one without any pair costs 0. The paper's mining step is the miner
+    ``multi_similarity``; with it, on the same distance, pairs are chosen while they are summed. Pairs from another miner
+    count once each, however often they were selected.
+
+    Deviation: none from the formula. The authors' code has λ = 0.5 and β = 40, and leaves out an anchor whose mined
+    positives or negatives are none, which here still costs by the others.
+
+    References
+    ----------
+    Wang et al. (2019), arXiv:1904.06627, equation 15; constants in section 4.1.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 1.0,
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.alpha = positive("alpha", alpha)
+        self.beta = positive("beta", beta)
+        self.base = finite("base", base)
+
+    def default_distance(self) -> Distance:
+        return Cosine()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        base = threshold(self.distance, self.base)
+        positives = log_sum_exp(rows.d_ap, self.alpha) - self.alpha * base
+        negatives = log_sum_exp(rows.d_an, -self.beta) + self.beta * base
+        costs = softplus(positives) / self.alpha + softplus(negatives) / self.beta
+        return costs, torch.ones_like(rows.num_positives, dtype=torch.bool)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, base={self.base}"

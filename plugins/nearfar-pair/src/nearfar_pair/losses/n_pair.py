@@ -1,0 +1,85 @@
+"""Multi-class N-pair loss.
+
+Sohn (2016): Improved Deep Metric Learning with Multi-class N-pair Loss Objective. NeurIPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import non_negative
+from nearfar.nn.batch import Batch
+from nearfar.nn.distances import Distance, Dot
+from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_terms import RowTerms
+from nearfar_pair.sides import Rows
+
+__all__ = ["NPair"]
+
+
+class NPair(PositiveLoss):
+    r"""A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.
+
+    .. math::
+        L_{ap} = \log \Big(1 + \sum_n e^{f_a^\top f_n - f_a^\top f_p}\Big), \qquad R_a = \lambda \lVert f_a \rVert^2
+
+    Parameters
+    ----------
+    l2_weight : float
+        [0..inf] λ, which the paper has and gives no value; 0.002, that of TensorFlow's ``npairs_loss``.
+    distance : nn.Module, optional
+        In place of the inner product of embeddings as they are; a distance is negated.
+    reducer : nn.Module, optional
+        Reduces the sub-losses ``pairs`` and ``lengths`` apart, and their values are added; by default each is averaged.
+
+    Raises
+    ------
+    ArgumentError
+        The weight is negative or not finite.
+
+    Notes
+    -----
+    Terms are ``pos_pair``, one for each ordered positive pair, and ``element``, one for each anchor that has one; a
+    reference set is not held short. The paper's batch has one pair of each class: anchors as ``embeddings``, positives
+    as ``ref_emb`` give just its terms. In a plain batch every sample is an anchor, and all of other classes are its
+    negatives. Pairs from a miner count once each, however often they were selected.
+
+    Deviation: TensorFlow's code has ¼ of the mean squared length of anchors and of positives, here each anchor's counts
+    once and whole.
+
+    References
+    ----------
+    Sohn (2016), NeurIPS, equation 6 and section 3.2.2.
+    """
+
+    def __init__(
+        self, l2_weight: float = 0.002, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.l2_weight = non_negative("l2_weight", l2_weight)
+
+    def default_distance(self) -> Distance:
+        return Dot()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        costs = softplus(log_sum_exp(rows.d_an, -1)[:, None] + rows.d_ap)
+        return torch.where(rows.valid, costs, 0), rows.valid
+
+    def terms(self, batch: Batch) -> Mapping[str, Terms]:
+        rows = RowPass(batch, self.distance, self.costs)
+        pairs = RowTerms("pos_pair", rows, labels=batch.labels)
+        if not self.l2_weight:
+            return {"pairs": pairs}
+        anchors = torch.where(pairs.count_by_anchor() > 0)[0]
+        lengths = self.l2_weight * batch.embeddings[anchors].square().sum(1)
+        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
+        return {"pairs": pairs, "lengths": MaterialTerms("element", lengths, (anchors,), **common)}
+
+    def extra_repr(self) -> str:
+        return f"l2_weight={self.l2_weight}"

@@ -1,0 +1,85 @@
+"""Normalised, temperature-scaled cross-entropy.
+
+Sohn (2016): Improved Deep Metric Learning with Multi-class N-pair Loss Objective. NeurIPS.
+Chen, Kornblith, Norouzi, Hinton (2020): A Simple Framework for Contrastive Learning of Visual Representations.
+arXiv:2002.05709.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import check_choice, positive
+from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.sides import Rows
+
+__all__ = ["NTXent"]
+
+
+class NTXent(PositiveLoss):
+    r"""Cross-entropy of each positive pair against the anchor's other pairs.
+
+    .. math::
+        L_{ip} = -\log \frac{e^{s_{ip} / \tau}}{e^{s_{ip} / \tau} + \sum_{k \in O_{ip}} e^{s_{ik} / \tau}}
+
+    Parameters
+    ----------
+    temperature : float
+        (units of the similarity, 0..inf] τ; 0.1 as SimCLR's on ImageNet.
+    others : {"negatives", "all"}
+        What O holds: the anchor's ``"negatives"``, so that positives do not compete with each other, or ``"all"``
+        others of the batch, its other positives among them. With one positive an anchor, as in SimCLR, they are one.
+    distance : nn.Module, optional
+        What s is; cosine similarity by default. A distance is negated.
+    reducer : nn.Module, optional
+        By default the mean over the positive pairs.
+
+    Raises
+    ------
+    ArgumentError
+        The temperature is not a finite number above 0, or ``others`` is unknown.
+
+    Notes
+    -----
+    Terms are ``pos_pair``, one for each ordered positive pair. Where an anchor has several positives, losses of this
+    kind differ: here each is a term of its own; ``sup_con`` averages the same terms with ``others="all"`` for each
+    anchor first; ``info_nce`` puts the sum of the positives inside the logarithm, so that one near positive is enough.
+    Pairs from a miner count once each, however often they were selected.
+
+    References
+    ----------
+    Chen et al. (2020), arXiv:2002.05709, equation 1; Sohn (2016).
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        others: Literal["negatives", "all"] = "negatives",
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.temperature = positive("temperature", temperature)
+        self.others = check_choice(self, "others", others, ("negatives", "all"))
+
+    def default_distance(self) -> Distance:
+        return Cosine()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        scale = -1 / self.temperature
+        negatives, positives = log_sum_exp(rows.d_an, scale)[:, None], rows.d_ap * scale
+        if self.others == "negatives":
+            costs = softplus(negatives - positives)  # no difference of nearly equal numbers where it is small
+        else:
+            every = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale)[:, None], negatives)
+            costs = every - positives
+        return torch.where(rows.valid, costs, 0), rows.valid
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, others={self.others!r}"

@@ -1,0 +1,90 @@
+"""Tuplet margin loss.
+
+Yu, Tao (2019): Deep Metric Learning with Tuplet Margin Loss. ICCV.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import positive, within
+from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.sides import Rows
+
+__all__ = ["TupletMargin"]
+
+
+class TupletMargin(PositiveLoss):
+    r"""A positive nearer in angle than all negatives at once, the hardest of which count most.
+
+    .. math::
+        L_{ap} = \log \Big(1 + \sum_n e^{s (\cos \theta_{an} - \cos(\theta_{ap} - \beta))}\Big)
+
+    Parameters
+    ----------
+    margin : float
+        [radians, 0..1.5707963267948966] β, the slack: up to this angle a positive is near enough; 0.1 as in the paper,
+        5.73 degrees.
+    scale : float
+        (0..inf] s; 64 as in the paper.
+    distance : nn.Module, optional
+        Cosine similarity, by default and on purpose: the angle is that of a cosine.
+    reducer : nn.Module, optional
+        By default the mean over the positive pairs.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of its range.
+
+    Notes
+    -----
+    Terms are ``pos_pair``, one for each ordered positive pair with a negative to stand against. An angle below the
+    slack counts as the slack, so that no positive is pushed away; where cos θ rounds to 1 the gradient stays finite.
+    Pairs from a miner count once each, however often they were selected. The paper adds the intra-pair variance:
+    ``tuplet_margin + 0.5 * intra_pair_variance``.
+
+    Deviation: the paper's cos(θ − β) falls again below β, which pushes near positives away from each other.
+
+    References
+    ----------
+    Yu, Tao (2019), ICCV, equation 6; constants in section 5.1.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.1,
+        scale: float = 64.0,
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.margin = within("margin", margin, 0, math.pi / 2, "radians")
+        self.scale = positive("scale", scale)
+
+    def default_distance(self) -> Distance:
+        return Cosine()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
+        relaxed = _turned(-rows.d_ap.clamp(-1, 1), self.margin)
+        costs = softplus(log_sum_exp(rows.d_an, -self.scale)[:, None] - self.scale * relaxed)
+        return torch.where(has_cost, costs, 0), has_cost
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, scale={self.scale}"
+
+
+def _turned(cosine: Tensor, margin: float) -> Tensor:
+    """cos(θ − margin), and 1 where θ is below the margin."""
+    inside = (cosine < math.cos(margin)) & (cosine > -1)
+    # Of the product, not of 1 − c²: near 1 that has lost its digits.
+    sine = ((1 - cosine) * (1 + cosine)).masked_fill(~inside, 1).sqrt()
+    turned = cosine * math.cos(margin) + sine * math.sin(margin)
+    return torch.where(inside, turned, torch.where(cosine > -1, 1.0, -math.cos(margin)))

@@ -1,0 +1,30 @@
+"""Where the losses and miners were published."""
+
+from __future__ import annotations
+
+from nearfar.spec import Paper
+
+HADSELL = Paper(
+    authors="Hadsell, Chopra, LeCun",
+    title="Dimensionality Reduction by Learning an Invariant Mapping",
+    year=2006,
+    venue="CVPR",
+)
+SCHROFF = Paper(
+    authors="Schroff, Kalenichenko, Philbin",
+    title="FaceNet: A Unified Embedding for Face Recognition and Clustering",
+    year=2015,
+    arxiv="1503.03832",
+)
+HERMANS = Paper(
+    authors="Hermans, Beyer, Leibe",
+    title="In Defense of the Triplet Loss for Person Re-Identification",
+    year=2017,
+    arxiv="1703.07737",
+)
+KHOSLA = Paper(
+    authors="Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan",
+    title="Supervised Contrastive Learning",
+    year=2020,
+    arxiv="2004.11362",
+)

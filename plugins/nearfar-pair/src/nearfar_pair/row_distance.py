@@ -1,0 +1,148 @@
+"""Distances of a few anchors to every reference, and the gradient of the embeddings from that of the distances.
+
+The distances are those of :mod:`nearfar.nn.distances`, a similarity negated, of embeddings that are normalised already
+where that was asked for. Only two buffers of the size of the rows are written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
+from nearfar_pair.sides import FAR, Rows
+
+__all__ = ["RowDistance", "row_distance"]
+
+#: A squared distance below this share of the squared lengths has lost three digits and more; as the distances have it.
+NEAR = 1e-3
+
+
+class RowDistance:
+    """A distance, by rows.
+
+    Parameters
+    ----------
+    distance
+        One of nearfar's own.
+    query, reference
+        (n, d) and (m, d), which nothing here is differentiated by; the same tensor where a batch is compared with
+        itself.
+    """
+
+    def __init__(self, distance: Distance, query: Tensor, reference: Tensor) -> None:
+        self._query, self._reference = query, reference
+        self._is_self = query is reference
+        self._is_similarity = distance.is_inverted
+        self._has_root = isinstance(distance, Euclidean)
+        if not self._is_similarity:
+            self._squares = reference.square().sum(1)
+            self._query_squares = self._squares if self._is_self else query.square().sum(1)
+            # Of distances among themselves; no sum of two squares is larger.
+            self._near = NEAR * (self._squares.max() + self._query_squares.max())
+
+    def rows(self, anchors: slice, out: Tensor) -> Tensor:
+        """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
+        query = self._query[anchors]
+        if self._is_similarity:
+            return torch.mm(-query, self._reference.T, out=out)
+        torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
+        out += self._query_squares[anchors, None]
+        if self._is_self:
+            out.diagonal(anchors.start).fill_(FAR)
+        # On a GPU asking whether there are any would stall the stream.
+        if out.device.type == "cpu" and bool(out.min() < self._near):
+            self._mend_near(out, anchors)
+        out.clamp_min_(0)
+        return out.sqrt_() if self._has_root else out
+
+    def _mend_near(self, square: Tensor, anchors: slice) -> None:
+        """Take squared distances that cancellation has spoiled from the differences themselves."""
+        near = square < NEAR * (self._query_squares[anchors, None] + self._squares)
+        rows, columns = near.nonzero(as_tuple=True)
+        query = self._query[anchors]
+        for start in range(0, len(rows), 2**14):
+            i, j = rows[start : start + 2**14], columns[start : start + 2**14]
+            square[i, j] = (query[i] - self._reference[j]).square().sum(1)
+
+    def pull(self, rows: Rows, by_ap: Tensor | None, by_an: Tensor | None, gradients: Gradients) -> None:
+        """Add to the gradients of the embeddings what comes of those of the distances.
+
+        Parameters
+        ----------
+        rows
+            Of the distances.
+        by_ap, by_an
+            (r, k) and (r, m) gradients of :attr:`Rows.d_ap` and :attr:`Rows.d_an`, zero where these are far; written
+            to. None for zeros.
+        gradients
+            What is added to.
+        """
+        query, to_query = self._query[rows.anchors], gradients.query[rows.anchors]
+        factor = 1 if self._is_similarity or self._has_root else 2
+        if by_ap is not None:
+            by_ap = by_ap.masked_fill(~rows.valid, 0)
+            if self._has_root:
+                by_ap = _over(by_ap, rows.d_ap)
+            # Few positives are gathered; many are as cheap as all references.
+            if by_an is None and by_ap.shape[1] * query.shape[1] <= len(self._reference):
+                self._pull_few(rows.positives, by_ap, query, to_query, gradients, factor)
+                return
+        if by_an is None:
+            weight = torch.zeros_like(rows.d_an)
+        else:
+            weight = by_an.contiguous()
+            if self._has_root:
+                weight = _over(weight, rows.d_an)
+        if by_ap is not None:
+            weight.scatter_add_(1, rows.positives, by_ap)
+        to_query.addmm_(weight, self._reference, alpha=-factor)
+        gradients.reference.addmm_(weight.T, query, alpha=-factor)
+        if not self._is_similarity:
+            to_query.addcmul_(weight.sum(1, keepdim=True), query, value=factor)
+            gradients.columns.add_(weight.sum(0), alpha=factor)
+
+    def _pull_few(
+        self, positives: Tensor, weight: Tensor, query: Tensor, to_query: Tensor, gradients: Gradients, factor: int
+    ) -> None:
+        index, weight = positives.reshape(-1), weight * factor
+        to_query.sub_((weight[:, None] @ self._reference[positives])[:, 0])
+        gradients.reference.index_add_(0, index, (weight[:, :, None] * query[:, None]).flatten(0, 1), alpha=-1)
+        if not self._is_similarity:
+            to_query.addcmul_(weight.sum(1, keepdim=True), query)
+            gradients.columns.index_add_(0, index, weight.reshape(-1))
+
+    def gradients(self) -> Gradients:
+        """Zeros to begin with."""
+        return Gradients(self._query, self._reference)
+
+
+class Gradients:
+    """Gradients of the embeddings and of the references as they are added up; of a batch with itself they are one."""
+
+    def __init__(self, query: Tensor, reference: Tensor) -> None:
+        self._points = reference
+        self.query = torch.zeros_like(query)
+        self.reference = self.query if query is reference else torch.zeros_like(reference)
+        #: (m,) what each reference is multiplied with in the end.
+        self.columns = reference.new_zeros(len(reference))
+
+    def finished(self) -> tuple[Tensor, Tensor | None]:
+        """Those of the embeddings and of the references; None where both are one."""
+        self.reference.addcmul_(self.columns[:, None], self._points)
+        return self.query, None if self.reference is self.query else self.reference
+
+
+def row_distance(distance: Any) -> bool:
+    """Whether a distance can be had by rows: whether it is one of nearfar's own."""
+    return type(distance) in (Cosine, Dot, Euclidean, SquaredEuclidean)
+
+
+def _over(gradient: Tensor, distance: Tensor) -> Tensor:
+    """``gradient / distance`` in place, and 0 where two points are one: the subgradient of smallest norm."""
+    # On a GPU asking whether there are any would stall the stream.
+    if distance.device.type != "cpu" or not bool(distance.abs().min() > 0):
+        return gradient.div_(distance).masked_fill_(distance == 0, 0)
+    return gradient.div_(distance)

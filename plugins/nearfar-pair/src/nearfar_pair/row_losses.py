@@ -1,0 +1,119 @@
+"""Base classes of the losses that look at one anchor's row of distances after another.
+
+An author writes a formula of :class:`~nearfar_pair.sides.Rows` in ordinary torch; that no matrix of all pairs is kept,
+the reference set, selections, distances and reducers come with it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nearfar.nn.batch import Batch
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.selection import Selection, distance_matrix
+from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.row_pass import RowPass, rule_of
+from nearfar_pair.row_terms import PairSide, RowTerms
+from nearfar_pair.sides import Rows
+
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "threshold"]
+
+
+class AnchorLoss(EmbeddingLoss):
+    """A loss with one cost for each anchor; its terms are ``element``."""
+
+    kind = "element"
+    #: Whether a cost can be below zero.
+    signed = False
+    #: Whether the formula walks the table of positives, so that it should be narrow.
+    narrow = False
+
+    @abstractmethod
+    def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The costs (r,) of anchors, 0 where there is none, and which have one, boolean (r,)."""
+
+    def learned(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What :meth:`costs` gets besides the rows, to be differentiated by."""
+        return ()
+
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), narrow=self.narrow)
+        return RowTerms(self.kind, rows, signed=self.signed, labels=batch.labels)
+
+
+class PositiveLoss(AnchorLoss):
+    """A loss with a cost for each positive of each anchor, (r, k); its terms are ``pos_pair``."""
+
+    kind = "pos_pair"
+
+
+class PairLoss(EmbeddingLoss):
+    """A loss with a cost, never below zero, for each positive and each negative pair; the two sides are reduced apart.
+
+    Each cost is a function of the pair's distance, small for near, and of what :meth:`learned` has for its anchor. A
+    pair that was selected twice counts twice.
+    """
+
+    @abstractmethod
+    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        """The costs of positive pairs, of the shape of their distances; 0 for what is infinitely near."""
+
+    @abstractmethod
+    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        """The costs of negative pairs, of the shape of their distances; 0 for what is infinitely far."""
+
+    def learned(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What costs depend on besides, to be differentiated by: each one number, or (n,) one for each anchor."""
+        return ()
+
+    def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> Tensor | float | None:
+        """What the mean of either side divides by instead of the number of its pairs.
+
+        ``active`` counts the pairs of both sides that cost something.
+        """
+        return None
+
+    def terms(self, batch: Batch) -> Mapping[str, Terms]:
+        learned = self.learned(batch)
+        if batch.selection is not None and rule_of(batch, self.distance) is None:
+            return self._selected(batch, batch.selection, learned)
+        rows = RowPass(batch, self.distance, self._sums, learned, sums=2)
+        sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]
+        return self._named(batch, *sides)
+
+    def _selected(self, batch: Batch, selection: Selection, learned: tuple[Tensor, ...]) -> Mapping[str, Terms]:
+        a1, p, a2, n = selection.pairs()
+        d = distance_matrix(self.distance, batch)
+        positive = self.positive_cost(d[a1, p], *(x[a1] if x.ndim else x for x in learned))
+        negative = self.negative_cost(d[a2, n], *(x[a2] if x.ndim else x for x in learned))
+        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
+        return self._named(
+            batch,
+            MaterialTerms("pos_pair", positive, (a1, p), **common),
+            MaterialTerms("neg_pair", negative, (a2, n), **common),
+        )
+
+    def _named(self, batch: Batch, positive: Terms, negative: Terms) -> Mapping[str, Terms]:
+        normalizer = self.normalizer(batch, lambda: positive.count_positive() + negative.count_positive())
+        positive.normalizer = negative.normalizer = normalizer
+        return {"positive": positive, "negative": negative}
+
+    def _costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        """The costs of the positives (r, k) and of all references (r, m); 0 where there is no such pair."""
+        of_anchor = [x[rows.anchors, None] if x.ndim else x for x in learned]
+        return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
+
+    def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
+        positive, negative = self._costs(rows, *learned)
+        # Of each the number above zero as the sum of signs: a comparison and its sum take five times as long.
+        active = (costs.detach().sign().sum(1).long() for costs in (positive, negative))
+        return positive.sum(1), negative.sum(1), *active, rows.num_positives, rows.num_negatives
+
+
+def threshold(distance: Any, value: float) -> float:
+    """A value of a distance as one of what is small for near: of a similarity its negative."""
+    return -value if distance.is_inverted else value

@@ -1,0 +1,296 @@
+"""A formula of an anchor's row of distances, for every anchor, without the matrix of all distances.
+
+A few rows at a time are computed, put through the formula and forgotten. The gradient is either taken on the way, where
+only the sum is wanted, or in the backward pass from rows that are computed once more. The formula is ordinary
+differentiable torch, so that one text serves small batches and foreign distances, whose matrix is made as a whole, and
+second derivatives too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.batch import Batch
+from nearfar.nn.miners import same_distance
+from nearfar.nn.selection import distance_matrix
+from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
+from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
+
+__all__ = ["Formula", "RowPass", "rule_of"]
+
+#: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
+Formula = Callable[..., tuple[Tensor, ...]]
+
+# Elements of a few rows: buffers of 512 kB stay in the second-level cache of a CPU, and on a GPU launching a kernel
+# costs more than its work below this.
+CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
+
+
+class RowPass:
+    """A formula applied to every anchor of a batch.
+
+    Parameters
+    ----------
+    batch, distance
+        What is compared, and by what.
+    formula
+        Called with :class:`Rows` and the parameters; returns tensors of r rows each.
+    parameters
+        What else the outputs may be differentiated by.
+    sums
+        Of how many outputs, the first, the sum may be asked for.
+    narrow
+        As for :class:`~nearfar_pair.sides.Sides`.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        distance: Any,
+        formula: Formula,
+        parameters: Sequence[Tensor] = (),
+        *,
+        sums: int = 1,
+        narrow: bool = False,
+    ) -> None:
+        self._sums = sums
+        self._batch, self._distance, self._formula = batch, distance, formula
+        self._parameters = tuple(parameters)
+        self.sides = Sides(batch, rule_of(batch, distance), narrow=narrow)
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The outputs of the formula for all anchors, (n, …), differentiable."""
+        with torch.set_grad_enabled(self._needs_grad):
+            if self._is_whole:
+                return self._whole
+            return _Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
+
+    @cached_property
+    def totals(self) -> tuple[Tensor, ...]:
+        """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
+        with torch.set_grad_enabled(self._needs_grad):
+            if self._is_whole or "outputs" in self.__dict__:
+                sums = (output.sum() for output in self.outputs[: self._sums])
+                return *sums, *(output.detach() for output in self.outputs)
+            plan = dataclasses.replace(self._plan, sums=self._sums)
+            return _Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
+
+    @property
+    def found(self) -> tuple[Tensor, ...]:
+        """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
+        return self.totals[self._sums :] if "totals" in self.__dict__ else self.outputs
+
+    @cached_property
+    def table(self) -> tuple[Tensor, Tensor]:
+        """(n, k) the positives of each anchor, and which of them there are."""
+        return self.sides.table(slice(0, self.sides.shape[0]))
+
+    def whole(self, formula: Formula) -> tuple[Rows, tuple[Tensor, ...]]:
+        """The rows of all anchors at once, and what another formula makes of them: for whoever wants every pair."""
+        with torch.set_grad_enabled(self._needs_grad):
+            rows = self._rows(self._matrix)
+            return rows, formula(rows, *self._parameters)
+
+    @property
+    def _whole(self) -> tuple[Tensor, ...]:
+        return self._formula(self._rows(self._matrix), *self._parameters)
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        matrix = distance_matrix(self._distance, self._batch)
+        # A formula may take the least of a row, so that there has to be something in it.
+        return matrix if matrix.shape[1] else matrix.new_full((len(matrix), 1), FAR) + 0 * self._batch.embeddings.sum()
+
+    def _rows(self, matrix: Tensor) -> Rows:
+        return self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
+
+    @cached_property
+    def _needs_grad(self) -> bool:
+        # Kept for whoever asks next, so with a graph even where the first to ask wants none.
+        tensors = (self._batch.embeddings, self._batch.reference, *self._parameters)
+        return any(tensor.requires_grad for tensor in tensors)
+
+    @property
+    def _is_whole(self) -> bool:
+        n, m = self.sides.shape
+        return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
+
+    @cached_property
+    def _embeddings(self) -> tuple[Tensor, Tensor | None]:
+        query = self._distance.maybe_normalize(self._batch.embeddings)
+        return query, None if self._batch.is_self else self._distance.maybe_normalize(self._batch.reference)
+
+    @cached_property
+    def _plan(self) -> _Plan:
+        return _Plan(self._distance, self.sides, self._formula)
+
+
+def rule_of(batch: Batch, distance: Any) -> PairRule | None:
+    """The rule that a miner selected by, where it says the same of these distances as it said of its own."""
+    rule = batch.selection
+    if not isinstance(rule, PairRule) or not same_distance(rule.distance, distance):
+        return None
+    if rule.batch.is_self != batch.is_self:
+        return None
+    alike = all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
+    return rule if alike and batch.labels is not None and batch.reference_labels is not None else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What both functions below do: distances, sides, formula."""
+
+    distance: Any
+    sides: Sides
+    formula: Formula
+    sums: int = 0
+
+    def chunks(self) -> Iterator[slice]:
+        n, m = self.sides.shape
+        elements = CPU_ELEMENTS if self.sides.device.type == "cpu" else GPU_ELEMENTS
+        step = max(1, elements // m)
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+    def rows(self, distance: RowDistance, anchors: slice, buffer: Tensor) -> Rows:
+        return self.sides.rows(distance.rows(anchors, buffer[: anchors.stop - anchors.start]), anchors, in_place=True)
+
+    def buffer(self, like: Tensor) -> Tensor:
+        first = next(self.chunks())
+        return like.new_empty(first.stop - first.start, self.sides.shape[1])
+
+    def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
+        """The outputs from the whole matrix: for second derivatives."""
+        matrix = self.distance.matrix(query, query if reference is None else reference)
+        matrix = -matrix if self.distance.is_inverted else matrix
+        rows = self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
+        return self.formula(rows, *parameters)
+
+
+class _Pull:
+    """Gradients of the embeddings and the parameters, added up a few rows at a time."""
+
+    def __init__(self, plan: _Plan, distance: RowDistance, parameters: Sequence[Tensor], needs: Sequence[bool]) -> None:
+        self._plan, self._distance = plan, distance
+        self._embeddings: Gradients = distance.gradients()
+        self.leaves = [p.detach().requires_grad_(need) for p, need in zip(parameters, needs, strict=True)]
+        self._parameters = [torch.zeros_like(p) if need else None for p, need in zip(parameters, needs, strict=True)]
+
+    @torch.enable_grad()
+    def outputs(self, rows: Rows) -> tuple[Rows, tuple[Tensor, ...]]:
+        d_ap, d_an = rows.d_ap.detach().requires_grad_(), rows.d_an.detach().requires_grad_()
+        rows = dataclasses.replace(rows, d_ap=d_ap, d_an=d_an)
+        return rows, self._plan.formula(rows, *self.leaves)
+
+    def add(self, rows: Rows, leaves: Sequence[Tensor], outputs: Sequence[Tensor], by: Sequence[Tensor | None]) -> None:
+        """Add what comes of the gradients ``by`` the outputs, made of ``rows`` and ``leaves``."""
+        used = [(o, g) for o, g in zip(outputs, by, strict=True) if g is not None and o.requires_grad]
+        if not used:
+            return
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        roots, by_root = zip(*used, strict=True)
+        by_ap, by_an, *rest = torch.autograd.grad(
+            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=True
+        )
+        with torch.no_grad():
+            self._distance.pull(rows, by_ap, by_an, self._embeddings)
+            for total, part in zip([t for t in self._parameters if t is not None], rest, strict=True):
+                if part is not None:
+                    total += part
+
+    def finished(self) -> tuple[Tensor | None, ...]:
+        return (*self._embeddings.finished(), *self._parameters)
+
+
+class _Outputs(torch.autograd.Function):
+    """The outputs of a formula; the backward pass computes the rows once more."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
+        distance = RowDistance(plan.distance, query, query if reference is None else reference)
+        buffer = plan.buffer(query)
+        parts = [plan.formula(plan.rows(distance, anchors, buffer), *parameters) for anchors in plan.chunks()]
+        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
+        ctx.set_materialize_grads(False)
+        ctx.plan = plan
+        ctx.save_for_backward(query, reference, *parameters)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return None, *_again(ctx, by_output)
+        query, reference, *parameters = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        distance = RowDistance(plan.distance, query, query if reference is None else reference)
+        pull = _Pull(plan, distance, parameters, ctx.needs_input_grad[3:])
+        buffer = plan.buffer(query)
+        for anchors in plan.chunks():
+            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffer))
+            pull.add(rows, pull.leaves, outputs, [None if g is None else g[anchors] for g in by_output])
+        return None, *pull.finished()
+
+
+class _Totals(torch.autograd.Function):
+    """The sums of the first outputs of a formula, whose gradients are taken at once, and all outputs."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
+        distance = RowDistance(plan.distance, query, query if reference is None else reference)
+        buffer = plan.buffer(query)
+        needs = ctx.needs_input_grad
+        pulls = [_Pull(plan, distance, parameters, needs[3:]) for _ in range(plan.sums if any(needs) else 0)]
+        parts = []
+        for anchors in plan.chunks():
+            rows = plan.rows(distance, anchors, buffer)
+            if not pulls:
+                parts.append(plan.formula(rows, *parameters))
+                continue
+            rows, outputs = pulls[0].outputs(rows)
+            for pull, output in zip(pulls, outputs, strict=False):
+                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)])
+            parts.append(tuple(output.detach() for output in outputs))
+        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(*outputs)
+        ctx.set_materialize_grads(False)
+        ctx.plan = plan
+        # Of each sum the gradients by every input, then the inputs.
+        ctx.save_for_backward(*(g for pull in pulls for g in pull.finished()), query, reference, *parameters)
+        return *(output.sum() for output in outputs[: plan.sums]), *outputs
+
+    @staticmethod
+    def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
+        sums: int = ctx.plan.sums
+        count = len(ctx.needs_input_grad) - 1
+        if torch.is_grad_enabled():
+            return None, *_again(ctx, by[:sums], skip=sums * count, totals=True)
+        found: list[Tensor | None] = [None] * count
+        for i, factor in enumerate(by[:sums]):
+            for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
+                if factor is not None and gradient is not None:
+                    found[j] = gradient * factor if found[j] is None else found[j].addcmul_(gradient, factor)
+        return None, *found
+
+
+def _again(
+    ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated once more, by way of the whole matrix."""
+    inputs = ctx.saved_tensors[skip:]
+    outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
+    if totals:
+        outputs = tuple(output.sum() for output in outputs[: len(by_output)])
+    used = [(o, g) for o, g in zip(outputs, by_output, strict=True) if g is not None and o.requires_grad]
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    if not used or not wanted:
+        return (None,) * len(inputs)
+    roots, by_root = zip(*used, strict=True)
+    found = iter(torch.autograd.grad(roots, wanted, by_root, create_graph=True, allow_unused=True))
+    return tuple(next(found) if x is not None and x.requires_grad else None for x in inputs)

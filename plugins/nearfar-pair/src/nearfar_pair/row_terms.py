@@ -1,0 +1,150 @@
+"""Terms of losses whose value for an anchor is a formula of its row of distances."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.terms import Terms
+from nearfar_pair.row_pass import Formula, RowPass
+
+__all__ = ["PairSide", "RowTerms"]
+
+
+class RowTerms(Terms):
+    """The costs that a formula gives: one for each anchor, or one for each positive of each anchor.
+
+    Parameters
+    ----------
+    kind
+        ``element`` for costs (n,), ``pos_pair`` for costs (n, k), one for each place of the table of positives.
+    rows
+        A pass whose first two outputs are the costs, 0 where there is none, and which there are, boolean.
+    signed
+        Whether a cost can be below zero.
+    normalizer, labels
+        As in :class:`~nearfar.nn.terms.Terms`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        rows: RowPass,
+        *,
+        signed: bool = False,
+        normalizer: Tensor | float | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        self.kind = kind
+        self.num_anchors = rows.sides.shape[0]
+        self.normalizer = normalizer
+        self.labels = labels
+        self._rows = rows
+        self._signed = signed
+
+    @property
+    def values(self) -> Tensor:
+        return self._costs[self._mask]
+
+    @property
+    def indices(self) -> tuple[Tensor, ...]:
+        if self.kind == "element":
+            return torch.where(self._mask)
+        anchors, places = torch.where(self._mask)
+        return anchors, self._rows.table[0][anchors, places]
+
+    def sum(self) -> Tensor:
+        return self._rows.totals[0]
+
+    def sum_positive(self) -> Tensor:
+        return self._costs.clamp_min(0).sum() if self._signed else self.sum()
+
+    def count(self) -> Tensor:
+        return self._mask.sum()
+
+    def count_positive(self) -> Tensor:
+        return (self._rows.found[0] > 0).sum()
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._costs if self._costs.ndim == 1 else self._costs.sum(1)
+
+    def count_by_anchor(self) -> Tensor:
+        return self._mask.long() if self._mask.ndim == 1 else self._mask.sum(1)
+
+    @cached_property
+    def _costs(self) -> Tensor:
+        return self._rows.outputs[0]
+
+    @property
+    def _mask(self) -> Tensor:
+        return self._rows.found[1]
+
+
+class PairSide(Terms):
+    """The costs of all positive pairs, or of all negative ones; summed, none of them is made.
+
+    Parameters
+    ----------
+    kind
+        ``pos_pair`` or ``neg_pair``.
+    rows
+        A pass whose outputs are, of positives and negatives: the sum of each anchor's costs, twice; how many cost
+        something, twice; how many there are, twice. Both sides share one.
+    every
+        A formula of the costs of every pair, (n, k) and (n, m), for whoever wants them.
+    normalizer, labels
+        As in :class:`~nearfar.nn.terms.Terms`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        rows: RowPass,
+        every: Formula,
+        *,
+        normalizer: Tensor | float | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        self.kind = kind
+        self.num_anchors = rows.sides.shape[0]
+        self.normalizer = normalizer
+        self.labels = labels
+        self._rows, self._every = rows, every
+        self._side = 0 if kind == "pos_pair" else 1
+
+    @property
+    def values(self) -> Tensor:
+        return self._material[0]
+
+    @property
+    def indices(self) -> tuple[Tensor, ...]:
+        return self._material[1]
+
+    def sum(self) -> Tensor:
+        return self._rows.totals[self._side]
+
+    def sum_positive(self) -> Tensor:
+        return self.sum()  # no cost of a pair is negative
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._rows.outputs[self._side]
+
+    def count_positive(self) -> Tensor:
+        return self._rows.found[self._side + 2].sum()
+
+    def count(self) -> Tensor:
+        return self.count_by_anchor().sum()
+
+    def count_by_anchor(self) -> Tensor:
+        return self._rows.found[self._side + 4]
+
+    @cached_property
+    def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        rows, (positive, negative) = self._rows.whole(self._every)
+        if self.kind == "pos_pair":
+            anchors, places = torch.where(rows.valid)
+            return positive[anchors, places], (anchors, rows.positives[anchors, places])
+        anchors, references = torch.where(rows.is_negative)
+        return negative[anchors, references], (anchors, references)

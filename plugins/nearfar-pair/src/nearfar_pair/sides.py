@@ -1,0 +1,221 @@
+"""Who is a positive and who a negative of each anchor, a few anchors at a time.
+
+A loss that looks at one anchor's row of distances after another sees the row in two parts: a short table of the
+distances of its positives, and the row itself with everything that is no negative put :data:`FAR` away. Nothing of the
+size of all pairs is ever made of booleans or of indices.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearfar.errors import InputError
+from nearfar.nn.batch import Batch
+from nearfar.nn.selection import Selection
+
+__all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
+
+#: Where those lie that do not count: what is no negative this far away, what is no positive this near (−FAR). Finite,
+#: and so is its square in float32, so that 0 times it is 0.
+FAR = 1e18
+#: Up to so many distances a matrix of all, with masks, costs less than rows.
+SMALL = 2**16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The distances of r anchors, small for near: a similarity is negated.
+
+    Attributes
+    ----------
+    d_ap
+        (r, k) distances of the positives; −FAR where an anchor has fewer.
+    valid
+        (r, k) boolean: which of them there are.
+    d_an
+        (r, m) distances of the references; FAR where one is no negative.
+    anchors
+        Which anchors they are, as a slice of the batch.
+    positives
+        (r, k) which references the positives are; where there is none, any.
+    num_positives, num_negatives
+        (r,) int64.
+    """
+
+    d_ap: Tensor
+    valid: Tensor
+    d_an: Tensor
+    anchors: slice
+    positives: Tensor
+    num_positives: Tensor
+    num_negatives: Tensor
+
+    @property
+    def d_ap_or_far(self) -> Tensor:
+        """(r, k) distances of the positives; FAR where an anchor has fewer."""
+        return torch.where(self.valid, self.d_ap, FAR)
+
+    @property
+    def is_negative(self) -> Tensor:
+        """(r, m) boolean: which references are negatives."""
+        return self.d_an != FAR
+
+    @property
+    def has_both(self) -> Tensor:
+        """(r,) boolean: which anchors have a positive and a negative."""
+        return (self.num_positives > 0) & (self.num_negatives > 0)
+
+
+class PairRule(Selection, ABC):
+    """Pairs that are told by their distance and the row it stands in, so that a loss can choose while it sums.
+
+    Parameters
+    ----------
+    batch
+        The batch the rule is about, with labels.
+    distance
+        What d is.
+    """
+
+    def __init__(self, batch: Batch, distance: object) -> None:
+        self.batch = batch
+        self.distance = distance
+
+    @abstractmethod
+    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the distances of :class:`Rows`, (r, k) and (r, m) boolean: which positives and negatives are selected.
+
+        What it says of those that do not count is not heeded.
+        """
+
+
+class Sides:
+    """The positives and negatives of every anchor of a batch: by label, or those selected, each once.
+
+    Parameters
+    ----------
+    batch
+        Its selection, where it has one, replaces the labels.
+    rule
+        A rule on distances that chooses among those by label, in place of the selection.
+    narrow
+        Whether the table of positives is no wider than the most positives of an anchor, even where that costs more: in
+        small batches, and on a GPU, which is waited for. Else it may be as wide as the reference set.
+
+    Raises
+    ------
+    InputError
+        There are neither labels nor a selection.
+    """
+
+    def __init__(self, batch: Batch, rule: PairRule | None = None, *, narrow: bool = False) -> None:
+        self.shape = len(batch.embeddings), len(batch.reference)
+        self.device = batch.embeddings.device
+        self._rule = rule
+        self._is_self = batch.is_self
+        self._by_label = rule is not None or batch.selection is None
+        n, m = self.shape
+        costs_less = self.device.type == "cpu" and n * m > SMALL
+        self._narrow = narrow or not self._by_label or costs_less or not m
+        if self._by_label:
+            if batch.labels is None or batch.reference_labels is None:
+                raise InputError("labels are needed where no indices_tuple says which embeddings belong together")
+            self._from_labels(batch.labels, batch.reference_labels)
+        else:
+            assert batch.selection is not None
+            self._from_pairs(*batch.selection.pairs())
+        #: How wide the table of positives is.
+        self.width = max(1, int(self._positives.max()) if self._narrow and self.shape[0] else self.shape[1])
+
+    def _from_labels(self, labels: Tensor, reference_labels: Tensor) -> None:
+        if not self._narrow:
+            self._same = labels[:, None] == reference_labels
+            self._valid = self._same.clone().fill_diagonal_(False) if self._is_self else self._same
+            self._every = torch.arange(self.shape[1], device=self.device)
+            self._positives, same = self._valid.sum(1), self._same.sum(1)
+            self._negatives = self.shape[1] - same
+            return
+        ordered, self._order = reference_labels.sort(stable=True)
+        self._first = torch.searchsorted(ordered, labels)
+        size = torch.searchsorted(ordered, labels, right=True) - self._first
+        self._negatives = len(ordered) - size
+        if self._is_self:  # an anchor has a place among its own positives, which the table leaves out
+            self._own = torch.empty_like(self._order)
+            self._own[self._order] = torch.arange(len(labels), device=labels.device)
+            size = size - 1
+        self._positives = size
+
+    def _from_pairs(self, a1: Tensor, p: Tensor, a2: Tensor, n: Tensor) -> None:
+        anchors, references = self.shape
+        # A pair is one number: sorted by anchor and each once.
+        positive, self._chosen = ((a * references + other).unique() for a, other in ((a1, p), (a2, n)))
+        self._order = positive % max(1, references)
+        starts = torch.arange(anchors + 1, device=a1.device) * references
+        bounds = torch.searchsorted(positive, starts)
+        self._first, self._positives = bounds[:-1], bounds.diff()
+        self._bounds = torch.searchsorted(self._chosen, starts)
+        self._negatives = self._bounds.diff()
+
+    def rows(self, d: Tensor, anchors: slice, *, in_place: bool) -> Rows:
+        """Split rows of the matrix of distances in two.
+
+        Parameters
+        ----------
+        d
+            (r, m) distances of these anchors, m at least 1.
+        anchors
+            Which they are.
+        in_place
+            Whether ``d`` may become :attr:`Rows.d_an`; else the parts are differentiable in ``d``.
+        """
+        index, valid = self.table(anchors)
+        d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
+        d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
+        positives, negatives = self._positives[anchors], self._negatives[anchors]
+        if self._rule is not None:
+            with torch.no_grad():
+                keep_ap, keep_an = self._rule.keep(d_ap, d_an)
+                valid = valid & keep_ap
+            d_ap = torch.where(valid, d_ap, -FAR)
+            d_an = d_an.masked_fill_(~keep_an, FAR) if in_place else d_an.masked_fill(~keep_an, FAR)
+            positives, negatives = valid.sum(1), (d_an != FAR).sum(1)
+        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives)
+
+    def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
+        """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
+        if not self._narrow:
+            valid = self._valid[anchors]
+            return self._every.expand_as(valid), valid
+        place = torch.arange(self.width, device=self._first.device)
+        valid = place < self._positives[anchors, None]
+        place = place + self._first[anchors, None]
+        if self._by_label and self._is_self:
+            place += place >= self._own[anchors, None]
+        place = torch.where(valid, place, place[:, :1])
+        if not len(self._order):
+            return torch.zeros_like(place), valid
+        return self._order[place.clamp_max_(len(self._order) - 1)], valid
+
+    def _far_unless_negative(self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool) -> Tensor:
+        if not self._by_label:
+            start, stop = (int(self._bounds[i]) for i in (anchors.start, anchors.stop))
+            chosen = self._chosen[start:stop] - anchors.start * d.shape[1]
+            row, column = chosen // d.shape[1], chosen % d.shape[1]
+            return torch.full_like(d, FAR).index_put((row, column), d[row, column])
+        if not self._narrow:
+            same = self._same[anchors]
+            return d.masked_fill_(same, FAR) if in_place else d.masked_fill(same, FAR)
+        # Where an anchor has no positive at all the table points to what is none: that keeps its distance.
+        if in_place:
+            d_an = d.scatter_(1, index, torch.where(valid[:, :1], FAR, d.gather(1, index)))
+            if self._is_self:
+                d_an.diagonal(anchors.start).fill_(FAR)
+            return d_an
+        none = torch.zeros_like(d, dtype=torch.bool).scatter_(1, index, valid[:, :1].expand_as(index))
+        if self._is_self:
+            none.diagonal(anchors.start).fill_(True)
+        return d.masked_fill(none, FAR)

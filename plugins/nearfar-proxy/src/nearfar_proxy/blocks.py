@@ -1,0 +1,19 @@
+"""Classes a block at a time, so that nothing of size batch × classes is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+__all__ = ["blocks"]
+
+#: Elements of batch × classes that are held at once: what stays in a processor's cache, and what keeps a GPU busy.
+_HELD = {"cpu": 2**19, "cuda": 2**24}
+
+
+def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
+    """Slices of the rows of ``vectors`` (num_classes, d), for a batch of ``n``."""
+    step = max(1, _HELD.get(vectors.device.type, 2**22) // max(n, 1))
+    for start in range(0, len(vectors), step):
+        yield slice(start, min(start + step, len(vectors)))
