@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nearfar.contributions import CommandSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec
 from nearfar_margin.specs import adaptive, additive, multiplicative, softmax
@@ -10,3 +11,15 @@ from nearfar_margin.specs import adaptive, additive, multiplicative, softmax
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
     return [*softmax.SPECS, *multiplicative.SPECS, *additive.SPECS, *adaptive.SPECS]
+
+
+@hookimpl
+def nearfar_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            group="plot",
+            name="margins",
+            target="nearfar_margin.commands.margins:command",
+            summary="The target's logit, and where two classes are told apart, of margin losses.",
+        ),
+    ]
