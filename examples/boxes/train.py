@@ -62,7 +62,7 @@ def compare(tiles: list[Tile], losses: list[str] | tuple[str, ...], epochs: int,
     training, testing = split(tiles)
     told = [sum(len(tile.boxes) for tile in part) for part in (training, testing)]
     print(f"{told[0]} boxes in {len(training)} tiles to train with, {told[1]} in {len(testing)} to test with")
-    print(f"{'criterion':<36} {'mean IoU':>9} {'≥ 0.5':>7} {'≥ 0.75':>7} {'seconds':>8}")
+    print(f"{'criterion':<38} {'mean IoU':>9} {'≥ 0.5':>7} {'≥ 0.75':>7} {'seconds':>8}")
     torch.manual_seed(seed)
     report("untrained", reached(Detector(), testing), 0.0)
     for loss in losses:
@@ -74,7 +74,7 @@ def compare(tiles: list[Tile], losses: list[str] | tuple[str, ...], epochs: int,
 
 def report(name: str, iou: Tensor, seconds: float) -> None:
     shares = " ".join(f"{(iou >= bar).float().mean():7.1%}" for bar in (0.5, 0.75))
-    print(f"{name:<36} {iou.mean():9.3f} {shares} {seconds:8.0f}", flush=True)
+    print(f"{name:<38} {iou.mean():9.3f} {shares} {seconds:8.0f}", flush=True)
 
 
 def trained(recipe: str, tiles: list[Tile], epochs: int, seed: int) -> Detector:
