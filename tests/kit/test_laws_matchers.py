@@ -19,12 +19,10 @@ from nearfar.nn.terms import MaterialTerms
 def smallest_covering(pred_boxes, target_boxes, distance=None):
     """Each prediction with the smallest target that covers its first corner."""
     found = []
-    for (i, box), _ in itertools.product(enumerate(pred_boxes), range(1)):
+    for i, box in enumerate(pred_boxes):
         covers = [j for j, t in enumerate(target_boxes) if t[0] <= box[0] <= t[2] and t[1] <= box[1] <= t[3]]
         if covers:
-            areas = [
-                (target_boxes[j][2] - target_boxes[j][0]) * (target_boxes[j][3] - target_boxes[j][1]) for j in covers
-            ]
+            areas = [(c - a) * (d - b) for a, b, c, d in (target_boxes[j] for j in covers)]
             found.append((i, covers[areas.index(min(areas))]))
     return found
 
