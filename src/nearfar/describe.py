@@ -168,8 +168,7 @@ def _references(prose: Prose, spec: PartSpec) -> tuple[Block, ...]:
 def _composes(spec: PartSpec) -> Iterator[str]:
     if isinstance(spec, LossSpec):
         yield f"inputs: {', '.join(spec.inputs)}" + (", and a reference set" if spec.reference else "")
-        if spec.optional_inputs:
-            yield f"by keyword, where wanted: {', '.join(spec.optional_inputs)}"
+        yield from _optional(spec.optional_inputs)
         yield f"miners: {'those that produce ' + ' or '.join(spec.accepts) if spec.accepts else 'none'}"
         emits = f"any that reduces {' and '.join(spec.emits)}" if spec.reducible else "none, it reduces itself"
         yield f"reducers: {emits}" + (f"; default {spec.default_reducer}" if spec.reducible else "")
@@ -180,6 +179,12 @@ def _composes(spec: PartSpec) -> Iterator[str]:
             yield f"takes the losses: {', '.join(spec.wraps)}"
     elif isinstance(spec, MinerSpec):
         yield f"produces: {spec.produces}" + (", with a reference set or without" if spec.reference else "")
+        if spec.produces == "elements":
+            yield f"chooses among: {', '.join(spec.reduces)} terms"
+            return
+        if not spec.on_embeddings:
+            yield f"inputs: {', '.join(spec.inputs)}"
+            yield from _optional(spec.optional_inputs)
         yield _distances(spec.distances, spec.default_distance or "that of the loss")
     elif isinstance(spec, ReducerSpec):
         yield f"reduces: {', '.join(spec.reduces)}"
@@ -188,6 +193,11 @@ def _composes(spec: PartSpec) -> Iterator[str]:
         yield f"{sort}, in [{spec.range[0]:g}, {spec.range[1]:g}]"
     if spec.needs:
         yield f"from its context: {', '.join(spec.needs)}"
+
+
+def _options(names: tuple[str, ...]) -> Iterator[str]:
+    if names:
+        yield f"by keyword, where wanted: {', '.join(names)}"
 
 
 _BEYOND = {"positive": "beyond it", "negative": "within it"}

@@ -14,7 +14,7 @@ import torch
 from nearfar import EmbeddingLoss, Loss, MaterialTerms, Miner, Reducer
 from nearfar.discovery import Selector, discover
 from nearfar.errors import InputError
-from nearfar.nn import IndexSelection
+from nearfar.nn import ElementMiner, IndexSelection, Matcher, Matches
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.distances import Distance
 from nearfar.nn.terms import element_terms
@@ -108,6 +108,61 @@ SOUND_MINER: Mapping[str, Any] = {
 }
 
 
+class SoundMatcher(Matcher):
+    """Each prediction with the target that covers its first corner, the smallest of them, group by group."""
+
+    inputs = ("pred_boxes", "target_boxes")
+    optional_inputs = ("pred_groups", "target_groups")
+
+    def match(self, *inputs: Any, **options: Any) -> Matches:
+        if len(inputs) < 2 or any(boxes.ndim != 2 or boxes.shape[1] != 4 for boxes in inputs):
+            raise InputError("pred_boxes and target_boxes are (n, 4) and (m, 4)")
+        pred, target = (boxes.detach() for boxes in inputs)
+        corner = pred[:, None, :2]
+        covers = ((target[:, :2] <= corner) & (corner <= target[:, 2:])).all(2)
+        if "pred_groups" in options:
+            covers &= options["pred_groups"][:, None] == options["target_groups"]
+        area = (target[:, 2:] - target[:, :2]).prod(1)
+        found = covers.any(1).nonzero()[:, 0]
+        smallest = torch.where(covers, area, torch.inf)[found]
+        own = smallest.argmin(1) if len(target) else found
+        return Matches(found, own, found[:0], len(pred), torch.ones(len(found)))
+
+
+SOUND_MATCHER: Mapping[str, Any] = {
+    "name": "sound",
+    "target": "somewhere:Else",
+    "summary": "Each prediction with the target that covers its first corner.",
+    "produces": "matches",
+    "inputs": SoundMatcher.inputs,
+    "optional_inputs": SoundMatcher.optional_inputs,
+    "reference": False,
+}
+
+
+class SoundElementMiner(ElementMiner):
+    """Every value above the mean of its group."""
+
+    def keep(self, named: Any) -> Any:
+        return {name: self.above(terms) for name, terms in named.items()}
+
+    def above(self, terms: Any) -> Any:
+        anchors, values = terms.indices[0], terms.values
+        groups = torch.zeros_like(anchors) if terms.groups is None else terms.groups[anchors]
+        same = groups[:, None] == groups
+        return values > (same * values).sum(1) / same.sum(1)
+
+
+SOUND_ELEMENT_MINER: Mapping[str, Any] = {
+    "name": "sound",
+    "target": "somewhere:Else",
+    "summary": "Every value above the mean of its group.",
+    "produces": "elements",
+    "inputs": ("terms",),
+    "reference": False,
+}
+
+
 class SoundReducer(Reducer):
     """The mean of the values."""
 
@@ -157,7 +212,7 @@ def broken_laws(kind: str, target: Any, spec: Mapping[str, Any], *, only: str = 
     subject = Subject(entry, registry)
     found: dict[str, str] = {}
     for law in LAWS.values():
-        if kind in law.kinds and only in ("", law.name):
+        if law.is_about(subject) and only in ("", law.name):
             for case in law.cases(subject) if law.cases else ("",):
                 result = Check(subject, law, case).run()
                 if result.status == "failed":

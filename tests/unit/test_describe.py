@@ -14,6 +14,7 @@ from nearfar.describe import Description, describe
 from nearfar.discovery import Plugin, discover
 from nearfar.registry import Registry, default_registry
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, PartSpec, ReducerSpec
+from nearfar.testing.subject import Subject
 
 PART = '''
     raise ImportError("whoever only describes the part has no need of this")
@@ -156,10 +157,11 @@ def test_a_reference_that_only_repeats_the_paper_is_said_once():
 
 def test_the_command_that_checks_a_part_selects_it_and_no_other():
     registry = default_registry()
-    names = [entry.full_name for entry in registry.entries("loss")]
-    for entry in registry.entries("loss"):
+    entries = [entry for kind in ("loss", "distance") for entry in registry.entries(kind)]
+    names = [Subject(entry, registry).name for entry in entries]
+    for entry, own in zip(entries, names, strict=True):
         pattern = describe(entry, registry).check.split(" -k ")[1]
-        assert [name for name in names if pattern in f"{name}::gradient"] == [entry.full_name]
+        assert [name for name in names if pattern in f"{name}::gradient"] == [own]
 
 
 # ---- nearfar show

@@ -13,7 +13,7 @@ import nearfar
 from nearfar.errors import InputError, RecipeError
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing.meter import peak_bytes
-from nearfar_iou import definitions
+from nearfar_iou.definitions import matching as definitions
 from nearfar_iou.distances import box_similarity
 
 THEIRS = {

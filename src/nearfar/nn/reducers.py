@@ -88,7 +88,7 @@ class AvgNonZero(Reducer):
 class TopK(Reducer):
     r"""The mean of the k greatest values: of the hardest terms, whichever they are.
 
-    .. math:: \frac{1}{\min(k, K)} \sum_{i=1}^{\min(k, K)} v_{(i)}, \qquad v_{(1)} \ge v_{(2)} \ge \dots \ge v_{(K)}
+    .. math:: \frac{1}{\min(k, K)} \sum_{i=1}^{\min(k, K)} v_{(i)}, \qquad v_{(1)} \ge v_{(2)} \ge \ldots \ge v_{(K)}
 
     It divides by how many values it took, whatever normaliser a loss gives: that is one of all of them. Of values that
     tie for the last place some get the gradient, as :func:`torch.topk` has it.

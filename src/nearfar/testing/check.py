@@ -247,7 +247,7 @@ def checks_by(laws: Collection[Law], subjects: Iterable[Any]) -> Iterator[Check]
     """The checks of subjects by some laws, case by case."""
     for subject in subjects:
         for law in laws:
-            if subject.kind not in law.kinds or not _is_about(law, subject):
+            if not law.is_about(subject):
                 continue
             try:
                 cases = list(law.cases(subject)) if law.cases else [""]
@@ -255,15 +255,6 @@ def checks_by(laws: Collection[Law], subjects: Iterable[Any]) -> Iterator[Check]
                 yield Check(subject, _raising(law, error))
             else:
                 yield from (Check(subject, law, case) for case in cases)
-
-
-#: Groups of laws about miners → those of what they are.
-_MINERS = {"miners": ("pairs", "triplets", "weights"), "matchers": ("matches",), "elements": ("elements",)}
-
-
-def _is_about(law: Law, subject: Any) -> bool:
-    """Whether a law of miners is one of this sort of miners."""
-    return law.group not in _MINERS or subject.miner.produces in _MINERS[law.group]
 
 
 @contextlib.contextmanager

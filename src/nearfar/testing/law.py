@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,19 @@ class Law:
     cases: Callable[[Subject], Iterable[str]] | None
     check: Callable[..., str | None]
     standalone: bool = False
+
+    def is_about(self, subject: Any) -> bool:
+        """Whether it is about a subject, a part or a plugin: a law of miners, about one that produces what these do."""
+        produced = _PRODUCED.get(self.group)
+        return subject.kind in self.kinds and (produced is None or subject.miner.produces in produced)
+
+
+#: Groups of laws of miners → what those miners produce.
+_PRODUCED: Mapping[str, tuple[str, ...]] = {
+    "miners": ("pairs", "triplets", "weights"),
+    "matchers": ("matches",),
+    "elements": ("elements",),
+}
 
 
 #: Every law, in the order in which they are written.

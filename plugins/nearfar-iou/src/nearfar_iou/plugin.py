@@ -582,7 +582,7 @@ def nearfar_distances() -> list[DistanceSpec]:
 def _similarity(name: str, cls: str, summary: str, **fields: Any) -> DistanceSpec:
     """A similarity of boxes: named as the loss that is 1 less it."""
     shared: dict[str, Any] = {"family": "iou", "on": "boxes", "similarity": True, "memory": 2, "synchronizations": 0}
-    target, definition = f"nearfar_iou.distances.{name}:{cls}Similarity", f"nearfar_iou.definitions:{name}"
+    target, definition = f"nearfar_iou.distances.{name}:{cls}Similarity", f"nearfar_iou.definitions.matching:{name}"
     return DistanceSpec(name=name, target=target, summary=summary, definition=definition, **shared | fields)
 
 
@@ -628,7 +628,7 @@ def _matchers() -> list[MinerSpec]:
                 ),
             },
             distances=("iou.iou", "iou.giou", "iou.diou", "iou.ciou", "iou.probiou"),
-            definition="nearfar_iou.definitions:max_iou",
+            definition="nearfar_iou.definitions.matching:max_iou",
         ),
         _matcher(
             name="atss",
@@ -642,7 +642,7 @@ def _matchers() -> list[MinerSpec]:
                 arxiv="1912.02424",
             ),
             optional_inputs=("anchors", "pred_groups", "target_groups", "levels"),
-            definition="nearfar_iou.definitions:atss",
+            definition="nearfar_iou.definitions.matching:atss",
         ),
         _matcher(
             name="task_aligned",
@@ -659,7 +659,7 @@ def _matchers() -> list[MinerSpec]:
                 "ultralytics": Preset(arguments={"k": 10, "alpha": 0.5, "beta": 6.0}, source="ultralytics, YOLOv8")
             },
             inputs=scored,
-            definition="nearfar_iou.definitions:task_aligned",
+            definition="nearfar_iou.definitions.matching:task_aligned",
         ),
         _matcher(
             name="simota",
@@ -674,7 +674,7 @@ def _matchers() -> list[MinerSpec]:
             deviations=("Scores are sigmoids of one set of logits, not roots of a product with an objectness.",),
             inputs=scored,
             optional_inputs=("anchors", "pred_groups", "target_groups", "strides"),
-            definition="nearfar_iou.definitions:simota",
+            definition="nearfar_iou.definitions.matching:simota",
         ),
         _matcher(
             name="hungarian",
@@ -695,7 +695,7 @@ def _matchers() -> list[MinerSpec]:
             optional_inputs=("logits", "targets", "pred_groups", "target_groups"),
             distances=("iou.iou", "iou.giou", "iou.diou", "iou.ciou", "iou.probiou"),
             default_distance="iou.giou",
-            definition="nearfar_iou.definitions:hungarian",
+            definition="nearfar_iou.definitions.matching:hungarian",
         ),
     ]
 
@@ -716,7 +716,7 @@ def _element_miners() -> list[MinerSpec]:
             ),
             deviations=("Regions that overlap a harder one are kept; the paper suppresses them.",),
             memory=1,
-            definition="nearfar_iou.definitions:ohem",
+            definition="nearfar_iou.definitions.matching:ohem",
             **shared,
         ),
         MinerSpec(
@@ -731,7 +731,7 @@ def _element_miners() -> list[MinerSpec]:
             ),
             reduces=("element", "pos_pair", "neg_pair"),
             memory=1,
-            definition="nearfar_iou.definitions:hard_negative_ratio",
+            definition="nearfar_iou.definitions.matching:hard_negative_ratio",
             **shared,
         ),
     ]

@@ -57,13 +57,15 @@ def matched_as_defined(subject: Subject, case: str = "") -> None:
     names = [name for name in subject.miner.distances if _compares_boxes(subject, name)]
 
     def holds(n: int, seed: int, name: str) -> None:
-        scene = _scene(subject, n, seed)
-        given = {**arguments, "distance": make_part(parse_part(name), "distance", subject.registry, {})}
-        define = definition_of(subject, arguments, distance=_by_rows(subject, name))
+        scene, given, define = _scene(subject, n, seed), arguments, definition_of(subject, arguments)
+        if name:
+            given = {**arguments, "distance": make_part(parse_part(name), "distance", subject.registry, {})}
+            define = definition_of(subject, arguments, distance=_by_rows(subject, name))
         expected = set(define(**{key: value.tolist() for key, value in scene.inputs.items()}))
-        _compare(_pairs(subject, scene, given), expected, f"by its definition on {name} it matches", scene, given)
+        on = f" on {name}" if name else ""
+        _compare(_pairs(subject, scene, given), expected, f"by its definition{on} it matches", scene, given)
 
-    for_all(subject, holds, examples=8, n=_SIZES, seed=_SEEDS, name=st.sampled_from(names))
+    for_all(subject, holds, examples=8, n=_SIZES, seed=_SEEDS, name=st.sampled_from(names or [""]))
 
 
 @law("miner", cases=variants)

@@ -16,7 +16,10 @@ __all__ = ["ATSS"]
 class ATSS(CornerMatcher):
     r"""Adaptive training sample selection: a threshold for each target, from the anchors near its centre.
 
-    .. math:: i \text{ stands for } j \iff i \in C_j, \; s_{ij} \ge \mu_j + \sigma_j, \; \text{centre of } i \in G_j
+    .. math::
+
+        i \text{ stands for } j \Leftrightarrow
+        i \in C_j, \; s_{ij} \ge \mu_j + \sigma_j, \; \text{centre of } i \in G_j
 
     where C_j are the ``k`` anchors of each level whose centres are nearest to that of target j, and μ and σ the mean
     and the standard deviation of their similarities to it. An anchor that could stand for several stands for the one

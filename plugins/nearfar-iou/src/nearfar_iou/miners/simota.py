@@ -25,7 +25,7 @@ class SimOTA(CornerMatcher):
     .. math::
 
         c_{ij} = \text{BCE}(p_i, y_j) - \lambda \ln s_{ij} + 10^5 \, [\text{centre of } i \text{ not in } G_j \cap Z_j],
-        \qquad k_j = \max(1, \lfloor \textstyle\sum_{\text{top } q} s_{ij} \rfloor)
+        \qquad k_j = \max(1, \lfloor \sum_{\text{top } q} s_{ij} \rfloor)
 
     where p are the sigmoids of all ``logits`` of a prediction, y is 1 for the class of the target, s the similarity
     and Z the square round the target's centre that reaches ``radius`` strides. Predictions whose anchor's centre lies

@@ -12,7 +12,7 @@ from nearfar_iou.suppression.detections import Detections, by_class, check_thres
 __all__ = ["diou_nms", "greedy", "nms"]
 
 #: Boxes that are settled among themselves at once, before those they leave are taken out of all others.
-BLOCK = 256
+BLOCK = 128
 #: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
 PIECE = 32768
 
