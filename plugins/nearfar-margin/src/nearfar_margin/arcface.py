@@ -11,7 +11,8 @@ from torch import Tensor
 from nearfar.nn.arguments import check_choice, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.margin_softmax import MarginSoftmax
 
 __all__ = ["ArcFace"]
 
@@ -49,7 +50,8 @@ class ArcFace(MarginSoftmax):
 
     Notes
     -----
-    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+    ``centers``, ``engine``, ``memory_budget`` and ``reducer`` are those of
+    :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
 
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
@@ -80,7 +82,7 @@ class ArcFace(MarginSoftmax):
         gradient: Literal["exact", "detached"] = "exact",
         beyond_pi: Literal["linear", "raw"] = "linear",
         easy_margin: bool = False,
-        **kwargs: Unpack[CommonArguments],
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, math.pi, "radians")

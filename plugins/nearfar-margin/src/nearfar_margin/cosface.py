@@ -8,7 +8,8 @@ from torch import Tensor
 
 from nearfar.nn.arguments import within
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.margin_softmax import MarginSoftmax
 
 __all__ = ["CosFace"]
 
@@ -34,7 +35,8 @@ class CosFace(MarginSoftmax):
 
     Notes
     -----
-    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+    ``centers``, ``engine``, ``memory_budget`` and ``reducer`` are those of
+    :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
 
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
@@ -59,7 +61,7 @@ class CosFace(MarginSoftmax):
         *,
         margin: float = 0.35,
         scale: float = 64.0,
-        **kwargs: Unpack[CommonArguments],
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, 2.0)

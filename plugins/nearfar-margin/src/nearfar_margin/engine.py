@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
-from nearfar_margin.engine_chunked import chunked
+from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
 
-__all__ = ["ENGINES", "Engine", "Settings", "autocast_dtype", "compute"]
+__all__ = ["ENGINES", "Engine", "Settings", "autocast_dtype", "compute", "compute_linear"]
 
 Engine = Literal["auto", "plain", "chunked"]
 ENGINES: tuple[Engine, ...] = ("auto", "plain", "chunked")
@@ -47,24 +49,56 @@ class Settings:
     memory_budget: float | None = None
     products: torch.dtype | None = None
 
+    def chosen(self, embeddings: Tensor, weight: Tensor) -> Literal["plain", "chunked"]:
+        """The engine for weights (c, …, d)."""
+        if self.engine != "auto":
+            return self.engine
+        return "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
+
+    @property
+    def bytes(self) -> float:
+        """The budget in bytes."""
+        return 1e6 * (BUDGET if self.memory_budget is None else self.memory_budget)
+
 
 def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor, settings: Settings) -> Tensor:
     """The loss of each sample, (n,), of embeddings (n, d), class weights and labels (n,).
 
     Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts.
     """
-    engine = settings.engine
-    if engine == "auto":
-        engine = "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
-    if engine == "plain":
+    if settings.chosen(embeddings, weight) == "plain":
         return plain(loss, embeddings, weight, labels)
-    budget = BUDGET if settings.memory_budget is None else settings.memory_budget
-    return chunked(loss, embeddings, weight, labels, budget=budget * 1e6, products=settings.products)
+    return chunked(loss, embeddings, weight, labels, budget=settings.bytes, products=settings.products)
+
+
+def compute_linear(
+    embeddings: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float,
+    settings: Settings,
+) -> Tensor:
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``.
+
+    ``smoothing`` / c of the probability is put on every class.
+    """
+    if settings.chosen(embeddings, weight) == "chunked":
+        return chunked_linear(
+            embeddings, weight, bias, labels, smoothing, budget=settings.bytes, products=settings.products
+        )
+    dtype = torch.promote_types(embeddings.dtype, weight.dtype)
+    logits = F.linear(embeddings.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return cross_entropy(logits, labels, smoothing)
 
 
 def autocast_dtype(tensor: object) -> torch.dtype | None:
-    """The dtype that autocast asks for where ``tensor`` is; None where it is off."""
+    """bfloat16 where autocast asks for it on the device of ``tensor``; None elsewhere.
+
+    Not float16: the share of a class among many is below what it can tell from 0.
+    """
     kind = tensor.device.type if isinstance(tensor, Tensor) else "meta"
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None
-    return torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(kind)
+    return dtype if dtype == torch.bfloat16 else None

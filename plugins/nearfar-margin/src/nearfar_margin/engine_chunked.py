@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nearfar.errors import InputError
 from nearfar.nn.vectors import unit
 from nearfar_margin.chunk_gradients import Changed, Gradients
 from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
@@ -191,13 +192,13 @@ class _Others(torch.autograd.Function):
         *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         top, mass, total = z_own.clone(), torch.ones_like(z_own), torch.zeros_like(z_own)
-        narrow, buffer = chunks.left(left), chunks.buffer(len(left))
+        narrow = chunks.left(left)
         changed = None if chunks.others is None else Changed(chunks, factor, None)
         kept = []
         for start, stop in chunks.spans():
-            block, out = chunks.block(start, stop), buffer
+            block, out = chunks.block(start, stop), None
             if chunks.keep:
-                kept.append(out := left.new_empty(len(left) * (stop - start)))
+                kept.append(out := left.new_empty(len(left), stop - start))
             c, _ = _cosines(chunks, narrow, block, bias, out)
             targets = chunks.targets(block)
             z = c
@@ -211,9 +212,10 @@ class _Others(torch.autograd.Function):
             overwrite(z, targets, NO_LOGIT)
             if chunks.wants_lse:
                 most = torch.maximum(top, z.amax(1))
-                e = torch.sub(z, most[:, None], out=buffer[: z.numel()].view_as(z)).exp_()
+                e = torch.sub(z, most[:, None], out=chunks.room("exponentials", z.shape)).exp_()
                 mass = mass * (top - most).exp_() + e.sum(1)
                 top = most
+        chunks.clear()
         lse = top + mass.log()
         learned = factor if isinstance(factor, Tensor) else None
         ctx.chunks, ctx.factor, ctx.num_kept = chunks, None if learned is factor else factor, len(kept)
@@ -222,25 +224,30 @@ class _Others(torch.autograd.Function):
         return lse, total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, to_lse: Tensor | None, to_total: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            # torch's once_differentiable would return a gradient that is silently constant.
+            raise InputError(
+                "the chunked engine cannot be differentiated twice (create_graph=True); use engine='plain'"
+            )
         chunks: Chunks = ctx.chunks
         _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
         kept, given = rest[: ctx.num_kept], rest[ctx.num_kept :]
         factor = ctx.factor if factor is None else factor
-        narrow, buffer, second = chunks.left(left), chunks.buffer(len(left)), chunks.buffer(len(left))
-        gradients = Gradients(chunks, left, narrow, bias, buffer, needs_weight=chunks.needs_weight)
+        narrow = chunks.left(left)
+        gradients = Gradients(chunks, left, narrow, bias)
         changed = None if chunks.others is None else Changed(chunks, factor, given)
         for i, (start, stop) in enumerate(chunks.spans()):
             block, shares, to_lengths = chunks.block(start, stop), None, None
             if kept:
-                c = kept[i].view(len(left), -1)
+                c = kept[i]
             else:
-                c, shares = _cosines(chunks, narrow, block, bias, buffer)
+                c, shares = _cosines(chunks, narrow, block, bias, None)
             targets = chunks.targets(block)
-            overwrite(c, targets, 0)
+            if changed is not None and not kept:
+                overwrite(c, targets, 0)
             z = c if changed is None else changed.forward(c, block)
-            g = second[: z.numel()].view_as(z)
+            g = chunks.room("exponentials", z.shape)
             if to_lse is None:
                 g.zero_()
             else:
@@ -251,6 +258,7 @@ class _Others(torch.autograd.Function):
             if changed is not None:
                 g, to_lengths = changed.backward(g)
             gradients.add(block, g, c, shares, to_lengths)
+        chunks.clear()
         chunks.gradient = gradients.weight
         to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
@@ -258,7 +266,7 @@ class _Others(torch.autograd.Function):
 
 
 def _cosines(
-    chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor
+    chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """What :meth:`Chunks.multiply` gives, and the bias of a linear classifier."""
     c, shares = chunks.multiply(left, block, out)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.nn import ClassLoss
-from nearfar.nn.arguments import check_choice, non_negative, positive
+from nearfar.errors import ArgumentError
+from nearfar.nn.arguments import positive
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Rows
-from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype, compute
+from nearfar_margin.engine import compute
+from nearfar_margin.engine_loss import EngineArguments, EngineLoss
 from nearfar_margin.engine_plain import cosines
 
-__all__ = ["CommonArguments", "MarginSoftmax"]
+__all__ = ["MarginSoftmax"]
 
 
-class CommonArguments(TypedDict, total=False):
-    """What every loss of the family takes besides its own arguments, and hands on to :class:`MarginSoftmax`."""
-
-    engine: Engine
-    memory_budget: float | None
-    reducer: nn.Module | None
-
-
-class MarginSoftmax(ClassLoss):
+class MarginSoftmax(EngineLoss):
     """A margin-softmax loss; a subclass declares :meth:`target`, :meth:`others`, or both.
 
     A whole loss::
@@ -51,25 +44,14 @@ class MarginSoftmax(ClassLoss):
         (0..inf] What every logit is multiplied with.
     centers : int
         [1..inf] Vectors of each class, of which the nearest counts.
-    engine : {"auto", "plain", "chunked"}
-        ``plain``: all logits at once; can be differentiated twice. ``chunked``: a chunk of the classes at a time, so
-        that nothing of the size batch × classes is held but for one buffer, where the memory budget allows it; the
-        same values and gradients. ``auto``: chunked as soon as there are logits enough for it to be faster.
-    memory_budget : float, optional
-        [MB, 0..inf] What the chunked engine may keep from the forward pass for the backward pass: where the cosines
-        (batch × classes × 4 bytes) fit they are kept, which is fastest; where not they are computed a second time, and
-        it needs less than 20 MB at any number of classes. 256 unless given.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
+    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.engine_loss.EngineLoss`.
+
     ``weight`` (num_classes, embedding_size), or (num_classes, centers, embedding_size) of more than one, starts normal
     with a standard deviation of 0.01, as insightface's does. Its length does not enter the value, unless
     ``times_weight_norm`` is set.
-
-    Under autocast the chunked engine multiplies matrices in autocast's dtype; the target's cosine, logarithms,
-    exponentials and sums stay in float32.
     """
 
     scale: Tensor | float
@@ -87,19 +69,16 @@ class MarginSoftmax(ClassLoss):
         *,
         scale: float,
         centers: int = 1,
-        engine: Engine = "auto",
-        memory_budget: float | None = None,
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, reducer=reducer)
+        super().__init__(num_classes, embedding_size, **kwargs)
         self.scale = positive("scale", scale)
-        check_choice(self, "engine", engine, ENGINES)
-        self.engine: Engine = engine
-        self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
+        if centers != 1 and (not isinstance(centers, int) or centers < 1 or self.times_weight_norm):
+            allowed = "1, as lengths of weights enter" if self.times_weight_norm else "a whole number of at least 1"
+            raise ArgumentError(f"{type(self).__name__}: centers must be {allowed}; got {centers!r}")
         shape = (num_classes, embedding_size) if centers == 1 else (num_classes, centers, embedding_size)
         self.weight = nn.Parameter(torch.empty(shape))
         nn.init.normal_(self.weight, std=0.01)
-        self._products: torch.dtype | None = None
 
     def prepare(self, rows: Rows) -> Rows:
         """What the batch as a whole decides, once a call; nothing unless overridden."""
@@ -121,17 +100,8 @@ class MarginSoftmax(ClassLoss):
         """N: what takes the place of the cosines (n, k) to other classes; the cosines unless overridden."""
         return c
 
-    def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # seen, not changed
-        # Work on a batch is taken out of autocast, so what it asks for is asked here.
-        self._products = autocast_dtype(embeddings)
-        try:
-            return super().forward(embeddings, *args, **kwargs)
-        finally:
-            self._products = None
-
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        settings = Settings(self.engine, self.memory_budget, self._products)
-        return compute(self, embeddings, self.weight, labels, settings)
+        return compute(self, embeddings, self.weight, labels, self.settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
         x, w = self.common(embeddings, self.weight)
@@ -142,5 +112,4 @@ class MarginSoftmax(ClassLoss):
 
     def extra_repr(self) -> str:
         scale = self.scale.item() if isinstance(self.scale, Tensor) else self.scale
-        engine = "" if self.engine == "auto" else f", engine={self.engine!r}"
-        return f"{super().extra_repr()}, scale={scale:g}{engine}"
+        return f"{super().extra_repr()}, scale={scale:g}"

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from nearfar.errors import ArgumentError
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.margin_softmax import MarginSoftmax
 
 __all__ = ["NormSoftmax", "least_scale"]
 
@@ -35,7 +36,8 @@ class NormSoftmax(MarginSoftmax):
 
     Notes
     -----
-    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
+    ``centers``, ``engine``, ``memory_budget`` and ``reducer`` are those of
+    :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
 
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
@@ -59,7 +61,7 @@ class NormSoftmax(MarginSoftmax):
         *,
         scale: float | Literal["auto"] = 30.0,
         learn_scale: bool = False,
-        **kwargs: Unpack[CommonArguments],
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
         if isinstance(scale, str):
             if scale != "auto":
