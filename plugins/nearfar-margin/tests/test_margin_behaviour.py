@@ -10,10 +10,30 @@ from pytorch_metric_learning import reducers as pml_reducers
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction
+from nearfar_margin.adacos import AdaCos
+from nearfar_margin.adaface import AdaFace
+from nearfar_margin.am_softmax import AMSoftmax
 from nearfar_margin.arcface import ArcFace
+from nearfar_margin.arcnegface import ArcNegFace
+from nearfar_margin.combined_margin import CombinedMargin
 from nearfar_margin.cosface import CosFace
-from nearfar_margin.norm_softmax import NormSoftmax, least_scale
+from nearfar_margin.curricularface import CurricularFace
+from nearfar_margin.elasticface import ElasticFace
+from nearfar_margin.kappaface import KappaFace
+from nearfar_margin.l_softmax import LSoftmax
+from nearfar_margin.magface import MagFace
+from nearfar_margin.modified_softmax import ModifiedSoftmax
+from nearfar_margin.mv_softmax import MVSoftmax
+from nearfar_margin.norm_softmax import NormSoftmax
+from nearfar_margin.npcface import NPCFace
+from nearfar_margin.p2sgrad import P2SGrad
+from nearfar_margin.scales import least_scale
 from nearfar_margin.softmax import Softmax
+from nearfar_margin.sphereface import SphereFace
+from nearfar_margin.sphereface2 import SphereFace2
+from nearfar_margin.sphereface_r import SphereFaceR
+from nearfar_margin.subcenter_arcface import SubcenterArcFace
+from nearfar_margin.unified_ce import UnifiedCE
 
 C, D = 6, 4
 LOSSES = {
@@ -25,7 +45,38 @@ LOSSES = {
     "arcface": lambda **k: ArcFace(C, D, **k),
     "arcface-detached": lambda **k: ArcFace(C, D, gradient="detached", beyond_pi="raw", **k),
     "arcface-easy": lambda **k: ArcFace(C, D, easy_margin=True, **k),
+    "modified_softmax": lambda **k: ModifiedSoftmax(C, D, **k),
+    "cosface-norm": lambda **k: CosFace(C, D, scale="norm", **k),
+    "am_softmax": lambda **k: AMSoftmax(C, D, **k),
+    "l_softmax": lambda **k: LSoftmax(C, D, lambda_base=0.0, **k),
+    "sphereface": lambda **k: SphereFace(C, D, lambda_base=0.0, lambda_min=0.0, **k),
+    "sphereface_r": lambda **k: SphereFaceR(C, D, **k),
+    "sphereface_r-exact": lambda **k: SphereFaceR(C, D, gradient="exact", **k),
+    "sphereface_r-v2": lambda **k: SphereFaceR(C, D, version="v2", **k),
+    "sphereface_r-v2-exact": lambda **k: SphereFaceR(C, D, version="v2", gradient="exact", **k),
+    "sphereface2": lambda **k: SphereFace2(C, D, **k),
+    "sphereface2-exact": lambda **k: SphereFace2(C, D, gradient="exact", sharpness=2.5, **k),
+    "combined_margin": lambda **k: CombinedMargin(C, D, m1=1.5, m2=0.8, **k),
+    "combined_margin-flat": lambda **k: CombinedMargin(C, D, m1=1.5, m2=0.8, beyond_pi="flat", **k),
+    "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
+    # What keeps something keeps still in evaluation mode; test_margin_state.py has them in training.
+    "adacos": lambda **k: AdaCos(C, D, **k).eval(),
+    "curricularface": lambda **k: CurricularFace(C, D, **k).eval(),
+    "adaface": lambda **k: AdaFace(C, D, **k).eval(),
+    "magface": lambda **k: MagFace(C, D, shortest=0.5, longest=3.0, **k),
+    "magface-linear": lambda **k: MagFace(C, D, shortest=0.5, longest=3.0, easy_margin=False, **k),
+    "elasticface": lambda **k: ElasticFace(C, D, **k).eval(),
+    "elasticface-cos": lambda **k: ElasticFace(C, D, form="cos", plus=True, **k).eval(),
+    "mv_softmax": lambda **k: MVSoftmax(C, D, **k),
+    "mv_softmax-arc": lambda **k: MVSoftmax(C, D, form="arc", weighting="fixed", **k),
+    "kappaface": lambda **k: KappaFace(C, D, renewal=1, **k).eval(),
+    "p2sgrad": lambda **k: P2SGrad(C, D, **k),
+    "unified_ce": lambda **k: UnifiedCE(C, D, **k),
+    "arcnegface": lambda **k: ArcNegFace(C, D, **k),
+    "npcface": lambda **k: NPCFace(C, D, **k),
 }
+#: What the length of an embedding enters.
+BY_LENGTH = {"softmax", "modified_softmax", "cosface-norm", "l_softmax", "sphereface", "adaface", "magface"}
 each = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -50,8 +101,9 @@ def test_a_cosine_of_one_either_way_is_finite(name, sign, dtype):
     loss = LOSSES[name]().to(dtype)
     with torch.no_grad():
         loss.weight.normal_()
-        loss.weight[:D] = torch.eye(D, dtype=dtype)
-    x = torch.cat([torch.eye(D, dtype=dtype), loss.weight[D:].detach() * 1.7]) * sign
+        # Of each class that has several vectors all are the same.
+        loss.weight.view(C, -1, D)[:D] = torch.eye(D, dtype=dtype)[:, None]
+    x = torch.cat([torch.eye(D, dtype=dtype), loss.weight.detach().view(C, -1, D)[D:, 0] * 1.7]) * sign
     x.requires_grad_()
     value = loss(x, torch.arange(C))
     value.backward()
@@ -128,9 +180,37 @@ def test_one_sample_and_duplicates_are_finite(name):
     torch.testing.assert_close(loss(x.repeat(3, 1), y.repeat(3)), single)
 
 
-@pytest.mark.parametrize("cls", [Softmax, NormSoftmax, CosFace, ArcFace])
+ONE_SOFTMAX = [Softmax, ModifiedSoftmax, NormSoftmax, CosFace, AMSoftmax, ArcFace, CombinedMargin, SubcenterArcFace]
+ONE_SOFTMAX += [LSoftmax, SphereFace, SphereFaceR, CurricularFace, AdaFace, ElasticFace, MVSoftmax, ArcNegFace, NPCFace]
+
+
+@pytest.mark.parametrize("cls", ONE_SOFTMAX)
 def test_a_single_class_costs_nothing(cls):
     assert cls(1, D)(torch.randn(3, D), torch.zeros(3, dtype=torch.long)).item() == 0
+
+
+def test_a_single_class_costs_what_is_not_of_other_classes():
+    x, y = torch.randn(3, D), torch.zeros(3, dtype=torch.long)
+    assert KappaFace(1, D, renewal=1)(x, y).item() == 0
+    assert MagFace(1, D)(x, y).item() == pytest.approx(35 * (10 / 110**2 + 1 / 10), rel=1e-6)
+    for loss in (P2SGrad(1, D), UnifiedCE(1, D)):
+        assert 0 < loss(x, y).item() < 100
+
+
+@each
+@pytest.mark.parametrize("scale", [1.0, 128.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_scale_is_finite_on_either_side_and_at_either_end_of_the_labels(name, scale, dtype):
+    """Embeddings on, opposite to and off the vectors of the first and of the last class."""
+    loss = LOSSES[name]()
+    if isinstance(getattr(loss, "scale", None), float) and loss.scale != 1:
+        loss.scale = scale
+    w = loss.weight.detach().view(C, -1, D)[:, 0] * 100
+    x = torch.cat([w, -w, w.roll(1, 0)]).to(dtype).requires_grad_()
+    for label in (0, C - 1):
+        value = loss(x, torch.full((len(x),), label))
+        value.backward()
+        assert finite(value, x.grad, *grads(loss))
 
 
 @each
@@ -141,13 +221,13 @@ def test_the_order_of_the_batch_does_not_matter(name):
     torch.testing.assert_close(loss(x[order], y[order]), loss(x, y))
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if not n.startswith("softmax")])
+@pytest.mark.parametrize("name", [n for n in LOSSES if not BY_LENGTH & {n, n.partition("-")[0]}])
 def test_lengths_do_not_enter_cosines(name):
     loss = LOSSES[name]()
     x, y = batch()
     value = loss(x, y)
     with torch.no_grad():
-        loss.weight *= torch.linspace(0.01, 100, C)[:, None]
+        loss.weight *= torch.linspace(0.01, 100, C).view(C, *[1] * (loss.weight.ndim - 1))
     torch.testing.assert_close(loss(x * torch.linspace(0.001, 50, len(x))[:, None], y), value)
 
 
@@ -228,7 +308,9 @@ def test_reducers_of_pytorch_metric_learning_reduce_it(name):
     torch.testing.assert_close(loss(x, y), single(x, y).mean())
 
 
-@each
+@pytest.mark.parametrize(
+    "name", ["softmax", "softmax-smoothed", "norm_softmax", "norm_softmax-learned", "cosface", "arcface"]
+)
 def test_logits_are_the_scores_without_a_margin(name):
     """The cross entropy of the logits is the loss of the same classifier without margin or smoothing."""
     loss = LOSSES[name]()
@@ -239,6 +321,17 @@ def test_logits_are_the_scores_without_a_margin(name):
         plain = NormSoftmax(C, D, scale="auto" if "learned" in name else loss.scale, learn_scale="learned" in name)
     plain.load_state_dict(loss.state_dict())
     torch.testing.assert_close(torch.nn.functional.cross_entropy(loss.logits(x.half().float()), y), plain(x.half(), y))
+
+
+@each
+def test_logits_are_greatest_for_the_class_that_is_nearest(name):
+    loss = LOSSES[name]()
+    x, _ = batch()
+    logits = loss.logits(x)
+    assert logits.shape == (8, C)
+    if name not in ("softmax", "softmax-smoothed", "l_softmax"):  # which mind the lengths of the vectors
+        w = torch.nn.functional.normalize(loss.weight, dim=-1).view(C, -1, D)
+        assert torch.equal(logits.argmax(1), (x @ w.flatten(0, 1).T).view(8, C, -1).amax(2).argmax(1))
 
 
 @each
@@ -273,6 +366,24 @@ def test_what_does_not_fit_is_named(name):
         (lambda: NormSoftmax(C, D, scale="car"), "a number or 'auto'"),
         (lambda: NormSoftmax(1, D, scale="auto"), "two classes at least"),
         (lambda: least_scale(10, 0.05), "between chance and 1"),
+        (lambda: CosFace(C, D, scale="car"), "a number or 'auto' or 'norm'"),
+        (lambda: ArcFace(C, D, scale="norm"), "a number or 'auto'; got 'norm'"),
+        (lambda: CosFace(3, D, margin=1.5, scale="auto"), "no scale is enough for a margin that leaves -0.5"),
+        (lambda: LSoftmax(C, D, margin=0), "margin must be a whole number in 1..8; got 0"),
+        (lambda: SphereFace(C, D, margin=2.5), "whole number"),
+        (lambda: SphereFace(C, D, lambda_min=-1), "lambda_min must not be negative"),
+        (lambda: SphereFaceR(C, D, margin=0.9), "margin must be at least 1"),
+        (lambda: SphereFaceR(C, D, version="v3"), "version must be one of 'v1', 'v2'"),
+        (lambda: SphereFace2(1, D), "num_classes must be at least 2"),
+        (lambda: SphereFace2(C, D, balance=1.0), "balance must be between 0 and 1"),
+        (lambda: SubcenterArcFace(C, D, centers=0), "centers must be a whole number of at least 1"),
+        (lambda: AdaCos(2, D), "num_classes must be at least 3"),
+        (lambda: MagFace(C, D, shortest=5.0, longest=5.0), "shortest must be below longest"),
+        (lambda: MagFace(C, D, least_margin=0.9), "least_margin must not be above greatest_margin"),
+        (lambda: ElasticFace(C, D, form="sin"), "form must be one of 'arc', 'cos'"),
+        (lambda: ElasticFace(C, D, seed=-1), "seed must be a whole number"),
+        (lambda: MVSoftmax(C, D, hardness=0.5), "hardness must be at least 1"),
+        (lambda: KappaFace(C, D, renewal=0), "renewal must be a whole number of at least 1"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(make, message):
@@ -303,7 +414,9 @@ def test_weights_start_as_documented():
         assert p.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["cosface", "arcface", "arcface-detached"])
+@pytest.mark.parametrize(
+    "name", ["cosface", "arcface", "arcface-detached", "sphereface_r", "subcenter_arcface", "npcface"]
+)
 def test_training_separates_the_classes(name):
     torch.manual_seed(0)
     loss = LOSSES[name]()

@@ -19,6 +19,7 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.softmax import Softmax
+from nearfar_margin.subcenter_arcface import SubcenterArcFace
 
 C, D, N = 11, 5, 7
 
@@ -93,6 +94,14 @@ class LengthsAndOthers(Everything):
     label_smoothing = 0.2
 
 
+class Pairs(Everything):
+    """Two vectors a class."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weight = torch.nn.Parameter(torch.empty(C, 2, D))
+
+
 class Learned(Everything):
     """Its scale is learned too."""
 
@@ -108,9 +117,9 @@ LOSSES = {
     "cosface": lambda **k: CosFace(C, D, **k),
     "arcface": lambda **k: ArcFace(C, D, margin=1.4, scale=8.0, **k),
     "arcface-detached": lambda **k: ArcFace(C, D, gradient="detached", beyond_pi="raw", **k),
-    "subcenters": lambda **k: ArcFace(C, D, scale=8.0, centers=3, **k),
+    "subcenters": lambda **k: SubcenterArcFace(C, D, scale=8.0, centers=3, **k),
     "everything": lambda **k: Everything(C, D, scale=4.0, **k),
-    "everything-subcenters": lambda **k: Everything(C, D, scale=4.0, centers=2, **k),
+    "everything-subcenters": lambda **k: Pairs(C, D, scale=4.0, **k),
     "binary": lambda **k: Binary(C, D, scale=4.0, **k),
     "surveyor": lambda **k: Surveyor(C, D, scale=4.0, **k),
     "detached": lambda **k: Detached(C, D, scale=4.0, **k),
@@ -376,14 +385,8 @@ def test_what_others_uses_besides_its_rows_is_refused_rather_than_forgotten():
     [
         ({"engine": "fast"}, "engine must be one of 'auto', 'plain', 'chunked'; got 'fast'"),
         ({"memory_budget": -1}, "memory_budget must not be negative"),
-        ({"centers": 0}, "centers must be a whole number of at least 1; got 0"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         CosFace(C, D, **arguments)
-
-
-def test_several_centers_do_not_go_with_lengths_of_weights():
-    with pytest.raises(ArgumentError, match="centers must be 1, as lengths of weights enter; got 2"):
-        Lengths(C, D, centers=2)

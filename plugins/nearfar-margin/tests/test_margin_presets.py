@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import math
@@ -25,6 +26,15 @@ def part(name):
     return getattr(importlib.import_module(module), cls)
 
 
+def example(name):
+    """The arguments that have no default."""
+    return {
+        key: ast.literal_eval(value)
+        for key, _, value in (each.partition("=") for each in SPECS[name].example.split(","))
+        if key
+    }
+
+
 def preset(name, of):
     return part(of)(C, D, **SPECS[of].presets[name].arguments).double()
 
@@ -41,7 +51,31 @@ def batch():
 
 
 def test_the_names_are_these():
-    assert list(SPECS) == ["softmax", "norm_softmax", "cosface", "arcface"]
+    assert list(SPECS) == [
+        "softmax",
+        "modified_softmax",
+        "norm_softmax",
+        "l_softmax",
+        "sphereface",
+        "sphereface_r",
+        "sphereface2",
+        "cosface",
+        "am_softmax",
+        "arcface",
+        "combined_margin",
+        "subcenter_arcface",
+        "adacos",
+        "curricularface",
+        "adaface",
+        "magface",
+        "elasticface",
+        "mv_softmax",
+        "kappaface",
+        "p2sgrad",
+        "unified_ce",
+        "arcnegface",
+        "npcface",
+    ]
 
 
 def test_the_entry_module_is_light():
@@ -53,13 +87,15 @@ def test_the_entry_module_is_light():
 def test_the_spec_is_true(name):
     spec, cls = SPECS[name], part(name)
     assert list(inspect.signature(cls).parameters)[: len(spec.needs)] == list(spec.needs)
-    loss = cls(C, D).double()
+    loss = cls(C, D, **example(name)).double()
     assert loss.distance is None
     assert spec.distances == ()
     assert isinstance(loss.reducer, Mean)
     assert spec.default_reducer == "core.mean"
     _, x, y = batch()
     assert recorded(loss, x, y).kind == spec.emits[0]
+    loss.eval()
+    x = 30 * x  # MagFace minds lengths from 10 to 110
     assert (not torch.allclose(loss(x, y), loss(2 * x, y))) == spec.uses_norm
 
 
@@ -125,6 +161,54 @@ def theirs(cls, **arguments):
     return loss
 
 
+def own(y):
+    return torch.nn.functional.one_hot(y, C).bool()
+
+
+def combined(m1, m2, m3):
+    def loss(w, x, y):
+        z = straight_cosines(w, x)
+        wide = torch.cos(m1 * torch.acos(z) + m2) - m3
+        return torch.nn.functional.cross_entropy(64 * torch.where(own(y), wide, z), y)
+
+    return loss
+
+
+def curricular(momentum):
+    """One call of a new loss, whose running mean is 0 before it."""
+
+    def loss(w, x, y):
+        z = straight_cosines(w, x)
+        t = z[own(y)][:, None]
+        wide = torch.where(t > -math.cos(0.5), torch.cos(torch.acos(t) + 0.5), t - 0.5 * math.sin(0.5))
+        tau = momentum * t.detach().mean()
+        hard = torch.where(z > wide, z * (tau + z), z)
+        return torch.nn.functional.cross_entropy(64 * torch.where(own(y), wide, hard), y)
+
+    return loss
+
+
+def mv_arc(w, x, y):
+    z = straight_cosines(w, x)
+    t = z[own(y)][:, None]
+    wide = torch.where(t > -math.cos(0.5), torch.cos(torch.acos(t) + 0.5), t - 0.5 * math.sin(0.5))
+    hard = torch.where(z > wide, 1.2 * z + 0.2, z)
+    return torch.nn.functional.cross_entropy(32 * torch.where(own(y), wide, hard), y)
+
+
+def magface(weight):
+    """Lengths of 1, below the least one: no gradient of a length, the least margin."""
+
+    def loss(w, x, y):
+        z = straight_cosines(w, x)
+        a = x.norm(dim=1, keepdim=True).clamp(10, 110)
+        wide = torch.cos(torch.acos(z) + 0.45 + 0.35 * (a - 10) / 100)
+        z = 64 * torch.where(own(y) & (z > 0), wide, z)
+        return torch.nn.functional.cross_entropy(z, y) + weight * (a / 110**2 + 1 / a).mean()
+
+    return loss
+
+
 PROGRAMS = {
     ("arcface", "insightface_2023"): insightface_2023,
     ("arcface", "insightface_2019"): mxnet(easy=False),
@@ -132,9 +216,18 @@ PROGRAMS = {
     ("arcface", "acos"): acos,
     ("arcface", "pml"): theirs(pml.ArcFaceLoss),
     ("norm_softmax", "pml"): theirs(pml.NormalizedSoftmaxLoss),
+    ("l_softmax", "pml"): theirs(pml.LargeMarginSoftmaxLoss),
+    ("sphereface", "paper"): theirs(pml.SphereFaceLoss),
+    ("combined_margin", "cm1"): combined(1.0, 0.3, 0.2),
+    ("combined_margin", "multiplicative"): combined(1.5, 0.0, 0.0),
+    ("curricularface", "tface"): curricular(0.1),
+    ("mv_softmax", "arc"): mv_arc,
+    ("magface", "authors"): magface(35),
 }
 
 
+# Their LargeMarginSoftmaxLoss has numpy wrap a tensor, which numpy 2 does not like.
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize(("name", "preset_name"), PROGRAMS)
 def test_value_and_gradient_are_the_programs(name, preset_name):
     loss = preset(preset_name, name)

@@ -10,7 +10,8 @@ from pytorch_metric_learning import losses as pml
 
 from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
-from nearfar_margin.norm_softmax import NormSoftmax, least_scale
+from nearfar_margin.norm_softmax import NormSoftmax
+from nearfar_margin.scales import least_scale
 from nearfar_margin.softmax import Softmax
 
 C, D = 7, 5
@@ -202,6 +203,21 @@ def test_at_the_least_scale_a_simplex_reaches_the_probability(classes):
     s = least_scale(classes, 0.9)
     own, other = math.exp(s), (classes - 1) * math.exp(-s / (classes - 1))
     assert own / (own + other) == pytest.approx(0.9, rel=1e-12)
+
+
+@pytest.mark.parametrize("own", [1.0, 0.65, math.cos(0.5), -0.1])
+def test_at_the_least_scale_a_simplex_reaches_the_probability_in_spite_of_a_margin(own):
+    """With ψ in the place of the cosine of 1; 4 other classes at −1/4."""
+    s = least_scale(5, 0.9, own=own)
+    target, others = math.exp(s * own), 4 * math.exp(-s / 4)
+    assert target / (target + others) == pytest.approx(0.9, rel=1e-12)
+
+
+def test_a_margin_needs_a_larger_scale():
+    """CosFace's own setting: without its margin 13.9, with it 21.3."""
+    assert CosFace(10_575, 2, scale="auto").scale == pytest.approx(21.3, abs=0.05)
+    assert ArcFace(10_575, 2, scale="auto").scale == pytest.approx(13.86 / math.cos(0.5), abs=0.05)
+    assert NormSoftmax(10_575, 2, scale="auto").scale == pytest.approx(13.86, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal, Unpack
 
-import torch
 from torch import Tensor
 
 from nearfar.nn.arguments import check_choice, within
-from nearfar_margin.angles import cos_plus
+from nearfar_margin.angles import cos_plus, widened
 from nearfar_margin.declaration import Rows
-from nearfar_margin.engine_loss import EngineArguments
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.scales import scale_of
 
 __all__ = ["ArcFace"]
 
@@ -36,8 +35,9 @@ class ArcFace(MarginSoftmax):
         [1..inf] Dimension of the embeddings.
     margin : float
         [radians, 0..pi] Additive angular margin m; 0.5 as in the paper.
-    scale : float
-        (0..inf] What the logits are multiplied with, s; 64 as in the paper.
+    scale : float or "auto"
+        (0..inf] What the logits are multiplied with, s; 64 as in the paper. "auto": the least with which a probability
+        of 0.99 can be reached in spite of the margin, :func:`~nearfar_margin.scales.least_scale`.
     gradient : {"exact", "detached"}
         ``exact``: the gradient of the formula. ``detached``: ψ changes the value only and passes the gradient as
         if it were cos θ, as insightface's code does since December 2022.
@@ -50,9 +50,6 @@ class ArcFace(MarginSoftmax):
 
     Notes
     -----
-    ``centers``, ``engine``, ``memory_budget`` and ``reducer`` are those of
-    :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
-
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
 
@@ -61,8 +58,8 @@ class ArcFace(MarginSoftmax):
     Raises
     ------
     ArgumentError
-        ``gradient`` or ``beyond_pi`` is none of its choices, the margin is out of its range, or the scale is not
-        positive.
+        ``gradient`` or ``beyond_pi`` is none of its choices, the margin is out of its range, or so large that no scale
+        is enough, or the scale is neither a number above 0 nor "auto".
     InputError
         A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
 
@@ -78,27 +75,25 @@ class ArcFace(MarginSoftmax):
         embedding_size: int,
         *,
         margin: float = 0.5,
-        scale: float = 64.0,
+        scale: float | Literal["auto"] = 64.0,
         gradient: Literal["exact", "detached"] = "exact",
         beyond_pi: Literal["linear", "raw"] = "linear",
         easy_margin: bool = False,
-        **kwargs: Unpack[EngineArguments],
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
-        self.margin = within("margin", margin, 0.0, math.pi, "radians")
+        own = math.cos(within("margin", margin, 0.0, math.pi, "radians"))
+        number = scale_of(type(self).__name__, scale, num_classes, own=own)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
+        self.margin = margin
         self.gradient = check_choice(self, "gradient", gradient, ("exact", "detached"))
         self.beyond_pi = check_choice(self, "beyond_pi", beyond_pi, ("linear", "raw"))
         self.easy_margin = easy_margin
         self.detached = gradient == "detached"
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
-        m = self.margin
-        psi = cos_plus(t, m)
-        if self.easy_margin:
-            return torch.where(t > 0, psi, t)
-        if self.beyond_pi == "linear":
-            return torch.where(t > -math.cos(m), psi, t - m * math.sin(m))
-        return psi
+        if self.beyond_pi == "raw" and not self.easy_margin:
+            return cos_plus(t, self.margin)
+        return widened(t, self.margin, easy=self.easy_margin)
 
     def extra_repr(self) -> str:
         return (

@@ -11,10 +11,10 @@ from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
 
-__all__ = ["EngineArguments", "EngineLoss"]
+__all__ = ["CommonArguments", "EngineLoss"]
 
 
-class EngineArguments(TypedDict, total=False):
+class CommonArguments(TypedDict, total=False):
     """What every loss of the family takes besides its own arguments, and hands on to its base."""
 
     engine: Engine

@@ -7,15 +7,14 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import positive
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import compute
-from nearfar_margin.engine_loss import EngineArguments, EngineLoss
+from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 from nearfar_margin.engine_plain import cosines
 
-__all__ = ["MarginSoftmax"]
+__all__ = ["CommonArguments", "MarginSoftmax"]
 
 
 class MarginSoftmax(EngineLoss):
@@ -42,16 +41,14 @@ class MarginSoftmax(EngineLoss):
         [1..inf] Dimension of the embeddings.
     scale : float
         (0..inf] What every logit is multiplied with.
-    centers : int
-        [1..inf] Vectors of each class, of which the nearest counts.
 
     Notes
     -----
     ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.engine_loss.EngineLoss`.
 
-    ``weight`` (num_classes, embedding_size), or (num_classes, centers, embedding_size) of more than one, starts normal
-    with a standard deviation of 0.01, as insightface's does. Its length does not enter the value, unless
-    ``times_weight_norm`` is set.
+    ``weight`` (num_classes, embedding_size) starts normal with a standard deviation of 0.01, as insightface's does; a
+    subclass may make it (num_classes, k, embedding_size), k vectors of each class, of which the nearest counts. Its
+    length does not enter the value, unless ``times_weight_norm`` is set.
     """
 
     scale: Tensor | float
@@ -68,16 +65,11 @@ class MarginSoftmax(EngineLoss):
         embedding_size: int,
         *,
         scale: float,
-        centers: int = 1,
-        **kwargs: Unpack[EngineArguments],
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
         self.scale = positive("scale", scale)
-        if centers != 1 and (not isinstance(centers, int) or centers < 1 or self.times_weight_norm):
-            allowed = "1, as lengths of weights enter" if self.times_weight_norm else "a whole number of at least 1"
-            raise ArgumentError(f"{type(self).__name__}: centers must be {allowed}; got {centers!r}")
-        shape = (num_classes, embedding_size) if centers == 1 else (num_classes, centers, embedding_size)
-        self.weight = nn.Parameter(torch.empty(shape))
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         nn.init.normal_(self.weight, std=0.01)
 
     def prepare(self, rows: Rows) -> Rows:

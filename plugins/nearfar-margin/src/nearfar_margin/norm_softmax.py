@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, Unpack
 
 import torch
 from torch import nn
 
-from nearfar.errors import ArgumentError
-from nearfar_margin.engine_loss import EngineArguments
-from nearfar_margin.margin_softmax import MarginSoftmax
+from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.scales import scale_of
 
-__all__ = ["NormSoftmax", "least_scale"]
+__all__ = ["NormSoftmax"]
 
 
 class NormSoftmax(MarginSoftmax):
@@ -29,16 +27,13 @@ class NormSoftmax(MarginSoftmax):
     embedding_size : int
         [1..inf] Dimension of the embeddings.
     scale : float or "auto"
-        (0..inf] What the cosines are multiplied with, s; 30 as in AM-Softmax (1801.05599). "auto" takes
-        :func:`least_scale`, CosFace's lower bound for a probability of 0.99.
+        (0..inf] What the cosines are multiplied with, s; 30 as in AM-Softmax (1801.05599). "auto" takes CosFace's lower
+        bound for a probability of 0.99, :func:`~nearfar_margin.scales.least_scale`.
     learn_scale : bool
         Whether s is a parameter that starts there, as in NormFace; nothing keeps it positive but the loss.
 
     Notes
     -----
-    ``centers``, ``engine``, ``memory_budget`` and ``reducer`` are those of
-    :class:`~nearfar_margin.margin_softmax.MarginSoftmax`.
-
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. A reference set is not taken; what a miner selects weighs the elements.
 
@@ -61,38 +56,9 @@ class NormSoftmax(MarginSoftmax):
         *,
         scale: float | Literal["auto"] = 30.0,
         learn_scale: bool = False,
-        **kwargs: Unpack[EngineArguments],
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        if isinstance(scale, str):
-            if scale != "auto":
-                raise ArgumentError(f"NormSoftmax: scale must be a number or 'auto'; got {scale!r}")
-            scale = least_scale(num_classes)
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        number = scale_of("NormSoftmax", scale, num_classes)
+        super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         if learn_scale:
-            self.scale = nn.Parameter(torch.tensor(float(scale)))
-
-
-def least_scale(num_classes: int, probability: float = 0.99) -> float:
-    """The least scale at which every sample can reach ``probability``: CosFace's (C − 1)/C · ln((C − 1)P/(1 − P)).
-
-    It assumes class weights spread as far as a simplex allows and no margin; a margin needs more.
-
-    Parameters
-    ----------
-    num_classes
-        C, at least 2.
-    probability
-        P, the probability of the own class, above 1/C.
-
-    Raises
-    ------
-    ArgumentError
-        There is one class only, or the probability is no more than chance.
-    """
-    if num_classes < 2 or not 1 / num_classes < probability < 1:
-        raise ArgumentError(
-            f"the least scale needs two classes at least, and a probability between chance and 1; "
-            f"got num_classes={num_classes}, probability={probability}"
-        )
-    c, p = num_classes, probability
-    return (c - 1) / c * math.log((c - 1) * p / (1 - p))
+            self.scale = nn.Parameter(torch.tensor(number))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice
 from nearfar_margin.engine import compute_linear
-from nearfar_margin.engine_loss import EngineArguments, EngineLoss
+from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 
 __all__ = ["Softmax"]
 
@@ -74,7 +74,7 @@ class Softmax(EngineLoss):
         bias: bool = True,
         label_smoothing: float = 0.0,
         smoothing: Literal["uniform", "others"] = "uniform",
-        **kwargs: Unpack[EngineArguments],
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
         self.smoothing = check_choice(self, "smoothing", smoothing, ("uniform", "others"))

@@ -1,0 +1,87 @@
+"""L-Softmax: Liu et al. 2016 (1612.02295)."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from nearfar_margin.margin_softmax import CommonArguments
+from nearfar_margin.multiplicative import MultiplicativeMargin
+
+__all__ = ["LSoftmax"]
+
+
+class LSoftmax(MultiplicativeMargin):
+    r"""Multiplicative angular margin on inner products: the target's angle counts m times.
+
+    .. math::
+
+        L_i = -\log \frac{e^{\|w_{y_i}\| \|x_i\| \psi(\theta_{i y_i})}}
+              {e^{\|w_{y_i}\| \|x_i\| \psi(\theta_{i y_i})} + \sum_{j \ne y_i} e^{\|w_j\| \|x_i\| \cos\theta_{ij}}},
+        \qquad
+        \psi(\theta) = \frac{\lambda \cos\theta + (-1)^k \cos(m\theta) - 2k}{1 + \lambda},
+        \quad \theta \in \left[\tfrac{k\pi}{m}, \tfrac{(k+1)\pi}{m}\right]
+
+    with λ = max(lambda_min, lambda_base · (1 + lambda_gamma · step)^−lambda_power).
+
+    Parameters
+    ----------
+    num_classes : int
+        [1..inf] Number of classes.
+    embedding_size : int
+        [1..inf] Dimension of the embeddings.
+    margin : int
+        [1..8] What the angle is multiplied with, m; 4 as in most of the paper's experiments; 1 is a softmax without
+        a bias.
+    lambda_base : float
+        [0..inf] λ at the start; 1000 as in the authors' example.
+    lambda_gamma : float
+        [0..inf] How fast λ falls with the steps; 2.5e-5 as in the authors' example.
+    lambda_power : float
+        [0..inf] How steeply; 35 as in the authors' example, with which λ is below 1 after some 8,700 steps.
+    lambda_min : float
+        [0..inf] Where λ stops; 0 as in the authors' example.
+
+    Notes
+    -----
+    Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
+    standard deviation of 0.01. The value depends on the lengths of the embeddings and of the class vectors. A step is
+    a call in training mode; the count, ``annealing.step``, is a buffer, and does not change in evaluation mode. Where
+    several calls make one step of the optimiser, divide ``lambda_gamma`` by their number. cos(mθ) is a polynomial of
+    cos θ, so the gradient is finite everywhere.
+
+    Raises
+    ------
+    ArgumentError
+        The margin is no whole number in 1..8, or a number of the annealing is negative.
+    InputError
+        A label is outside [0, num_classes) (checked on the CPU), or a shape does not fit.
+
+    References
+    ----------
+    Liu, Wen, Yu, Yang (2016). Large-Margin Softmax Loss for Convolutional Neural Networks. arXiv:1612.02295.
+    """
+
+    times_weight_norm = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        margin: int = 4,
+        lambda_base: float = 1000.0,
+        lambda_gamma: float = 2.5e-5,
+        lambda_power: float = 35.0,
+        lambda_min: float = 0.0,
+        **kwargs: Unpack[CommonArguments],
+    ) -> None:
+        super().__init__(
+            num_classes,
+            embedding_size,
+            margin=margin,
+            lambda_base=lambda_base,
+            lambda_gamma=lambda_gamma,
+            lambda_power=lambda_power,
+            lambda_min=lambda_min,
+            **kwargs,
+        )
