@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import nearfar
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction
 from nearfar_margin import chunks
@@ -18,6 +19,7 @@ from nearfar_margin.cosface import CosFace
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
+from nearfar_margin.plugin import nearfar_losses
 from nearfar_margin.softmax import Softmax
 from nearfar_margin.subcenter_arcface import SubcenterArcFace
 
@@ -238,6 +240,32 @@ def test_float32_is_near_double_precision(name, budget):
     found = loss.float()(x, y)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=2e-5)
+
+
+SPECS = {spec.name: spec for spec in nearfar_losses()}
+
+
+@pytest.mark.parametrize("name", SPECS)
+@budgets
+def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
+    """Called twice before the first backward pass, so that state which moves in between is seen not to matter."""
+    x, y = batch()
+
+    def run(engine):
+        torch.manual_seed(2)
+        arguments = ", ".join(filter(None, (SPECS[name].example, "reducer=none")))
+        criterion = nearfar.compose(f"{name}({arguments})", num_classes=C, embedding_size=D)
+        loss = criterion.losses[name].double()
+        loss.engine, loss.memory_budget = engine, budget
+        with torch.no_grad():
+            loss.weight.normal_()
+        leaves = [(scale * x.detach()).requires_grad_() for scale in (3.0, 1.5)]
+        values = [loss(leaf, y) for leaf in leaves]
+        gradients = torch.autograd.grad(sum(v.sum() for v in values), (*leaves, *loss.parameters()))
+        return [*values, *gradients, *loss.buffers()]
+
+    for a, b in zip(run("chunked"), run("plain"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 EXTREMES = {

@@ -51,7 +51,8 @@ class Declaration(Protocol):
     as it likes, and what it finds in a target's place there is overwritten; so with :meth:`survey`.
 
     Engines differentiate them by autograd, and through nothing but their first argument, the tensors among the fields
-    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``.
+    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``. So does a copy
+    of state that the next call changes, as an engine may call them in the backward pass again.
     """
 
     @property
