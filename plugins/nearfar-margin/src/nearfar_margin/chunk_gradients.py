@@ -8,6 +8,7 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar_margin.chunks import Block, Chunks
 from nearfar_margin.closure import with_fields
+from nearfar_margin.shard import chunk_gradients
 
 __all__ = ["Changed", "Gradients"]
 
@@ -120,7 +121,8 @@ class Changed:
             return g, to_lengths
         if not self._n.requires_grad:
             return torch.zeros_like(g), to_lengths
-        found, *others = torch.autograd.grad(self._n, [self._c, *self._inputs], g, allow_unused=True)
+        with chunk_gradients():
+            found, *others = torch.autograd.grad(self._n, [self._c, *self._inputs], g, allow_unused=True)
         for total, share in zip(self.given, others, strict=True):
             if share is None:
                 raise InputError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearfar.nn.vectors import TINY, unit
 from nearfar_margin.declaration import Rows
+from nearfar_margin.shard import Shard
 
 __all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
 
@@ -63,6 +64,9 @@ class Chunks:
         Classes a chunk.
     keep
         Whether cosines are kept for the backward pass.
+    shard
+        Where classes are spread over ranks, this rank's share; then ``weight`` holds that alone, and ``labels`` count
+        from its first class.
     needs_weight
         Whether the weight is differentiated.
     unit
@@ -89,6 +93,7 @@ class Chunks:
     width: int
     keep: bool
     needs_weight: bool
+    shard: Shard | None = None
     unit: bool = True
     unit_weight: bool = True
     wants_lse: bool = True
@@ -104,20 +109,27 @@ class Chunks:
 
     @classmethod
     def of(
-        cls, embeddings: Tensor, weight: Tensor, labels: Tensor, budget: float, products: torch.dtype | None
+        cls,
+        embeddings: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        budget: float,
+        products: torch.dtype | None,
+        shard: Shard | None = None,
     ) -> Chunks:
         """The chunks of a call; cosines are kept where they take no more than ``budget`` bytes."""
         dtype = torch.promote_types(embeddings.dtype, weight.dtype)
-        vectors = weight.detach().view(len(weight), -1, weight.shape[-1])
+        vectors = weight.detach() if weight.ndim == 3 else weight.detach()[:, None]
         n, (classes, k, _) = len(embeddings), vectors.shape
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         return cls(
             weight=vectors,
-            labels=labels,
+            labels=labels if shard is None else labels - shard.start,
+            shard=shard,
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
             products=products if dtype == torch.float32 and products != dtype else None,
-            width=min(classes, max(NARROWEST, CHUNK // max(n * k, 1))),
+            width=min(max(classes, 1), max(NARROWEST, CHUNK // max(n * k, 1))),
             needs_weight=weight.requires_grad,
             # Of several vectors a class the nearest would have to be kept as well.
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
@@ -185,29 +197,48 @@ class Chunks:
         """Of each sample the vectors of its class (n, k, d) and their lengths (n, k), the cosine to the nearest (n,),
         and which that is, (n, k) as shares of 1.
 
-        From these rows alone: exact in float32 also where matrix products round their inputs.
+        From these rows alone: exact in float32 also where matrix products round their inputs. Of classes on other ranks
+        vectors and shares are 0.
         """
-        own = self.weight[self.labels].to(self.dtype)
+        if self.shard is None:
+            own = self.weight[self.labels].to(self.dtype)
+        else:
+            own = self.weight.new_zeros(len(x), *self.weight.shape[1:], dtype=self.dtype)
+            if len(self.weight):
+                theirs = ~self.mine()[:, None, None]
+                own = self.weight[self.rows_of_mine()].to(self.dtype).masked_fill_(theirs, 0)
         if self.unit:
             own, length = unit(own, 2)
         else:
             length = own.new_ones(own.shape[:2])
         t, shares = _nearest((x[:, None] * own).sum(2)[:, None])
-        return own, length, t.squeeze(1), shares.squeeze(1)
+        t, shares = t.squeeze(1), shares.squeeze(1)
+        if self.shard is not None:
+            t, length = self.shard.sum(t.contiguous()), self.shard.sum(length)
+            shares = shares * self.mine()[:, None]
+        return own, length, t, shares
+
+    def mine(self) -> Tensor:
+        """Whether a sample's class is on this rank, (n,)."""
+        return (self.labels >= 0) & (self.labels < len(self.weight))
+
+    def rows_of_mine(self) -> Tensor:
+        """The row of a sample's class, (n,); some other one where it is not on this rank."""
+        return self.labels if self.shard is None else self.labels.clamp(0, len(self.weight) - 1)
 
     @torch.no_grad()
     def over_others(self, f: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> list[Tensor]:
         """The sums (n,) of functions of the cosines over the classes that are not a sample's own."""
         left = self.left(x)
-        sums: list[Tensor] = []
+        sums = [values.sum(1) for values in f(x.new_zeros(len(x), 0))]
         for start, stop in self.spans():
             block = self.block(start, stop)
             parts = f(self.multiply(left, block)[0])
             targets = self.targets(block)
             found = [_without(values, targets).sum(1) for values in parts]
-            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+            sums = [a + b for a, b in zip(sums, found, strict=True)]
         self.clear()
-        return sums
+        return sums if self.shard is None else [self.shard.sum(each) for each in sums]
 
 
 def overwrite(values: Tensor, targets: tuple[Tensor, Tensor], value: float) -> None:

@@ -3,13 +3,16 @@
 =============  ===========================================================  =======================================
 ``plain``      all logits at once, differentiated by autograd               :mod:`nearfar_margin.engine_plain`
 ``chunked``    a chunk of the classes at a time, the gradient written out   :mod:`nearfar_margin.engine_chunked`
+*sharded*      the chunked one on the classes of each rank                  :mod:`nearfar_margin.engine_sharded`
 =============  ===========================================================  =======================================
+
+The first two are asked for by name; whether a head is sharded, :func:`nearfar_margin.shard.shard` decides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,11 @@ from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
 from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
+from nearfar_margin.engine_sharded import sharded
+from nearfar_margin.shard import Shard
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["ENGINES", "Engine", "Settings", "autocast_dtype", "compute", "compute_linear"]
 
@@ -43,11 +51,14 @@ class Settings:
         [MB] What the chunked engine may keep for the backward pass; None for its default.
     products
         In which dtype it multiplies matrices; None for that of the embeddings and weights.
+    shard
+        This rank's share of the classes, where they are spread over ranks.
     """
 
     engine: Engine = "auto"
     memory_budget: float | None = None
     products: torch.dtype | None = None
+    shard: Shard | None = None
 
     def chosen(self, embeddings: Tensor, weight: Tensor) -> Literal["plain", "chunked"]:
         """The engine for weights (c, …, d)."""
@@ -66,6 +77,11 @@ def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tenso
 
     Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts.
     """
+    if settings.shard is not None:
+        part = cast("DTensor", weight).to_local()
+        return sharded(
+            loss, embeddings, part, labels, settings.shard, budget=settings.bytes, products=settings.products
+        )
     if settings.chosen(embeddings, weight) == "plain":
         return plain(loss, embeddings, weight, labels)
     return chunked(loss, embeddings, weight, labels, budget=settings.bytes, products=settings.products)

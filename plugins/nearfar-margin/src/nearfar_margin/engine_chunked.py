@@ -33,6 +33,7 @@ from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
 from nearfar_margin.closure import differentiated_through, with_fields
 from nearfar_margin.declaration import Declaration, Rows
 from nearfar_margin.detaching import straight_through
+from nearfar_margin.shard import Shard
 
 __all__ = ["chunked", "chunked_linear"]
 
@@ -45,13 +46,16 @@ def chunked(
     *,
     budget: float,
     products: torch.dtype | None = None,
+    shard: Shard | None = None,
 ) -> Tensor:
     """The loss of each sample, (n,), of embeddings (n, d), class weights (c, d) or (c, k, d) and labels (n,).
 
     Cosines are kept for the backward pass where they take no more than ``budget`` bytes. ``products`` is the dtype
-    matrices are multiplied in, unless that of the embeddings and weights.
+    matrices are multiplied in, unless that of the embeddings and weights. With a ``shard`` the weights are those of its
+    classes alone, embeddings and labels those of all ranks, and so are the losses; what a rank's backward pass makes of
+    the embeddings is whole, of anything else its share of a sum over the ranks.
     """
-    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard)
     x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
     rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
     if loss.surveys:
@@ -71,7 +75,7 @@ def chunked(
     if loss.times_weight_norm:
         z_own = z_own * weight_norm
     lse, total = _sums(loss, chunks, x, z_own, factor, rows)
-    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight))
+    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight) if shard is None else shard.num_classes)
 
 
 def chunked_linear(
@@ -156,6 +160,10 @@ class _Target(torch.autograd.Function):
         gradient, chunks.gradient = chunks.gradient, None
         to_x = torch.zeros_like(x) if to_x is None else to_x
         to_t = torch.zeros_like(t) if to_t is None else to_t
+        if chunks.shard is not None:
+            # Each rank has a share of these, and one rank the class they are for.
+            to_t = chunks.shard.sum(to_t.clone())
+            to_length = None if to_length is None else chunks.shard.sum(to_length.clone())
         each = (shares * to_t[:, None])[:, :, None]
         to_x = to_x + (each * own).sum(1)
         along = each * x[:, None]
@@ -166,11 +174,14 @@ class _Target(torch.autograd.Function):
             along = (along - own * (each * t[:, None, None])) * reciprocal(lengths)[:, :, None]
             if to_length is not None:
                 along[:, 0].addcmul_(own[:, 0], to_length[:, None])
+        if chunks.shard is not None:
+            to_x = chunks.shard.sum(to_x.contiguous())
         if not ctx.needs_input_grad[1]:
             return to_x.to(ctx.dtype), None, None
         if gradient is None:
             gradient = torch.zeros_like(chunks.weight)
-        gradient.index_add_(0, chunks.labels, along.to(gradient.dtype))
+        if len(gradient):
+            gradient.index_add_(0, chunks.rows_of_mine(), along.to(gradient.dtype))
         return to_x.to(ctx.dtype), gradient.view_as(weight), None
 
 
@@ -192,6 +203,8 @@ class _Others(torch.autograd.Function):
         *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         top, mass, total = z_own.clone(), torch.ones_like(z_own), torch.zeros_like(z_own)
+        if chunks.shard is not None and chunks.shard.rank:
+            mass.zero_()  # the own logit counts once
         narrow = chunks.left(left)
         changed = None if chunks.others is None else Changed(chunks, factor, None)
         kept = []
@@ -216,6 +229,10 @@ class _Others(torch.autograd.Function):
                 mass = mass * (top - most).exp_() + e.sum(1)
                 top = most
         chunks.clear()
+        if chunks.shard is not None:
+            most = chunks.shard.most(top.clone())
+            mass = chunks.shard.sum(mass * (top - most).exp_())
+            top, total = most, chunks.shard.sum(total)
         lse = top + mass.log()
         learned = factor if isinstance(factor, Tensor) else None
         ctx.chunks, ctx.factor, ctx.num_kept = chunks, None if learned is factor else factor, len(kept)
@@ -232,6 +249,11 @@ class _Others(torch.autograd.Function):
             )
         chunks: Chunks = ctx.chunks
         _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
+        to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
+        if chunks.shard is not None:
+            # What came is the share of each rank alike; of its classes each sums up the whole.
+            to_lse = None if to_lse is None else to_lse * chunks.shard.world
+            to_total = None if to_total is None else to_total * chunks.shard.world
         kept, given = rest[: ctx.num_kept], rest[ctx.num_kept :]
         factor = ctx.factor if factor is None else factor
         narrow = chunks.left(left)
@@ -260,7 +282,6 @@ class _Others(torch.autograd.Function):
             gradients.add(block, g, c, shares, to_lengths)
         chunks.clear()
         chunks.gradient = gradients.weight
-        to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
         return None, gradients.left, to_own, to_factor, gradients.bias, *to_given
 

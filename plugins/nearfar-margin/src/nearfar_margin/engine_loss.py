@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
+from nearfar_margin.shard import Shard
 
 __all__ = ["CommonArguments", "EngineLoss"]
 
@@ -68,12 +69,14 @@ class EngineLoss(ClassLoss):
         #: May be changed between calls, as the budget may.
         self.engine: Engine = engine
         self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
+        #: This rank's share of the classes, where :func:`nearfar_margin.shard.shard` has spread them.
+        self.shard: Shard | None = None
         self._products: torch.dtype | None = None
 
     @property
     def settings(self) -> Settings:
         """How the call at hand is to be computed."""
-        return Settings(self.engine, self.memory_budget, self._products)
+        return Settings(self.engine, self.memory_budget, self._products, self.shard)
 
     def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # handed on
         # Work on a batch is taken out of autocast, so what that asks for is asked here.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import compute
 from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 from nearfar_margin.engine_plain import cosines
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["CommonArguments", "MarginSoftmax"]
 
@@ -96,7 +99,10 @@ class MarginSoftmax(EngineLoss):
         return compute(self, embeddings, self.weight, labels, self.settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        x, w = self.common(embeddings, self.weight)
+        weight: Tensor = self.weight
+        if self.shard is not None:
+            weight = cast("DTensor", weight).full_tensor()
+        x, w = self.common(embeddings, weight)
         (x, norm), (w, weight_norm) = unit(x), unit(w, -1)
         z = cosines(x, w) * self.scale
         z = z * norm[:, None] if self.times_norm else z
