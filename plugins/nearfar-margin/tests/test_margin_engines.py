@@ -13,6 +13,7 @@ from torch import Tensor
 import nearfar
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction
+from nearfar.testing.meter import peak_bytes
 from nearfar_margin import chunks
 from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
@@ -386,6 +387,31 @@ def test_auto_is_chunked_where_logits_are_many():
     leaf = x[:, :2].detach().requires_grad_()
     with pytest.raises(InputError, match="cannot be differentiated twice"):
         torch.autograd.grad(many(leaf, y), leaf, create_graph=True)
+
+
+@pytest.mark.parametrize("name", ["cosface", "everything"])
+def test_memory_besides_the_gradient_does_not_grow_with_the_classes(name, monkeypatch):
+    """Recomputed; kept, it grows by the logits, 4 bytes each."""
+    monkeypatch.setattr(chunks, "CHUNK", 1 << 16)
+    n, d = 64, 16
+
+    def extra(classes, budget):
+        cls = {"cosface": CosFace, "everything": Everything}[name]
+        loss = cls(classes, d, scale=8.0, engine="chunked", memory_budget=budget)
+        x, y = torch.randn(n, d, requires_grad=True), torch.randint(classes, (n,))
+
+        def step():
+            loss.weight.grad = None
+            loss(x, y).backward()
+
+        step()
+        return peak_bytes(step) - loss.weight.numel() * 4
+
+    few, many = extra(4096, 0.0), extra(16 * 4096, 0.0)
+    assert many <= few + 4096
+    assert many < 20e6
+    kept = extra(16 * 4096, 1e9) - many
+    assert 0.8 * 4 * n * 16 * 4096 < kept < 1.2 * 4 * n * 16 * 4096
 
 
 class FromOutside(MarginSoftmax):

@@ -9,26 +9,42 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.checkpoint import load, save
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-import nearfar
 from nearfar.errors import ArgumentError
+from nearfar.nn.reducers import NoReduction
+from nearfar_margin.adacos import AdaCos
+from nearfar_margin.adaface import AdaFace
+from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
+from nearfar_margin.curricularface import CurricularFace
+from nearfar_margin.l_softmax import LSoftmax
+from nearfar_margin.mv_softmax import MVSoftmax
+from nearfar_margin.norm_softmax import NormSoftmax
+from nearfar_margin.npcface import NPCFace
 from nearfar_margin.shard import Shard, shard
+from nearfar_margin.sphereface2 import SphereFace2
+from nearfar_margin.subcenter_arcface import SubcenterArcFace
 
 C, D = 11, 5
 #: A scale that is learned; rows that others depend on; state of the whole batch, two of them; several vectors a class;
 #: a sum of losses with a learned bias; lengths.
 LOSSES = {
-    "arcface": "",
-    "norm_softmax": "learn_scale=True, scale=6",
-    "mv_softmax": "",
-    "curricularface": "",
-    "adacos": "",
-    "adaface": "",
-    "npcface": "",
-    "subcenter_arcface": "",
-    "sphereface2": "",
-    "l_softmax": "",
+    "arcface": lambda **k: ArcFace(C, D, **k),
+    "norm_softmax": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
+    "mv_softmax": lambda **k: MVSoftmax(C, D, **k),
+    "curricularface": lambda **k: CurricularFace(C, D, **k),
+    "adacos": lambda **k: AdaCos(C, D, **k),
+    "adaface": lambda **k: AdaFace(C, D, **k),
+    "npcface": lambda **k: NPCFace(C, D, **k),
+    "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
+    "sphereface2": lambda **k: SphereFace2(C, D, **k),
+    "l_softmax": lambda **k: LSoftmax(C, D, **k),
+}
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1),
 }
 #: Samples of each rank: ragged, and none at all.
 SIZES = {2: (4, 3), 3: (5, 0, 2)}
@@ -36,8 +52,7 @@ SIZES = {2: (4, 3), 3: (5, 0, 2)}
 
 def made(name):
     torch.manual_seed(2)
-    given = ", ".join(filter(None, (LOSSES[name], "reducer=none")))
-    loss = nearfar.compose(f"{name}({given})", num_classes=C, embedding_size=D).losses[name].double()
+    loss = LOSSES[name](reducer=NoReduction()).double()
     with torch.no_grad():
         loss.weight.normal_()
     return loss
@@ -90,8 +105,7 @@ def compare(rank, world, folder):
     """Gradients are of the mean over the ranks of each rank's loss, here its weighted sum; of the embeddings as if each
     rank were alone, so world times that.
     """
-    sizes = SIZES[world]
-    own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    own = own_of(rank, world)
     for name in LOSSES:
         expected, buffers = in_one_process(name)
         loss, (x, y) = shard(made(name)), batch()
@@ -120,9 +134,73 @@ def close(what, found, expected):
     torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-9, atol=1e-9, msg=lambda m: f"{what}: {m}")
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_have_the_values_and_gradients_of_one_process(world, tmp_path):
-    run(compare, world, tmp_path)
+def step(loss, optimizer, own=slice(None), over=1):
+    """One of training, on the mean over some ranks of the sum of each one's losses."""
+    x, y = batch()
+    optimizer.zero_grad()
+    (loss(x[own], y[own]).sum() / over).backward()
+    optimizer.step()
+
+
+def own_of(rank, world):
+    sizes = SIZES[world]
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def state_of(loss, optimizer):
+    model, states = get_state_dict(loss, optimizer)
+    return {"model": model, "optimizer": states}
+
+
+def train_and_save(rank, world, folder):
+    for name, make in OPTIMIZERS.items():
+        loss = shard(made("arcface"))
+        optimizer = make(loss.parameters())
+        step(loss, optimizer, own_of(rank, world))
+        save(state_of(loss, optimizer), checkpoint_id=f"{folder}/{name}")
+
+
+def load_and_train(rank, world, folder):
+    """What two ranks began and others go on with is what one process does in two steps."""
+    for name, make in OPTIMIZERS.items():
+        loss = made("arcface")
+        with torch.no_grad():
+            loss.weight.zero_()
+        shard(loss)
+        optimizer = make(loss.parameters())
+        state = state_of(loss, optimizer)
+        load(state, checkpoint_id=f"{folder}/{name}")
+        set_state_dict(loss, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        step(loss, optimizer, own_of(rank, world))
+        expected = made("arcface")
+        optimizer = make(expected.parameters())
+        for ranks in (2, world):
+            step(expected, optimizer, over=ranks)
+        close(name, loss.weight.full_tensor(), expected.weight)
+
+
+def on_two(rank, world, folder):
+    compare(rank, world, folder)
+    train_and_save(rank, world, folder)
+
+
+def on_three(rank, world, folder):
+    compare(rank, world, folder)
+    load_and_train(rank, world, folder)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as is asked for
+def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path):
+    """Two ranks save, three go on, and one process, without any group, has it all in one matrix."""
+    run(on_two, 2, tmp_path)
+    run(on_three, 3, tmp_path)
+    for name, make in OPTIMIZERS.items():
+        loss, expected = made("arcface"), made("arcface")
+        step(expected, make(expected.parameters()), over=2)
+        state = {"model": loss.state_dict()}
+        load(state, checkpoint_id=tmp_path / name, no_dist=True)
+        loss.load_state_dict(state["model"])
+        close(name, loss.weight, expected.weight)
 
 
 def test_without_a_process_group_it_says_what_to_do():
