@@ -444,3 +444,31 @@ def test_what_others_uses_besides_its_rows_is_refused_rather_than_forgotten():
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         CosFace(C, D, **arguments)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
+@each
+@budgets
+def test_a_gpu_computes_the_same(name, budget):
+    x, y = batch()
+    expected, gradients = value_and_gradients(made(name, engine="chunked", memory_budget=budget), x, y, 1.0)
+    loss = made(name, engine="chunked", memory_budget=budget).cuda()
+    found, others = value_and_gradients(loss, x.detach().cuda().requires_grad_(), y.cuda(), 1.0)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-10, atol=1e-10)
+    for a, b in zip(others, gradients, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
+def test_a_gpu_multiplies_in_bfloat16_and_leaves_logits_in_float32():
+    """Only the products' inputs are rounded there, to 8 bits; of a cosine of 1 that is 4e-3 at most."""
+    loss = made("cosface", engine="chunked").float().cuda()
+    x, y = batch(dtype=torch.float32)
+    x, y = x.detach().cuda(), y.cuda()
+    expected = loss(x, y)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = loss(x, y)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=64 * 4e-3)

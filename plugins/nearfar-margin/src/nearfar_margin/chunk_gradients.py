@@ -55,7 +55,8 @@ class Gradients:
             self.left.addmm_(g, block.weight)
         else:
             narrow = chunks.room("product", g.shape, chunks.products).copy_(g)
-            self.left += torch.mm(narrow, block.factor)
+            to_left = chunks.room("to embeddings", self.left.shape)
+            self.left += chunks.product(narrow, block.factor, "to embeddings, narrow", to_left)
         if self.weight is not None:
             share = self.weight[block.start : block.stop].flatten(0, 1)
             found = share if share.dtype == g.dtype else torch.empty_like(block.weight)

@@ -15,8 +15,9 @@ from nearfar_margin.shard import Shard
 
 __all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
 
-#: Cosines in a chunk: about as many as stay in a cache.
-CHUNK = 1 << 19
+#: Cosines in a chunk: about as many as stay in a cache. Half as many where matrices are multiplied in bfloat16, which
+#: takes copies of them and of the weights.
+CHUNK = 1 << 20
 #: Classes in a chunk at least, whatever the size of the batch: matrices that are too narrow multiply slowly.
 NARROWEST = 256
 #: In a target's place among the others: its exponential is 0, and so is 0 times it, which of −∞ is not a number.
@@ -121,6 +122,8 @@ class Chunks:
         dtype = torch.promote_types(embeddings.dtype, weight.dtype)
         vectors = weight.detach() if weight.ndim == 3 else weight.detach()[:, None]
         n, (classes, k, _) = len(embeddings), vectors.shape
+        narrow = products if dtype == torch.float32 and products != dtype else None
+        cells = CHUNK if narrow is None else CHUNK // 2
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         return cls(
             weight=vectors,
@@ -128,8 +131,8 @@ class Chunks:
             shard=shard,
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
-            products=products if dtype == torch.float32 and products != dtype else None,
-            width=min(max(classes, 1), max(NARROWEST, CHUNK // max(n * k, 1))),
+            products=narrow,
+            width=min(max(classes, 1), max(NARROWEST, cells // max(n * k, 1))),
             needs_weight=weight.requires_grad,
             # Of several vectors a class the nearest would have to be kept as well.
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
