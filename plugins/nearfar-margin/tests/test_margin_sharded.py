@@ -19,6 +19,7 @@ from nearfar_margin.adaface import AdaFace
 from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.curricularface import CurricularFace
+from nearfar_margin.kappaface import KappaFace
 from nearfar_margin.l_softmax import LSoftmax
 from nearfar_margin.mv_softmax import MVSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
@@ -40,6 +41,7 @@ LOSSES = {
     "npcface": lambda **k: NPCFace(C, D, **k),
     "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
     "sphereface2": lambda **k: SphereFace2(C, D, **k),
+    "kappaface": lambda **k: KappaFace(C, D, renewal=1, **k),
     "l_softmax": lambda **k: LSoftmax(C, D, **k),
 }
 OPTIMIZERS = {
@@ -179,7 +181,23 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def start_nowhere_whole(rank, world, folder):
+    """Ranks that are seeded alike draw different weights, as large as one process would."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        loss, learned = CosFace(400, 64), NormSoftmax(C, D, learn_scale=True)
+    whole = shard(loss).weight.full_tensor()
+    assert loss.weight.to_local().shape == (200, 64)
+    assert not torch.equal(whole[:200], whole[200:])
+    assert 0.009 < whole.std() < 0.011
+    with pytest.raises(ArgumentError, match="NormSoftmax has scale on the meta device"):
+        shard(learned)
+    with pytest.raises(ArgumentError, match="sharded already"):
+        shard(loss)
+
+
 def on_two(rank, world, folder):
+    start_nowhere_whole(rank, world, folder)
     compare(rank, world, folder)
     train_and_save(rank, world, folder)
 

@@ -16,9 +16,10 @@ probability spread over all (``label_smoothing``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 __all__ = ["Declaration", "Rows"]
@@ -36,11 +37,14 @@ class Rows:
         (n,) length of the embedding; differentiable, so detach it where the paper does.
     labels
         (n,) class ids.
+    embeddings
+        (n, d) embeddings of length one; empty where a loss made rows of its own without them.
     """
 
     t: Tensor
     norm: Tensor
     labels: Tensor
+    embeddings: Tensor = field(default_factory=lambda: torch.empty(0), kw_only=True)
 
 
 class Declaration(Protocol):

@@ -57,7 +57,7 @@ def chunked(
     """
     chunks = Chunks.of(embeddings, weight, labels, budget, products, shard)
     x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
-    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
+    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels, embeddings=x))
     if loss.surveys:
         sums = chunks.over_others(lambda c: loss.survey(c, rows), x)
         with torch.no_grad():

@@ -155,7 +155,7 @@ def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftm
     Raises
     ------
     ArgumentError
-        There is no process group, or the loss is sharded already.
+        There is no process group, the loss is sharded already, or more of it than its weight is on the meta device.
     """
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
@@ -166,9 +166,16 @@ def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftm
     share = Shard.of(loss.num_classes, group)
     whole = loss.weight.detach()
     if whole.is_meta:
+        if more := [name for name, each in _tensors(loss) if each.is_meta and name != "weight"]:
+            raise ArgumentError(
+                f"{type(loss).__name__} has {', '.join(more)} on the meta device besides its weight, with no values to "
+                "start from; make it on a real device"
+            )
         device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else "cpu"
         part = torch.empty(share.stop - share.start, *whole.shape[1:], dtype=whole.dtype, device=device)
-        nn.init.normal_(part, std=0.01)
+        # Ranks are often seeded alike, and their classes are not to start alike.
+        generator = torch.Generator(device).manual_seed(torch.initial_seed() + share.rank)
+        nn.init.normal_(part, std=0.01, generator=generator)
     else:
         part = whole[share.start : share.stop].clone()
     kind = part.device.type
@@ -185,6 +192,11 @@ def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftm
             parameter.register_hook(_summed(share))  # type: ignore[no-untyped-call]
     loss.shard = share
     return loss
+
+
+def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from loss.named_parameters()
+    yield from loss.named_buffers()
 
 
 def _summed(share: Shard) -> Callable[[Tensor], Tensor]:
