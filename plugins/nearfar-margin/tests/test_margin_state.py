@@ -306,7 +306,8 @@ def test_kappaface_gives_a_scattered_class_and_a_rare_one_the_larger_margin():
 def test_kappaface_applies_the_margin_of_the_class():
     loss = KappaFace(2, D, renewal=9, margin=0.6).double()
     loss.alpha.copy_(torch.tensor([0.25, 1.0]))
-    rows = loss.prepare(Rows(torch.tensor([0.3, 0.3]), torch.ones(2), torch.tensor([0, 1])))
+    t, x = torch.tensor([0.3, 0.3]), torch.eye(2, D)
+    rows = loss.prepare(Rows(t, torch.ones(2), torch.tensor([0, 1]), embeddings=x))
     theta = math.acos(0.3)
     assert loss.target(rows.t.double(), rows).tolist() == pytest.approx(
         [math.cos(theta + 0.15), math.cos(theta + 0.6)], rel=1e-6

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar_margin.chunks import Block, Chunks, product
+from nearfar.errors import InputError
+from nearfar_margin.chunks import Block, Chunks
 from nearfar_margin.closure import with_fields
+from nearfar_margin.shard import chunk_gradients
 
 __all__ = ["Changed", "Gradients"]
-
-#: The largest entry of what is multiplied in float16, whose range is narrow: far from its end, so that sums fit too.
-LARGEST = 2.0**12
 
 
 class Gradients:
@@ -25,71 +24,48 @@ class Gradients:
         (n, d) the embeddings as they were given, and in the dtype of the products.
     bias
         (c,), or None.
-    scratch
-        Room for the products with a chunk.
-    needs_weight
-        Whether the gradient of the weight is asked for.
     """
 
-    def __init__(
-        self, chunks: Chunks, left: Tensor, narrow: Tensor, bias: Tensor | None, scratch: Tensor, needs_weight: bool
-    ) -> None:
+    def __init__(self, chunks: Chunks, left: Tensor, narrow: Tensor, bias: Tensor | None) -> None:
         self.left = torch.zeros_like(left)
         self.bias = None if bias is None else torch.empty_like(bias)
-        self.weight = torch.empty_like(chunks.weight) if needs_weight else None
-        self._chunks, self._narrow, self._scratch = chunks, narrow, scratch
+        self.weight = torch.empty_like(chunks.weight) if chunks.needs_weight else None
+        self._chunks, self._narrow = chunks, narrow
 
     def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:
         """A chunk's share.
 
         ``g`` (n, k) is the gradient of its cosines ``c``, and is written to; ``to_lengths`` (k,) that of the lengths of
-        its weights, ``shares`` (n, k, vectors) says which of a class's vectors a cosine is to.
+        its weights; ``shares`` (n, k, vectors) says which of a class's vectors a cosine is to.
         """
+        chunks = self._chunks
         if self.bias is not None:
             self.bias[block.start : block.stop] = g.sum(0)
         radial = None
         if block.inverse is not None and self.weight is not None:
-            radial = torch.mul(g, c, out=self._scratch[: g.numel()].view_as(g))
+            radial = torch.mul(g, c, out=chunks.room("cosines", g.shape))
         if shares is not None:
             g = (g[:, :, None] * shares).flatten(1)
             radial = None if radial is None else (radial[:, :, None] * shares).flatten(1)
         along = None if radial is None else radial.sum(0)
-        share = None
+        if block.inverse is not None:
+            g = g.mul_(block.inverse)
+        narrow = g
+        if chunks.products is None:
+            self.left.addmm_(g, block.weight)
+        else:
+            narrow = chunks.room("product", g.shape, chunks.products).copy_(g)
+            to_left = chunks.room("to embeddings", self.left.shape)
+            self.left += chunks.product(narrow, block.factor, "to embeddings, narrow", to_left)
         if self.weight is not None:
             share = self.weight[block.start : block.stop].flatten(0, 1)
-        found = share if share is None or share.dtype == g.dtype else torch.empty_like(block.weight)
-        if self._chunks.products is None:
-            self._multiply(block, g, found)
-        else:
-            self._multiply_narrow(block, g, found)
-        if found is not None and along is not None and block.inverse is not None:
-            radius = -along * block.inverse
-            if to_lengths is not None:
-                radius += to_lengths
-            found.addcmul_(block.weight, (radius * block.inverse)[:, None])
-        if share is not None and found is not None and found is not share:
-            share.copy_(found)
-
-    def _multiply(self, block: Block, g: Tensor, to_weight: Tensor | None) -> None:
-        if block.inverse is not None:
-            g.mul_(block.inverse)
-        self.left.addmm_(g, block.weight)
-        if to_weight is not None:
-            torch.mm(g.T, self._narrow, out=to_weight)
-
-    def _multiply_narrow(self, block: Block, g: Tensor, to_weight: Tensor | None) -> None:
-        lift: Tensor | None = None
-        if self._chunks.products == torch.float16:
-            lift = LARGEST / g.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
-            g *= lift
-        narrow = g.to(self._chunks.products)
-        to_left = product(narrow, block.factor)
-        self.left += to_left if lift is None else to_left / lift
-        if to_weight is not None:
-            inverse = torch.ones_like(to_weight[:, 0]) if block.inverse is None else block.inverse
-            if lift is not None:
-                inverse = inverse / lift
-            torch.mul(product(narrow.T, self._narrow), inverse[:, None], out=to_weight)
+            found = share if share.dtype == g.dtype else torch.empty_like(block.weight)
+            chunks.product(narrow.T, self._narrow, "weight", found)
+            if along is not None and block.inverse is not None:
+                radius = -along * block.inverse if to_lengths is None else to_lengths - along * block.inverse
+                found.addcmul_(block.weight, (radius * block.inverse)[:, None])
+            if found is not share:
+                share.copy_(found)
 
 
 class Changed:
@@ -146,8 +122,13 @@ class Changed:
             return g, to_lengths
         if not self._n.requires_grad:
             return torch.zeros_like(g), to_lengths
-        found, *others = torch.autograd.grad(self._n, [self._c, *self._inputs], g, allow_unused=True)
+        with chunk_gradients():
+            found, *others = torch.autograd.grad(self._n, [self._c, *self._inputs], g, allow_unused=True)
         for total, share in zip(self.given, others, strict=True):
-            if share is not None:
-                total += share
+            if share is None:
+                raise InputError(
+                    "the chunked engine differentiates others(c, rows) in the backward pass, and finds that it uses "
+                    "other parameters than in the forward pass; leave them in place, or use engine='plain'"
+                )
+            total += share
         return torch.zeros_like(g) if found is None else found, to_lengths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from nearfar.nn.vectors import TINY, unit
 from nearfar_margin.declaration import Rows
+from nearfar_margin.shard import Shard
 
-__all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "product", "reciprocal"]
+__all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
 
-#: Cosines in a chunk: about as many as stay in a cache.
+#: Cosines in a chunk: about as many as stay in a cache. Half as many where matrices are multiplied in bfloat16, which
+#: takes copies of them and of the weights.
 CHUNK = 1 << 20
 #: Classes in a chunk at least, whatever the size of the batch: matrices that are too narrow multiply slowly.
 NARROWEST = 256
@@ -34,8 +37,7 @@ class Block:
     inverse
         (k,) 1 over their length; None where lengths are left in.
     factor
-        (k, d) what embeddings are multiplied with: in the dtype of the products, and of length one if that is a
-        narrow one, whose range lengths might leave.
+        (k, d) the weights in the dtype of the products.
     """
 
     start: int
@@ -63,6 +65,9 @@ class Chunks:
         Classes a chunk.
     keep
         Whether cosines are kept for the backward pass.
+    shard
+        Where classes are spread over ranks, this rank's share; then ``weight`` holds that alone, and ``labels`` count
+        from its first class.
     needs_weight
         Whether the weight is differentiated.
     unit
@@ -89,6 +94,7 @@ class Chunks:
     width: int
     keep: bool
     needs_weight: bool
+    shard: Shard | None = None
     unit: bool = True
     unit_weight: bool = True
     wants_lse: bool = True
@@ -100,23 +106,33 @@ class Chunks:
     detached: bool = False
     times_weight_norm: bool = False
     gradient: Tensor | None = None
+    _rooms: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, embeddings: Tensor, weight: Tensor, labels: Tensor, budget: float, products: torch.dtype | None
+        cls,
+        embeddings: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        budget: float,
+        products: torch.dtype | None,
+        shard: Shard | None = None,
     ) -> Chunks:
         """The chunks of a call; cosines are kept where they take no more than ``budget`` bytes."""
         dtype = torch.promote_types(embeddings.dtype, weight.dtype)
-        vectors = weight.detach().view(len(weight), -1, weight.shape[-1])
+        vectors = weight.detach() if weight.ndim == 3 else weight.detach()[:, None]
         n, (classes, k, _) = len(embeddings), vectors.shape
+        narrow = products if dtype == torch.float32 and products != dtype else None
+        cells = CHUNK if narrow is None else CHUNK // 2
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         return cls(
             weight=vectors,
-            labels=labels,
+            labels=labels if shard is None else labels - shard.start,
+            shard=shard,
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
-            products=products if dtype == torch.float32 and products != dtype else None,
-            width=min(classes, max(NARROWEST, CHUNK // max(n * k, 1))),
+            products=narrow,
+            width=min(max(classes, 1), max(NARROWEST, cells // max(n * k, 1))),
             needs_weight=weight.requires_grad,
             # Of several vectors a class the nearest would have to be kept as well.
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
@@ -127,39 +143,52 @@ class Chunks:
         for start in range(0, len(self.weight), self.width):
             yield start, min(start + self.width, len(self.weight))
 
-    def buffer(self, n: int) -> Tensor:
-        """Room for the products of n embeddings with a chunk."""
-        return self.weight.new_empty(n * self.width * self.weight.shape[1], dtype=self.dtype)
+    def room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """Uninitialised room that serves every chunk: to touch new memory for the first time costs more than most of
+        what is done with it.
+        """
+        room = self._rooms.get(name)
+        if room is None:  # no chunk is wider than the first
+            room = self._rooms[name] = self.weight.new_empty(math.prod(shape), dtype=dtype or self.dtype)
+        return room[: math.prod(shape)].view(shape)
+
+    def clear(self) -> None:
+        """Give the rooms back, at the end of a loop over chunks."""
+        self._rooms.clear()
 
     def block(self, start: int, stop: int) -> Block:
         """The weights of a chunk."""
-        weight = self.weight[start:stop].flatten(0, 1).to(self.dtype)
-        inverse = None
-        if self.unit_weight:
-            inverse = reciprocal(torch.linalg.vector_norm(weight, dim=1))
-        if self.products is None:
-            return Block(start, stop, weight, inverse, weight)
-        narrow = weight if inverse is None else weight * inverse[:, None]
-        return Block(start, stop, weight, inverse, narrow.to(self.products))
+        given = self.weight[start:stop].flatten(0, 1)
+        weight = given.to(self.dtype)
+        inverse = reciprocal(torch.linalg.vector_norm(weight, dim=1)) if self.unit_weight else None
+        factor = weight
+        if self.products is not None:
+            factor = self.room("weight", weight.shape, self.products).copy_(given)
+        return Block(start, stop, weight, inverse, factor)
 
     def left(self, x: Tensor) -> Tensor:
         """Embeddings in the dtype of the products."""
         return x if self.products is None else x.to(self.products)
 
-    def multiply(self, left: Tensor, block: Block, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The cosines (n, k) to a chunk's classes, written to ``out`` where each has one vector; and where it has
-        several which of them a cosine is to, (n, k, vectors), as shares of 1.
+    def multiply(self, left: Tensor, block: Block, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The cosines (n, k) to a chunk's classes, written to ``out`` or to a room; and where a class has several
+        vectors, which of them a cosine is to, (n, k, vectors), as shares of 1.
         """
-        c = out[: len(left) * len(block.weight)].view(len(left), len(block.weight))
-        if self.products is None:
-            torch.mm(left, block.factor.T, out=c)
-            if block.inverse is not None:
-                c.mul_(block.inverse)
-        else:
-            c.copy_(product(left, block.factor.T))
+        c = self.room("cosines", (len(left), len(block.weight))) if out is None else out
+        self.product(left, block.factor.T, "product", c)
+        if block.inverse is not None:
+            c.mul_(block.inverse)
         if self.weight.shape[1] == 1:
             return c, None
         return _nearest(c.view(len(left), block.stop - block.start, -1))
+
+    def product(self, a: Tensor, b: Tensor, name: str, out: Tensor) -> Tensor:
+        """The product of matrices in the dtype of the products, written to ``out``, by way of the room ``name``."""
+        if self.products is None:
+            return torch.mm(a, b, out=out)
+        if a.device.type == "cuda":
+            return out.copy_(torch.mm(a, b, out_dtype=torch.float32))
+        return out.copy_(torch.mm(a, b, out=self.room(name, (len(a), b.shape[1]), self.products)))
 
     def targets(self, block: Block) -> tuple[Tensor, Tensor]:
         """For each sample a column of the chunk, and whether it is that of its own class: (n, 1) each."""
@@ -171,28 +200,48 @@ class Chunks:
         """Of each sample the vectors of its class (n, k, d) and their lengths (n, k), the cosine to the nearest (n,),
         and which that is, (n, k) as shares of 1.
 
-        From these rows alone: exact in float32 also where matrix products round their inputs.
+        From these rows alone: exact in float32 also where matrix products round their inputs. Of classes on other ranks
+        vectors and shares are 0.
         """
-        own = self.weight[self.labels].to(self.dtype)
+        if self.shard is None:
+            own = self.weight[self.labels].to(self.dtype)
+        else:
+            own = self.weight.new_zeros(len(x), *self.weight.shape[1:], dtype=self.dtype)
+            if len(self.weight):
+                theirs = ~self.mine()[:, None, None]
+                own = self.weight[self.rows_of_mine()].to(self.dtype).masked_fill_(theirs, 0)
         if self.unit:
             own, length = unit(own, 2)
         else:
             length = own.new_ones(own.shape[:2])
         t, shares = _nearest((x[:, None] * own).sum(2)[:, None])
-        return own, length, t.squeeze(1), shares.squeeze(1)
+        t, shares = t.squeeze(1), shares.squeeze(1)
+        if self.shard is not None:
+            t, length = self.shard.sum(t.contiguous()), self.shard.sum(length)
+            shares = shares * self.mine()[:, None]
+        return own, length, t, shares
+
+    def mine(self) -> Tensor:
+        """Whether a sample's class is on this rank, (n,)."""
+        return (self.labels >= 0) & (self.labels < len(self.weight))
+
+    def rows_of_mine(self) -> Tensor:
+        """The row of a sample's class, (n,); some other one where it is not on this rank."""
+        return self.labels if self.shard is None else self.labels.clamp(0, len(self.weight) - 1)
 
     @torch.no_grad()
     def over_others(self, f: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> list[Tensor]:
         """The sums (n,) of functions of the cosines over the classes that are not a sample's own."""
-        left, buffer = self.left(x), self.buffer(len(x))
-        sums: list[Tensor] = []
+        left = self.left(x)
+        sums = [values.sum(1) for values in f(x.new_zeros(len(x), 0))]
         for start, stop in self.spans():
             block = self.block(start, stop)
-            parts = f(self.multiply(left, block, buffer)[0])
+            parts = f(self.multiply(left, block)[0])
             targets = self.targets(block)
             found = [_without(values, targets).sum(1) for values in parts]
-            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
-        return sums
+            sums = [a + b for a, b in zip(sums, found, strict=True)]
+        self.clear()
+        return sums if self.shard is None else [self.shard.sum(each) for each in sums]
 
 
 def overwrite(values: Tensor, targets: tuple[Tensor, Tensor], value: float) -> None:
@@ -220,10 +269,3 @@ def _nearest(c: Tensor) -> tuple[Tensor, Tensor]:
 def reciprocal(lengths: Tensor) -> Tensor:
     """1 over lengths; 0 where a vector is too short to have a direction."""
     return lengths.reciprocal().masked_fill_(lengths <= TINY, 0)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices in half precision, in float32 where the device can leave it so."""
-    if a.device.type == "cuda":
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a @ b

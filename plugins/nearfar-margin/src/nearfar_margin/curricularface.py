@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -14,6 +15,13 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
 __all__ = ["CurricularFace"]
+
+
+@dataclass(frozen=True, slots=True)
+class _WithTau(Rows):
+    """τ as it is in this call: the next one changes the buffer, maybe before this one's backward pass."""
+
+    tau: Tensor
 
 
 class CurricularFace(MarginSoftmax):
@@ -83,14 +91,15 @@ class CurricularFace(MarginSoftmax):
     def prepare(self, rows: Rows) -> Rows:
         if self.training and len(rows.t):
             self.tau.lerp_(rows.t.detach().mean().to(self.tau), self.momentum)
-        return rows
+        return _WithTau(rows.t, rows.norm, rows.labels, tau=self.tau.clone())
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
         return widened(t, self.margin)
 
     def others(self, c: Tensor, rows: Rows) -> Tensor:
+        assert isinstance(rows, _WithTau)
         hard = c > widened(rows.t.detach(), self.margin)[:, None]
-        return torch.where(hard, c * (self.tau + c), c)
+        return torch.where(hard, c * (rows.tau + c), c)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, margin={self.margin}, momentum={self.momentum}"

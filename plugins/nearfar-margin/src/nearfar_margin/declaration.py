@@ -16,9 +16,10 @@ probability spread over all (``label_smoothing``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 __all__ = ["Declaration", "Rows"]
@@ -36,11 +37,14 @@ class Rows:
         (n,) length of the embedding; differentiable, so detach it where the paper does.
     labels
         (n,) class ids.
+    embeddings
+        (n, d) embeddings of length one; empty where a loss made rows of its own without them.
     """
 
     t: Tensor
     norm: Tensor
     labels: Tensor
+    embeddings: Tensor = field(default_factory=lambda: torch.empty(0), kw_only=True)
 
 
 class Declaration(Protocol):
@@ -51,7 +55,8 @@ class Declaration(Protocol):
     as it likes, and what it finds in a target's place there is overwritten; so with :meth:`survey`.
 
     Engines differentiate them by autograd, and through nothing but their first argument, the tensors among the fields
-    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``.
+    of ``rows`` and the parameters they use: what is computed of these beforehand belongs into ``rows``. So does a copy
+    of state that the next call changes, as an engine may call them in the backward pass again.
     """
 
     @property

@@ -3,22 +3,32 @@
 =============  ===========================================================  =======================================
 ``plain``      all logits at once, differentiated by autograd               :mod:`nearfar_margin.engine_plain`
 ``chunked``    a chunk of the classes at a time, the gradient written out   :mod:`nearfar_margin.engine_chunked`
+*sharded*      the chunked one on the classes of each rank                  :mod:`nearfar_margin.engine_sharded`
 =============  ===========================================================  =======================================
+
+The first two are asked for by name; whether a head is sharded, :func:`nearfar_margin.shard.shard` decides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
-from nearfar_margin.engine_chunked import chunked
+from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
+from nearfar_margin.engine_sharded import sharded
+from nearfar_margin.shard import Shard
 
-__all__ = ["ENGINES", "Engine", "Settings", "autocast_dtype", "compute"]
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+__all__ = ["ENGINES", "Engine", "Settings", "autocast_dtype", "compute", "compute_linear"]
 
 Engine = Literal["auto", "plain", "chunked"]
 ENGINES: tuple[Engine, ...] = ("auto", "plain", "chunked")
@@ -41,11 +51,25 @@ class Settings:
         [MB] What the chunked engine may keep for the backward pass; None for its default.
     products
         In which dtype it multiplies matrices; None for that of the embeddings and weights.
+    shard
+        This rank's share of the classes, where they are spread over ranks.
     """
 
     engine: Engine = "auto"
     memory_budget: float | None = None
     products: torch.dtype | None = None
+    shard: Shard | None = None
+
+    def chosen(self, embeddings: Tensor, weight: Tensor) -> Literal["plain", "chunked"]:
+        """The engine for weights (c, …, d)."""
+        if self.engine != "auto":
+            return self.engine
+        return "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
+
+    @property
+    def bytes(self) -> float:
+        """The budget in bytes."""
+        return 1e6 * (BUDGET if self.memory_budget is None else self.memory_budget)
 
 
 def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor, settings: Settings) -> Tensor:
@@ -53,18 +77,44 @@ def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tenso
 
     Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts.
     """
-    engine = settings.engine
-    if engine == "auto":
-        engine = "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
-    if engine == "plain":
+    if settings.shard is not None:
+        part = cast("DTensor", weight).to_local()
+        return sharded(
+            loss, embeddings, part, labels, settings.shard, budget=settings.bytes, products=settings.products
+        )
+    if settings.chosen(embeddings, weight) == "plain":
         return plain(loss, embeddings, weight, labels)
-    budget = BUDGET if settings.memory_budget is None else settings.memory_budget
-    return chunked(loss, embeddings, weight, labels, budget=budget * 1e6, products=settings.products)
+    return chunked(loss, embeddings, weight, labels, budget=settings.bytes, products=settings.products)
+
+
+def compute_linear(
+    embeddings: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float,
+    settings: Settings,
+) -> Tensor:
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``.
+
+    ``smoothing`` / c of the probability is put on every class.
+    """
+    if settings.chosen(embeddings, weight) == "chunked":
+        return chunked_linear(
+            embeddings, weight, bias, labels, smoothing, budget=settings.bytes, products=settings.products
+        )
+    dtype = torch.promote_types(embeddings.dtype, weight.dtype)
+    logits = F.linear(embeddings.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return cross_entropy(logits, labels, smoothing)
 
 
 def autocast_dtype(tensor: object) -> torch.dtype | None:
-    """The dtype that autocast asks for where ``tensor`` is; None where it is off."""
+    """bfloat16 where autocast asks for it on the device of ``tensor``; None elsewhere.
+
+    Not float16: the share of a class among many is below what it can tell from 0.
+    """
     kind = tensor.device.type if isinstance(tensor, Tensor) else "meta"
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None
-    return torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(kind)
+    return dtype if dtype == torch.bfloat16 else None

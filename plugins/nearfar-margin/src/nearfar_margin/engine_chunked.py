@@ -26,12 +26,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nearfar.errors import InputError
 from nearfar.nn.vectors import unit
 from nearfar_margin.chunk_gradients import Changed, Gradients
 from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
 from nearfar_margin.closure import differentiated_through, with_fields
 from nearfar_margin.declaration import Declaration, Rows
 from nearfar_margin.detaching import straight_through
+from nearfar_margin.shard import Shard
 
 __all__ = ["chunked", "chunked_linear"]
 
@@ -44,15 +46,18 @@ def chunked(
     *,
     budget: float,
     products: torch.dtype | None = None,
+    shard: Shard | None = None,
 ) -> Tensor:
     """The loss of each sample, (n,), of embeddings (n, d), class weights (c, d) or (c, k, d) and labels (n,).
 
     Cosines are kept for the backward pass where they take no more than ``budget`` bytes. ``products`` is the dtype
-    matrices are multiplied in, unless that of the embeddings and weights.
+    matrices are multiplied in, unless that of the embeddings and weights. With a ``shard`` the weights are those of its
+    classes alone, embeddings and labels those of all ranks, and so are the losses; what a rank's backward pass makes of
+    the embeddings is whole, of anything else its share of a sum over the ranks.
     """
-    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard)
     x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
-    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
+    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels, embeddings=x))
     if loss.surveys:
         sums = chunks.over_others(lambda c: loss.survey(c, rows), x)
         with torch.no_grad():
@@ -70,7 +75,7 @@ def chunked(
     if loss.times_weight_norm:
         z_own = z_own * weight_norm
     lse, total = _sums(loss, chunks, x, z_own, factor, rows)
-    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight))
+    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight) if shard is None else shard.num_classes)
 
 
 def chunked_linear(
@@ -155,6 +160,10 @@ class _Target(torch.autograd.Function):
         gradient, chunks.gradient = chunks.gradient, None
         to_x = torch.zeros_like(x) if to_x is None else to_x
         to_t = torch.zeros_like(t) if to_t is None else to_t
+        if chunks.shard is not None:
+            # Each rank has a share of these, and one rank the class they are for.
+            to_t = chunks.shard.sum(to_t.clone())
+            to_length = None if to_length is None else chunks.shard.sum(to_length.clone())
         each = (shares * to_t[:, None])[:, :, None]
         to_x = to_x + (each * own).sum(1)
         along = each * x[:, None]
@@ -165,11 +174,14 @@ class _Target(torch.autograd.Function):
             along = (along - own * (each * t[:, None, None])) * reciprocal(lengths)[:, :, None]
             if to_length is not None:
                 along[:, 0].addcmul_(own[:, 0], to_length[:, None])
+        if chunks.shard is not None:
+            to_x = chunks.shard.sum(to_x.contiguous())
         if not ctx.needs_input_grad[1]:
             return to_x.to(ctx.dtype), None, None
         if gradient is None:
             gradient = torch.zeros_like(chunks.weight)
-        gradient.index_add_(0, chunks.labels, along.to(gradient.dtype))
+        if len(gradient):
+            gradient.index_add_(0, chunks.rows_of_mine(), along.to(gradient.dtype))
         return to_x.to(ctx.dtype), gradient.view_as(weight), None
 
 
@@ -191,13 +203,15 @@ class _Others(torch.autograd.Function):
         *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         top, mass, total = z_own.clone(), torch.ones_like(z_own), torch.zeros_like(z_own)
-        narrow, buffer = chunks.left(left), chunks.buffer(len(left))
+        if chunks.shard is not None and chunks.shard.rank:
+            mass.zero_()  # the own logit counts once
+        narrow = chunks.left(left)
         changed = None if chunks.others is None else Changed(chunks, factor, None)
         kept = []
         for start, stop in chunks.spans():
-            block, out = chunks.block(start, stop), buffer
+            block, out = chunks.block(start, stop), None
             if chunks.keep:
-                kept.append(out := left.new_empty(len(left) * (stop - start)))
+                kept.append(out := left.new_empty(len(left), stop - start))
             c, _ = _cosines(chunks, narrow, block, bias, out)
             targets = chunks.targets(block)
             z = c
@@ -211,9 +225,14 @@ class _Others(torch.autograd.Function):
             overwrite(z, targets, NO_LOGIT)
             if chunks.wants_lse:
                 most = torch.maximum(top, z.amax(1))
-                e = torch.sub(z, most[:, None], out=buffer[: z.numel()].view_as(z)).exp_()
+                e = torch.sub(z, most[:, None], out=chunks.room("exponentials", z.shape)).exp_()
                 mass = mass * (top - most).exp_() + e.sum(1)
                 top = most
+        chunks.clear()
+        if chunks.shard is not None:
+            most = chunks.shard.most(top.clone())
+            mass = chunks.shard.sum(mass * (top - most).exp_())
+            top, total = most, chunks.shard.sum(total)
         lse = top + mass.log()
         learned = factor if isinstance(factor, Tensor) else None
         ctx.chunks, ctx.factor, ctx.num_kept = chunks, None if learned is factor else factor, len(kept)
@@ -222,25 +241,35 @@ class _Others(torch.autograd.Function):
         return lse, total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, to_lse: Tensor | None, to_total: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            # torch's once_differentiable would return a gradient that is silently constant.
+            raise InputError(
+                "the chunked engine cannot be differentiated twice (create_graph=True); use engine='plain'"
+            )
         chunks: Chunks = ctx.chunks
         _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
+        to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
+        if chunks.shard is not None:
+            # What came is the share of each rank alike; of its classes each sums up the whole.
+            to_lse = None if to_lse is None else to_lse * chunks.shard.world
+            to_total = None if to_total is None else to_total * chunks.shard.world
         kept, given = rest[: ctx.num_kept], rest[ctx.num_kept :]
         factor = ctx.factor if factor is None else factor
-        narrow, buffer, second = chunks.left(left), chunks.buffer(len(left)), chunks.buffer(len(left))
-        gradients = Gradients(chunks, left, narrow, bias, buffer, needs_weight=chunks.needs_weight)
+        narrow = chunks.left(left)
+        gradients = Gradients(chunks, left, narrow, bias)
         changed = None if chunks.others is None else Changed(chunks, factor, given)
         for i, (start, stop) in enumerate(chunks.spans()):
             block, shares, to_lengths = chunks.block(start, stop), None, None
             if kept:
-                c = kept[i].view(len(left), -1)
+                c = kept[i]
             else:
-                c, shares = _cosines(chunks, narrow, block, bias, buffer)
+                c, shares = _cosines(chunks, narrow, block, bias, None)
             targets = chunks.targets(block)
-            overwrite(c, targets, 0)
+            if changed is not None and not kept:
+                overwrite(c, targets, 0)
             z = c if changed is None else changed.forward(c, block)
-            g = second[: z.numel()].view_as(z)
+            g = chunks.room("exponentials", z.shape)
             if to_lse is None:
                 g.zero_()
             else:
@@ -251,14 +280,14 @@ class _Others(torch.autograd.Function):
             if changed is not None:
                 g, to_lengths = changed.backward(g)
             gradients.add(block, g, c, shares, to_lengths)
+        chunks.clear()
         chunks.gradient = gradients.weight
-        to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
         return None, gradients.left, to_own, to_factor, gradients.bias, *to_given
 
 
 def _cosines(
-    chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor
+    chunks: Chunks, left: Tensor, block: Block, bias: Tensor | None, out: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """What :meth:`Chunks.multiply` gives, and the bias of a linear classifier."""
     c, shares = chunks.multiply(left, block, out)

@@ -25,7 +25,7 @@ def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor)
     # From its own rows: exact in float32 also where the matrix product rounds its inputs (TF32).
     own = w[labels]
     t = (x * own).sum(1) if w.ndim == 2 else (x[:, None] * own).sum(2).amax(1)
-    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels))
+    rows = loss.prepare(Rows(t=t, norm=norm, labels=labels, embeddings=x))
     c = cosines(x, w)
     if loss.surveys:
         rows = _surveyed(loss, c.detach(), rows)

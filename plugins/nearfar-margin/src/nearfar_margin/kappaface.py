@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import non_negative, within
-from nearfar.nn.vectors import unit
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
@@ -112,17 +111,13 @@ class KappaFace(MarginSoftmax):
 
     def prepare(self, rows: Rows) -> Rows:
         alpha = self.alpha[rows.labels].to(rows.t)
+        if self.training:
+            self._gather(rows.embeddings.detach(), rows.labels)
         return Margins(rows.t, rows.norm, rows.labels, margin=self.margin * alpha)
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
         assert isinstance(rows, Margins)
         return cos_plus(t, rows.margin)
-
-    def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        values = super().losses(embeddings, labels)
-        if self.training:
-            self._gather(unit(embeddings.detach())[0], labels)
-        return values
 
     @torch.no_grad()
     def _gather(self, x: Tensor, labels: Tensor) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
-from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice
-from nearfar.nn.class_losses import cross_entropy
+from nearfar_margin.engine import compute_linear
+from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 
 __all__ = ["Softmax"]
 
 
-class Softmax(ClassLoss):
+class Softmax(EngineLoss):
     r"""Cross entropy of a linear classifier on the embeddings, with label smoothing.
 
     .. math::
@@ -42,11 +42,11 @@ class Softmax(ClassLoss):
         Who gets it: every class ε/C, the own one too (the paper, torch), or each other class ε/(C − 1)
         (fast-reid). ``others`` with ε equals ``uniform`` with ε·C/(C − 1), and takes ε up to (C − 1)/C, beyond
         which the own class would be the least likely.
-    reducer : nn.Module, optional
-        Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
+    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.engine_loss.EngineLoss`.
+
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) and ``bias``
     (num_classes,) start uniform in ±1/√embedding_size, as ``torch.nn.Linear`` does. The value depends on the
     length of the embeddings. A reference set is not taken; what a miner selects weighs the elements.
@@ -74,9 +74,9 @@ class Softmax(ClassLoss):
         bias: bool = True,
         label_smoothing: float = 0.0,
         smoothing: Literal["uniform", "others"] = "uniform",
-        reducer: nn.Module | None = None,
+        **kwargs: Unpack[CommonArguments],
     ) -> None:
-        super().__init__(num_classes, embedding_size, reducer=reducer)
+        super().__init__(num_classes, embedding_size, **kwargs)
         self.smoothing = check_choice(self, "smoothing", smoothing, ("uniform", "others"))
         most = 1.0 if smoothing == "uniform" else (num_classes - 1) / num_classes
         if not 0 <= label_smoothing <= most:
@@ -96,7 +96,7 @@ class Softmax(ClassLoss):
         epsilon = self.label_smoothing
         if self.smoothing == "others" and epsilon:
             epsilon = min(1.0, epsilon * self.num_classes / (self.num_classes - 1))
-        return cross_entropy(self.scores(embeddings), labels, epsilon)
+        return compute_linear(embeddings, self.weight, self.bias, labels, epsilon, self.settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
         return F.linear(*self.common(embeddings, self.weight, *(() if self.bias is None else (self.bias,))))

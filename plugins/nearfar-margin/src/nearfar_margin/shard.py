@@ -1,0 +1,219 @@
+"""Classes spread over the ranks of a process group: each holds the weights of some of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nearfar.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from nearfar_margin.margin_softmax import MarginSoftmax
+
+__all__ = ["Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """The share of one rank.
+
+    Attributes
+    ----------
+    group
+        The ranks among which classes are spread; None for all.
+    rank, world
+        Which of them this is, and how many they are.
+    num_classes
+        How many classes there are on all ranks.
+    start, stop
+        Its classes. The first ranks have ⌈classes / world⌉ each, as a DTensor's shards have; the last may have none.
+    """
+
+    group: ProcessGroup | None
+    rank: int
+    world: int
+    num_classes: int
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, num_classes: int, group: ProcessGroup | None = None) -> Shard:
+        """The share of this process.
+
+        Raises
+        ------
+        ArgumentError
+            There is no process group.
+        """
+        if not dist.is_available() or not dist.is_initialized():
+            raise ArgumentError(
+                "a head is sharded over the ranks of a process group, and there is none; start the ranks with torchrun "
+                "and call torch.distributed.init_process_group first"
+            )
+        rank, world = dist.get_rank(group), dist.get_world_size(group)
+        size = -(-num_classes // world)
+        start, stop = min(rank * size, num_classes), min((rank + 1) * size, num_classes)
+        return cls(group, rank, world, num_classes, start, stop)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the ranks, in place."""
+        dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def most(self, tensor: Tensor) -> Tensor:
+        """The greatest over the ranks, in place."""
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
+        return tensor
+
+    def sizes(self, n: int, device: torch.device) -> list[int]:
+        """How many samples each rank has."""
+        each = torch.zeros(self.world, dtype=torch.int64, device=device)
+        each[self.rank] = n
+        return [int(size) for size in self.sum(each).tolist()]
+
+    def gather(self, tensor: Tensor, sizes: list[int]) -> Tensor:
+        """The rows of all ranks, (sizes[0] + sizes[1] + …, …)."""
+        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded, group=self.group)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+class Gathered(torch.autograd.Function):
+    """The embeddings of all ranks.
+
+    Back goes the gradient of the sum of all ranks' losses, as if each rank had its loss alone: of what comes before,
+    replicated, the gradients are averaged afterwards (DistributedDataParallel).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, shard: Shard, sizes: list[int]) -> Tensor:
+        ctx.shard, ctx.sizes = shard, sizes
+        return shard.gather(embeddings.contiguous(), sizes)
+
+    @staticmethod
+    def backward(ctx: Any, to_all: Tensor) -> tuple[Tensor, None, None]:
+        return _part(to_all, ctx.shard, ctx.sizes) * ctx.shard.world, None, None
+
+
+class Scattered(torch.autograd.Function):
+    """This rank's part of what every rank has computed of all samples.
+
+    Back goes to every rank 1 / world of the gradient of the mean of all ranks' losses, so that the *sum* over the
+    ranks of whatever follows from it is that gradient: of the same computation everywhere, and of each rank's own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, shard: Shard, sizes: list[int]) -> Tensor:
+        ctx.shard, ctx.sizes = shard, sizes
+        return _part(values, shard, sizes).clone()
+
+    @staticmethod
+    def backward(ctx: Any, to_part: Tensor) -> tuple[Tensor, None, None]:
+        everything: Tensor = ctx.shard.gather(to_part.contiguous(), ctx.sizes)
+        return everything / ctx.shard.world**2, None, None
+
+
+def _part(everything: Tensor, shard: Shard, sizes: list[int]) -> Tensor:
+    """This rank's rows of those of all ranks."""
+    start = sum(sizes[: shard.rank])
+    return everything[start : start + sizes[shard.rank]]
+
+
+def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftmax:
+    """Spread the classes of a loss over the ranks of a process group, in place.
+
+    Each rank then calls the loss with the embeddings and labels of its own part of the batch, of any size, and gets
+    their values. Gradients are those of the mean of the ranks' losses, as DistributedDataParallel has them, for the
+    weight too; leave the weight, and the loss with it, out of DistributedDataParallel. What a loss prepares or keeps
+    it makes of the whole batch, the same on every rank.
+
+    Parameters
+    ----------
+    loss
+        A loss of the family that takes cosines. If it was made on the meta device, each rank draws the weights of its
+        own classes only; else each keeps its part of what it has, which must be the same on all ranks.
+    group
+        The ranks; all of them unless given.
+
+    Returns
+    -------
+    MarginSoftmax
+        The loss. Its ``weight`` is a DTensor of the whole shape, so that optimisers keep their state in shards and
+        ``torch.distributed.checkpoint`` saves and loads both on any number of ranks; ``weight.full_tensor()`` is the
+        one matrix, and takes all ranks to call it.
+
+    Raises
+    ------
+    ArgumentError
+        There is no process group, the loss is sharded already, or more of it than its weight is on the meta device.
+    """
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor import Shard as Rows
+
+    if loss.shard is not None:
+        raise ArgumentError(f"{type(loss).__name__} is sharded already")
+    share = Shard.of(loss.num_classes, group)
+    whole = loss.weight.detach()
+    if whole.is_meta:
+        if more := [name for name, each in _tensors(loss) if each.is_meta and name != "weight"]:
+            raise ArgumentError(
+                f"{type(loss).__name__} has {', '.join(more)} on the meta device besides its weight, with no values to "
+                "start from; make it on a real device"
+            )
+        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else "cpu"
+        part = torch.empty(share.stop - share.start, *whole.shape[1:], dtype=whole.dtype, device=device)
+        # Ranks are often seeded alike, and their classes are not to start alike.
+        generator = torch.Generator(device).manual_seed(torch.initial_seed() + share.rank)
+        nn.init.normal_(part, std=0.01, generator=generator)
+    else:
+        part = whole[share.start : share.stop].clone()
+    kind = part.device.type
+    ranks = dist.group.WORLD if group is None else group
+    assert ranks is not None
+    mesh = DeviceMesh.from_group(ranks, kind)
+    tensor = DTensor.from_local(
+        part, mesh, [Rows(0)], run_check=False, shape=whole.shape, stride=whole.contiguous().stride()
+    )
+    loss.weight = nn.Parameter(tensor, requires_grad=loss.weight.requires_grad)
+    for name, parameter in loss.named_parameters():
+        if name != "weight":
+            # Each rank has a share of it.
+            parameter.register_hook(_summed(share))  # type: ignore[no-untyped-call]
+    loss.shard = share
+    return loss
+
+
+def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from loss.named_parameters()
+    yield from loss.named_buffers()
+
+
+def _summed(share: Shard) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: gradient if _Within.pass_through else share.sum(gradient.clone())
+
+
+class _Within:
+    """Whether a backward pass is inside one of a function here, which looks at gradients of chunks."""
+
+    pass_through = False
+
+
+@contextlib.contextmanager
+def chunk_gradients() -> Iterator[None]:
+    """Leave the gradients of learned tensors as they are, which are summed over the ranks when all chunks are."""
+    _Within.pass_through = True
+    try:
+        yield
+    finally:
+        _Within.pass_through = False
