@@ -306,4 +306,62 @@ LOSSES = (
         default_reducer="core.avg_non_zero",
         optimum=0.0,
     ),
+    _loss(
+        "smooth_ap",
+        "SmoothAP",
+        "One minus the average precision of each anchor's list, its ranks counted by a sigmoid.",
+        _paper(
+            "Brown, Xie, Kalogeiton, Zisserman",
+            "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval",
+            2020,
+            "2007.12163",
+        ),
+        family="ranking",
+        deviations=("Classes may be of any sizes and in any order; the authors' code wants equal ones, sorted.",),
+        synchronizations=1,
+    ),
+    _loss(
+        "recall_at_k",
+        "RecallAtK",
+        "One minus the share of an anchor's positives among its k nearest, both counted by sigmoids.",
+        _paper(
+            "Patel, Tolias, Matas",
+            "Recall@k Surrogate Loss with Large Batches and Similarity Mixup",
+            2022,
+            "2108.11179",
+        ),
+        family="ranking",
+        deviations=(
+            "The share is of min(k, positives); the paper's is of the positives, so that recall at k below their "
+            "number cannot reach 1.",
+            "The paper's mixup of similarities is not part of it.",
+        ),
+        synchronizations=1,
+    ),
+    _loss(
+        "pnp",
+        "PNP",
+        "The negatives that stand before each positive of an anchor's list, counted by a sigmoid.",
+        _paper(
+            "Li, Min, Song, Zhu, Zhou, Zhou",
+            "Rethinking the Optimization of Average Precision: Only Penalizing Negative Instances before Positive Ones "
+            "is Enough",
+            2022,
+            "2102.04640",
+        ),
+        family="ranking",
+        deviations=(
+            "An anchor is no positive of itself; in the authors' code it is, and its list always begins with one.",
+        ),
+        synchronizations=1,
+    ),
+    _loss(
+        "fast_ap",
+        "FastAP",
+        "One minus the average precision of each anchor's list, from histograms of its distances.",
+        _paper("Cakir, He, Xia, Kulis, Sclaroff", "Deep Metric Learning to Rank", 2019, "CVPR"),
+        family="ranking",
+        distances=("core.squared_euclidean",),
+        default_distance="core.squared_euclidean",
+    ),
 )
