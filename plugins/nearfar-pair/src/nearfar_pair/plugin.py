@@ -5,7 +5,7 @@ from __future__ import annotations
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec, MinerSpec
 from nearfar_pair.loss_specs import LOSSES
-from nearfar_pair.papers import HERMANS, SCHROFF
+from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019
 
 
 @hookimpl
@@ -68,5 +68,18 @@ def nearfar_miners() -> list[MinerSpec]:
             definition="nearfar_pair.definitions:batch_hard",
             memory=2,
             synchronizations=1,
+        ),
+        MinerSpec(
+            name="multi_similarity",
+            target="nearfar_pair.miners.multi_similarity:MultiSimilarity",
+            summary="Positives less similar than the nearest negative, negatives more similar than the farthest positive.",
+            family="pair",
+            paper=WANG_2019,
+            produces="pairs",
+            distances=("*",),
+            default_distance="core.cosine",
+            definition="nearfar_pair.definitions:multi_similarity",
+            memory=2,
+            synchronizations=2,
         ),
     ]

@@ -73,15 +73,16 @@ class Histogram(PairLoss):
         if batch.selection is not None and rule_of(batch, self.distance) is None:
             a1, p, *_ = batch.selection.pairs()
             d = distance_matrix(self.distance, batch)[a1, p]
+            weight = torch.ones_like(d)
         else:
-            d_ap, valid = RowPass(batch, self.distance, lambda rows: (rows.d_ap, rows.valid)).outputs
-            d = d_ap[valid]
+            d, valid = (x.flatten() for x in RowPass(batch, self.distance, lambda r: (r.d_ap, r.valid)).outputs)
+            weight = valid.to(d.dtype)
         place = self._place(d)
         before = place.detach().floor()
-        share, index = place - before, before.long()
+        share, index = (place - before) * weight, before.long()
         counts = place.new_zeros(self.num_bins + 3)
-        counts = counts.index_add(0, index, 1 - share).index_add(0, index + 1, share)
-        return ((counts.cumsum(0) / max(1, len(d)))[None],)
+        counts = counts.index_add(0, index, weight - share).index_add(0, index + 1, share)
+        return ((counts.cumsum(0) / weight.sum().clamp_min(1))[None],)
 
     def _place(self, d: Tensor) -> Tensor:
         """Among the bins, the first of which is 1: below it lies what is no pair, and all that is below at 0."""

@@ -10,16 +10,18 @@ import dataclasses
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.selection import IndexSelection
-from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import log_sum_exp
 from nearfar_pair.row_pass import RowPass
-from nearfar_pair.sides import Rows
+from nearfar_pair.row_terms import Made, RowTerms
+from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["LiftedStructure"]
 
@@ -81,15 +83,14 @@ class LiftedStructure(EmbeddingLoss):
         other, other_negatives = threat, negatives
         if not batch.is_self:
             other, *_, other_negatives = RowPass(_turned(batch), self.distance, self._ends).outputs
-        anchors, places = torch.where(valid)
-        positives = rows.table[0][anchors, places]
-        threatened = (negatives[anchors] + other_negatives[positives]) > 0
-        anchors, places, positives = anchors[threatened], places[threatened], positives[threatened]
+            # The table points somewhere even where there is no reference.
+            other, other_negatives = F.pad(other, (0, 1), value=-FAR), F.pad(other_negatives, (0, 1))
+        positives = rows.table[0]
+        threatened = valid & ((negatives[:, None] + other_negatives[positives]) > 0)
         join = torch.logaddexp if self.form == "smooth" else torch.maximum
-        J = d_ap[anchors, places] + join(threat[anchors], other[positives]) + self.margin
-        values = torch.relu(J).square() / 2
-        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
-        return MaterialTerms("pos_pair", values, (anchors, positives), **common)
+        J = d_ap + join(threat[:, None], other[positives]) + self.margin
+        costs = torch.relu(torch.where(threatened, J, 0)).square() / 2
+        return RowTerms("pos_pair", Made(rows, (costs, threatened)), labels=batch.labels)
 
     def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
         """How near the negatives of each anchor are, the distances of its positives, which there are, and how many."""

@@ -1,0 +1,134 @@
+"""Losses on pairs and triplets, forward and backward: nearfar's, pytorch-metric-learning's, and dense autograd."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from dense import DENSE
+from measure import main
+
+#: Composition → what it is in pytorch-metric-learning, a loss and a miner, and whether both give the same value.
+THEIRS = {
+    "triplet(margin=0.2)": ("TripletMarginLoss(0.2)", "", True),
+    "triplet(margin=0.2, miner=semihard)": ("TripletMarginLoss(0.2)", "TripletMarginMiner(0.2, 'semihard')", True),
+    "triplet(margin=0.2, miner=hard)": ("TripletMarginLoss(0.2)", "TripletMarginMiner(0.2, 'hard')", True),
+    "triplet(margin=0.2, miner=batch_hard)": ("TripletMarginLoss(0.2)", "BatchHardMiner()", True),
+    "multi_similarity(base=0.5, miner=multi_similarity)": ("MultiSimilarityLoss()", "MultiSimilarityMiner()", True),
+    "multi_similarity(base=0.5)": ("MultiSimilarityLoss()", "", True),
+    "circle": ("CircleLoss()", "", True),
+    "fast_ap": ("FastAPLoss()", "", True),
+    'contrastive(hinge="linear")': ("ContrastiveLoss()", "", True),
+    "sup_con": ("SupConLoss()", "", True),
+    # Theirs adds 1e-5 to each weight.
+    "ranked_list": ("RankedListLoss(0.4, 10, alpha=1.2)", "", False),
+    "generalized_lifted": ("GeneralizedLiftedStructureLoss()", "", True),
+    "nt_xent": ("NTXentLoss(0.1)", "", True),
+    "lifted_structure": ("LiftedStructureLoss()", "", True),
+    "nca": ("NCALoss()", "", True),
+    "snr_contrastive": ("SignalToNoiseRatioContrastiveLoss()", "", True),
+    "intra_pair_variance": ("IntraPairVarianceLoss()", "", True),
+    "tuplet_margin": ("TupletMarginLoss()", "", True),
+    "threshold_consistent_margin": ("ThresholdConsistentMarginLoss()", "", True),
+    "histogram": ("HistogramLoss(n_bins=100)", "", True),
+    # Theirs takes normalised embeddings, two of each class.
+    "n_pair": ("NPairsLoss()", "", False),
+    # Theirs counts a pair once for each triplet that it is in.
+    "margin_beta": ("MarginLoss()", "", False),
+    # Theirs takes each anchor for a positive of itself.
+    "pnp": ("PNPLoss(variant='Dq')", "", False),
+    # Theirs takes the number of samples a class has for the number of classes.
+    "smooth_ap": ("SmoothAPLoss()", "", False),
+    "recall_at_k": None,
+    "info_nce": None,
+    "decoupled_contrastive": None,
+    "siglip": None,
+    "hinge_pair": None,
+    "arcface_triplet": None,
+    "angular": ("AngularLoss()", "", False),
+}
+#: From how many entries of pairs by negatives, or of triplets, on a way is left out, as it would not fit.
+MOST = 2**28
+BY_PAIRS_AND_NEGATIVES = {"NTXentLoss", "LiftedStructureLoss", "TupletMarginLoss", "AngularLoss"}
+BY_TRIPLETS = {"HistogramLoss", "MarginLoss", "PNPLoss", "SmoothAPLoss"}
+
+
+def ways(args, tiny):
+    import torch
+
+    import nearfar
+
+    torch.manual_seed(0)
+    n, per_class = (16, 4) if tiny else (args.n, args.per_class)
+    labels = torch.arange(n) // per_class
+    labels = labels[torch.randperm(n)]
+    # Half of the way to clusters, so that triplets of every kind are many.
+    data = torch.randn(n, args.dim)[labels] * 0.5 + torch.randn(n, args.dim)
+    criterion = nearfar.compose(args.composition, num_classes=n)
+    theirs, same = their_way(args.composition, n, per_class)
+    dense = DENSE.get(args.composition)
+
+    def step(value, dtype=torch.float32):
+        x = data.to(dtype, copy=True).requires_grad_()
+        result = value(x, labels)
+        result.backward()
+        return result.detach(), x.grad
+
+    peers = {"pytorch_metric_learning": theirs, "dense": dense}
+    peers = {name: way for name, way in peers.items() if way is not None}
+    if not args.peak and n <= 1024:
+        ours = step(criterion, torch.float64)
+        for name, way in peers.items():
+            if name == "dense" or same:
+                torch.testing.assert_close(step(way, torch.float64), ours, rtol=1e-6, atol=1e-12, msg=name)
+    return {name: lambda way=way: step(way) for name, way in {"nearfar": criterion, **peers}.items()}
+
+
+def their_way(composition, n, per_class):
+    """The same in pytorch-metric-learning, or None where it has no such loss or not the memory; and if values agree."""
+    from pytorch_metric_learning import losses, miners
+
+    found = THEIRS[composition]
+    if found is None:
+        return None, False
+    loss, miner, same = found
+    name = loss.partition("(")[0]
+    positives, negatives = n * (per_class - 1), n - per_class
+    entries = {**dict.fromkeys(BY_PAIRS_AND_NEGATIVES, positives * negatives), **dict.fromkeys(BY_TRIPLETS, n**3)}
+    if entries.get(name, 0) > MOST:
+        return None, False
+    loss = eval(loss, vars(losses))
+    if not miner:
+        return loss, same
+    miner = eval(miner, vars(miners))
+    return lambda x, y: loss(x, y, miner(x, y)), same
+
+
+def table(arguments):
+    """Every composition at every size in a process of its own, one after another: a list of their reports."""
+    sizes, per_class = arguments["--n"], arguments["--per-class"]
+    rows = []
+    for n in sizes:
+        for k in per_class:
+            for composition in THEIRS:
+                repeats = {True: 21, n > 256: 9, n > 2000: 3}[True]
+                command = [sys.executable, __file__, "--composition", composition, "--n", str(n)]
+                command += ["--per-class", str(k), "--repeats", str(repeats), "--clock", arguments["--clock"]]
+                found = subprocess.run(command, capture_output=True, text=True)
+                if found.returncode:
+                    rows.append({"composition": composition, "n": n, "per_class": k, "failed": found.stderr[-500:]})
+                else:
+                    rows.append(json.loads(found.stdout))
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--all"]:
+        given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+        sizes = [int(n) for n in given.get("--n", "64,256,1024,4096").split(",")]
+        per_class = [int(k) for k in given.get("--per-class", "4").split(",")]
+        table({"--n": sizes, "--per-class": per_class, "--clock": given.get("--clock", "wall")})
+    else:
+        main(__doc__, ways, {"--n": 1024, "--per-class": 4, "--dim": 128, "--composition": "circle"})
