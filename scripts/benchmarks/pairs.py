@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
+import os
 import sys
 
 from dense import DENSE
-from measure import main
+from measure import forked, main, peak_memory, pin, report, take_times
 
 #: Composition → what it is in pytorch-metric-learning, a loss and a miner, and whether both give the same value.
 THEIRS = {
@@ -46,11 +47,10 @@ THEIRS = {
     "siglip": None,
     "hinge_pair": None,
     "arcface_triplet": None,
-    "angular": ("AngularLoss()", "", False),
 }
 #: From how many entries of pairs by negatives, or of triplets, on a way is left out, as it would not fit.
 MOST = 2**28
-BY_PAIRS_AND_NEGATIVES = {"NTXentLoss", "LiftedStructureLoss", "TupletMarginLoss", "AngularLoss"}
+BY_PAIRS_AND_NEGATIVES = {"NTXentLoss", "LiftedStructureLoss", "TupletMarginLoss"}
 BY_TRIPLETS = {"HistogramLoss", "MarginLoss", "PNPLoss", "SmoothAPLoss"}
 
 
@@ -105,30 +105,45 @@ def their_way(composition, n, per_class):
     return lambda x, y: loss(x, y, miner(x, y)), same
 
 
-def table(arguments):
-    """Every composition at every size in a process of its own, one after another: a list of their reports."""
-    sizes, per_class = arguments["--n"], arguments["--per-class"]
-    rows = []
-    for n in sizes:
-        for k in per_class:
-            for composition in THEIRS:
-                repeats = {True: 21, n > 256: 9, n > 2000: 3}[True]
-                command = [sys.executable, __file__, "--composition", composition, "--n", str(n)]
-                command += ["--per-class", str(k), "--repeats", str(repeats), "--clock", arguments["--clock"]]
-                found = subprocess.run(command, capture_output=True, text=True)
-                if found.returncode:
-                    rows.append({"composition": composition, "n": n, "per_class": k, "failed": found.stderr[-500:]})
-                else:
-                    rows.append(json.loads(found.stdout))
-                print(json.dumps(rows[-1]), flush=True)
-    return rows
+def table(args):
+    """Every composition at every size, a line of JSON each; times and each peak in a process of their own."""
+    pin(2 if args.clock == "wall" else 1)
+    # What every copy of this process needs.
+    import pytorch_metric_learning.losses
+    import pytorch_metric_learning.miners  # noqa: F401
+
+    import nearfar.train  # noqa: F401
+
+    for n in args.n:
+        for per_class in args.per_class:
+            for composition in args.compositions or THEIRS:
+                one = argparse.Namespace(composition=composition, n=n, per_class=per_class, dim=args.dim, peak="")
+                repeats = args.repeats or (3 if n > 2000 else 9 if n > 256 else 21)
+                times = forked(lambda one=one, repeats=repeats: take_times(ways(one, False), repeats, args.clock))
+                if times is None:
+                    continue
+                one.peak = "yes"
+                peaks = {name: forked(lambda one=one, name=name: peak(one, name)) for name in times}
+                found = {"composition": composition, "n": n, "per_class": per_class, "load": os.getloadavg()[0]}
+                print(json.dumps(found | report(times, peaks)), flush=True)
+
+
+def peak(args, name):
+    for way in [ways(args, True)[name]] * 3:
+        way()
+    return peak_memory(ways(args, False)[name])
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--all"]:
-        given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
-        sizes = [int(n) for n in given.get("--n", "64,256,1024,4096").split(",")]
-        per_class = [int(k) for k in given.get("--per-class", "4").split(",")]
-        table({"--n": sizes, "--per-class": per_class, "--clock": given.get("--clock", "wall")})
+    if "--table" in sys.argv:
+        parser = argparse.ArgumentParser(description=__doc__)
+        parser.add_argument("--table", action="store_true", help="all compositions at all sizes, a line each")
+        parser.add_argument("--compositions", nargs="*")
+        parser.add_argument("--n", nargs="+", type=int, default=[64, 256, 1024, 4096])
+        parser.add_argument("--per-class", nargs="+", type=int, default=[4])
+        parser.add_argument("--dim", type=int, default=128)
+        parser.add_argument("--repeats", type=int, default=0)
+        parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+        table(parser.parse_args())
     else:
         main(__doc__, ways, {"--n": 1024, "--per-class": 4, "--dim": 128, "--composition": "circle"})

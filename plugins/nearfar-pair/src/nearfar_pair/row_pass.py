@@ -292,7 +292,8 @@ def _again(
     ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated once more, by way of the whole matrix."""
-    inputs = ctx.saved_tensors[skip:]
+    # Under other names: a parameter may be made from the embeddings, and that is not this function's to go back through.
+    inputs = [x if x is None else x.view_as(x) for x in ctx.saved_tensors[skip:]]
     outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
     if totals:
         outputs = tuple(output.sum() for output in outputs[: len(by_output)])
