@@ -139,9 +139,7 @@ def sup_con(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, tempera
     return mean(costs)
 
 
-def info_nce(
-    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, positives: str
-) -> float:
+def info_nce(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, positives: str) -> float:
     """−log(Σₚ exp(sₚ/τ) / Σₖ exp(sₖ/τ)) of each anchor, k over its positives and negatives, and log |P| for a mean."""
     costs = []
     for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
@@ -344,9 +342,7 @@ def fast_ap(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, num_bin
 # ---- the rest
 
 
-def lifted_structure(
-    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, form: str
-) -> float:
+def lifted_structure(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, form: str) -> float:
     """½ [d_ij + join of α − d over the negatives of both ends]₊², the join a log-sum-exp or a maximum."""
     own = list(sides(embeddings, labels, ref_emb, ref_labels, euclidean))
     other = own if ref_emb is None else list(sides(ref_emb, ref_labels, embeddings, labels, euclidean))

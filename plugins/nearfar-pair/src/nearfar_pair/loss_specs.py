@@ -118,9 +118,7 @@ LOSSES = (
             'others="all" against the other positives too.',
         ),
         presets={
-            "simclr_cifar10": Preset(
-                arguments={"temperature": 0.5}, source="Chen et al. (2020), section B.9, CIFAR-10"
-            )
+            "simclr_cifar10": Preset(arguments={"temperature": 0.5}, source="Chen et al. (2020), section B.9, CIFAR-10")
         },
         emits=("pos_pair",),
     ),
@@ -129,7 +127,10 @@ LOSSES = (
         "InfoNCE",
         "Cross-entropy of an anchor's positives together against all others.",
         _paper(
-            "van den Oord, Li, Vinyals", "Representation Learning with Contrastive Predictive Coding", 2018, "1807.03748"
+            "van den Oord, Li, Vinyals",
+            "Representation Learning with Contrastive Predictive Coding",
+            2018,
+            "1807.03748",
         ),
         family="contrastive",
         deviations=("The paper has one positive an anchor; with several their sum stands inside the logarithm.",),
@@ -154,9 +155,7 @@ LOSSES = (
         "siglip",
         "SigLIP",
         "Each pair on its own decided by a logistic regression: positive or negative.",
-        _paper(
-            "Zhai, Mustafa, Kolesnikov, Beyer", "Sigmoid Loss for Language Image Pre-Training", 2023, "2303.15343"
-        ),
+        _paper("Zhai, Mustafa, Kolesnikov, Beyer", "Sigmoid Loss for Language Image Pre-Training", 2023, "2303.15343"),
         family="contrastive",
         deviations=("A sample may have any number of positives; the paper's texts have one image each.",),
         emits=("pos_pair", "neg_pair"),
@@ -170,8 +169,8 @@ LOSSES = (
         deviations=(
             "Every sample is an anchor, with all its positives and negatives; the paper's batch has one pair a class, "
             "which anchors as embeddings and positives as references give.",
-            "The weight of the lengths, which the paper does not give, is that of TensorFlow's npairs_loss, without the "
-            "quarter it is multiplied with there.",
+            "The weight of the lengths, which the paper does not give, is that of TensorFlow's npairs_loss, without "
+            "the quarter it is multiplied with there.",
         ),
         emits=("pos_pair", "element"),
         default_distance="core.dot",
@@ -215,12 +214,13 @@ LOSSES = (
         WANG_2019,
         family="weighted",
         deviations=(
-            "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and this, "
-            "do not.",
+            "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and "
+            "this, do not.",
         ),
         presets={
             "official_code": Preset(
-                arguments={"alpha": 2.0, "beta": 40.0, "base": 0.5}, source="the authors' code, MalongTech/research-ms-loss"
+                arguments={"alpha": 2.0, "beta": 40.0, "base": 0.5},
+                source="the authors' code, MalongTech/research-ms-loss",
             ),
             "pytorch_metric_learning": Preset(
                 arguments={"base": 0.5}, source="MultiSimilarityLoss of pytorch-metric-learning 2.9"
@@ -244,7 +244,8 @@ LOSSES = (
                 arguments={"margin": 0.25, "scale": 256.0}, source="Sun et al. (2020), section 4.1, face recognition"
             ),
             "person": Preset(
-                arguments={"margin": 0.25, "scale": 128.0}, source="Sun et al. (2020), section 4.1, person re-identification"
+                arguments={"margin": 0.25, "scale": 128.0},
+                source="Sun et al. (2020), section 4.1, person re-identification",
             ),
         },
         distances=COSINE,
@@ -266,9 +267,7 @@ LOSSES = (
         "margin_beta",
         "MarginBeta",
         "Positive pairs nearer than a learned boundary and negative pairs beyond it, both by a margin.",
-        _paper(
-            "Wu, Manmatha, Smola, Krähenbühl", "Sampling Matters in Deep Embedding Learning", 2017, "1706.07567"
-        ),
+        _paper("Wu, Manmatha, Smola, Krähenbühl", "Sampling Matters in Deep Embedding Learning", 2017, "1706.07567"),
         family="contrastive",
         deviations=("The paper also has a boundary for each image, which its code does not.",),
         emits=("pos_pair", "neg_pair"),
@@ -279,11 +278,12 @@ LOSSES = (
         "nca",
         "NCA",
         "The chance that an anchor, choosing a neighbour at random, chooses one of its class.",
-        _paper(
-            "Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"
-        ),
+        _paper("Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"),
         family="neighbours",
-        deviations=(NORMALIZED, "Distances are multiplied with a scale, which the paper does not have; at 1 it is its."),
+        deviations=(
+            NORMALIZED,
+            "Distances are multiplied with a scale; the paper has none, which is a scale of 1.",
+        ),
         default_distance="core.squared_euclidean",
     ),
     _loss(
@@ -409,16 +409,14 @@ LOSSES = (
         family="contrastive",
         emits=("pos_pair", "neg_pair"),
         distances=COSINE,
-        collapses="It narrows the distributions of similarities and does not move them apart; the loss it is added to does.",
+        collapses="It narrows the distributions of similarities; the loss it is added to moves them apart.",
         optimum=0.0,
     ),
     _loss(
         "histogram",
         "Histogram",
         "The chance that a negative pair is more similar than a positive one, from their histograms.",
-        _paper(
-            "Ustinova, Lempitsky", "Learning Deep Embeddings with Histogram Loss", 2016, "1611.00822"
-        ),
+        _paper("Ustinova, Lempitsky", "Learning Deep Embeddings with Histogram Loss", 2016, "1611.00822"),
         family="ranking",
         emits=("neg_pair",),
         distances=COSINE,

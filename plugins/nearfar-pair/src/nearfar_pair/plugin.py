@@ -72,7 +72,7 @@ def nearfar_miners() -> list[MinerSpec]:
         MinerSpec(
             name="multi_similarity",
             target="nearfar_pair.miners.multi_similarity:MultiSimilarity",
-            summary="Positives less similar than the nearest negative, negatives more similar than the farthest positive.",
+            summary="Positives farther than the nearest negative, negatives nearer than the farthest positive.",
             family="pair",
             paper=WANG_2019,
             produces="pairs",

@@ -90,11 +90,11 @@ class PairLoss(EmbeddingLoss):
         d = distance_matrix(self.distance, batch)
         positive = self.positive_cost(d[a1, p], *(x[a1] if x.ndim == 1 else x for x in learned))
         negative = self.negative_cost(d[a2, n], *(x[a2] if x.ndim == 1 else x for x in learned))
-        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
+        size, labels = len(batch.embeddings), batch.labels
         return self._named(
             batch,
-            MaterialTerms("pos_pair", positive, (a1, p), **common),
-            MaterialTerms("neg_pair", negative, (a2, n), **common),
+            MaterialTerms("pos_pair", positive, (a1, p), num_anchors=size, labels=labels),
+            MaterialTerms("neg_pair", negative, (a2, n), num_anchors=size, labels=labels),
         )
 
     def _named(self, batch: Batch, positive: Terms, negative: Terms) -> Mapping[str, Terms]:

@@ -283,8 +283,10 @@ class _Totals(torch.autograd.Function):
         found: list[Tensor | None] = [None] * count
         for i, factor in enumerate(by[:sums]):
             for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
-                if factor is not None and gradient is not None:
-                    found[j] = gradient * factor if found[j] is None else found[j].addcmul_(gradient, factor)
+                if factor is None or gradient is None:
+                    continue
+                so_far = found[j]
+                found[j] = gradient * factor if so_far is None else so_far.addcmul_(gradient, factor)
         return None, *found
 
 
@@ -292,7 +294,7 @@ def _again(
     ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated once more, by way of the whole matrix."""
-    # Under other names: a parameter may be made from the embeddings, and that is not this function's to go back through.
+    # Under other names: a parameter may be made from the embeddings, which is not this function's to go back through.
     inputs = [x if x is None else x.view_as(x) for x in ctx.saved_tensors[skip:]]
     outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
     if totals:

@@ -152,7 +152,7 @@ class Sides:
     def _from_pairs(self, a1: Tensor, p: Tensor, a2: Tensor, n: Tensor) -> None:
         anchors, references = self.shape
         # A pair is one number: sorted by anchor and each once.
-        positive, self._chosen = ((a * references + other).unique() for a, other in ((a1, p), (a2, n)))
+        positive, self._chosen = (torch.unique(a * references + other) for a, other in ((a1, p), (a2, n)))
         self._order = positive % max(1, references)
         starts = torch.arange(anchors + 1, device=a1.device) * references
         bounds = torch.searchsorted(positive, starts)
@@ -200,9 +200,7 @@ class Sides:
             return torch.zeros_like(place), valid
         return self._order[place.clamp_max_(len(self._order) - 1)], valid
 
-    def _far_unless_negative(
-        self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool
-    ) -> Tensor:
+    def _far_unless_negative(self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool) -> Tensor:
         if not self._by_label:
             start, stop = (int(self._bounds[i]) for i in (anchors.start, anchors.stop))
             chosen = self._chosen[start:stop] - anchors.start * d.shape[1]

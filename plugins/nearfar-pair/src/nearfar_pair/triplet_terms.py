@@ -62,8 +62,9 @@ class TripletTerms(Terms):
         self.labels = batch.labels
         self._rule, self._margin, self._shape = rule, margin, shape
         # The rule is applied here; what remains is told by labels, which the batch it is about has.
-        labels = {"labels": rule.batch.labels, "reference_labels": rule.batch.reference_labels}
-        self._batch = dataclasses.replace(batch, selection=None, **labels)
+        self._batch = dataclasses.replace(
+            batch, selection=None, labels=rule.batch.labels, reference_labels=rule.batch.reference_labels
+        )
         self._rows = RowPass(self._batch, distance, self._hinges, narrow=True)
 
     def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:

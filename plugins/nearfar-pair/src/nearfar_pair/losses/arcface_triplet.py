@@ -44,12 +44,10 @@ class ArcFaceTriplet(EmbeddingLoss):
     ArgumentError
         The margin is out of its range.
 
-    Notes
-    -----
-    Terms are ``triplet``. Without a miner it looks at every triplet; as for ``triplet`` none of them is made unless a
-    reducer asks for the values one by one. A miner that takes its margin from the loss compares cosines with it, so give
-    it one of its own: ``arcface_triplet(miner=semihard(margin=0.2))``. At an angle of 0 or π no gradient passes, where
-    that of the angle has no end.
+    Notes ----- Terms are ``triplet``. Without a miner it looks at every triplet; as for ``triplet`` none of them is
+    made unless a reducer asks for the values one by one. A miner that takes its margin from the loss compares cosines
+    with it, so give it one of its own: ``arcface_triplet(miner=semihard(margin=0.2))``. At an angle of 0 or π no
+    gradient passes, where that of the angle has no end.
 
     References
     ----------
@@ -69,10 +67,10 @@ class ArcFaceTriplet(EmbeddingLoss):
         return AvgNonZero()
 
     def terms(self, batch: Batch) -> Terms:
-        if rule := rule_for(batch, self.distance):
-            # A rule that chooses by cosines is applied to cosines: angles are another distance.
-            if rule.lower == -math.inf and rule.upper == math.inf:
-                return TripletTerms(batch, self.distance, rule, self.margin, shape=_angle)
+        rule = rule_for(batch, self.distance)
+        # A rule that chooses by cosines is applied to cosines: angles are another distance.
+        if rule is not None and rule.lower == -math.inf and rule.upper == math.inf:
+            return TripletTerms(batch, self.distance, rule, self.margin, shape=_angle)
         a, p, n = batch.triplets()
         angles = _angle(distance_matrix(self.distance, batch))
         values = torch.relu(angles[a, p] - angles[a, n] + self.margin)
@@ -100,4 +98,5 @@ class _Angle(torch.autograd.Function):
         inside = d.abs() < 1
         # Of the product, not of 1 − d²: near 1 that has lost its digits.
         sine = ((1 - d) * (1 + d)).masked_fill(~inside, 1).sqrt()
-        return (by_angle / sine).masked_fill(~inside, 0)
+        by_d: Tensor = (by_angle / sine).masked_fill(~inside, 0)
+        return by_d

@@ -29,8 +29,8 @@ class Histogram(PairLoss):
         L = \sum_{r=1}^{R} h^-_r \sum_{q=1}^{r} h^+_q = \frac{1}{|S^-|} \sum_{n \in S^-} \Phi^+(s_n)
 
     where :math:`h_r` is the share of pairs in bin r of [−1, 1], each pair shared linearly between the two bins it lies
-    between, and :math:`\Phi^+` the positive pairs' distribution, linear between the bins: the cost of each negative pair
-    is the share of positive pairs that are less similar.
+    between, and :math:`\Phi^+` the positive pairs' distribution, linear between the bins: the cost of each negative
+    pair is the share of positive pairs that are less similar.
 
     Parameters
     ----------
@@ -46,11 +46,9 @@ class Histogram(PairLoss):
     ArgumentError
         The number of bins is no whole number of at least 1.
 
-    Notes
-    -----
-    Terms are ``neg_pair``, one for each ordered negative pair of a batch that has a positive one. A pair that was
-    selected twice counts twice. There are no parameters but the number of bins, and small batches have rough histograms:
-    the paper's are of 256.
+    Notes ----- Terms are ``neg_pair``, one for each ordered negative pair of a batch that has a positive one. A pair
+    that was selected twice counts twice. There are no parameters but the number of bins, and small batches have rough
+    histograms: the paper's are of 256.
 
     References
     ----------

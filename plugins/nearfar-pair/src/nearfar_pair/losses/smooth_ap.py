@@ -30,8 +30,8 @@ class SmoothAP(AnchorLoss):
     Parameters
     ----------
     temperature : float
-        (units of the similarity, 0..inf] τ; 0.01 as in the paper. The larger it is, the more pairs get a gradient, and the
-        looser the bound.
+        (units of the similarity, 0..inf] τ; 0.01 as in the paper. The larger it is, the more pairs get a gradient, and
+        the looser the bound.
     distance : nn.Module, optional
         What s is; cosine similarity by default. A distance is negated.
     reducer : nn.Module, optional

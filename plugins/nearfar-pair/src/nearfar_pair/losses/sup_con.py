@@ -75,4 +75,3 @@ class SupCon(AnchorLoss):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
-

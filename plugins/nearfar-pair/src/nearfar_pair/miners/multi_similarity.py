@@ -20,8 +20,7 @@ __all__ = ["MultiSimilarity"]
 
 
 class MultiSimilarity(Miner):
-    r"""Of each anchor the positives less similar than its most similar negative, and the negatives more similar than its
-    least similar positive, with a margin.
+    r"""Positives less similar than their anchor's nearest negative, negatives more so than its farthest positive.
 
     .. math:: s_{ip} < \max_n s_{in} + \epsilon, \qquad s_{in} > \min_p s_{ip} - \epsilon
 
