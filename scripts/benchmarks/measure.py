@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,26 +57,59 @@ def pin(threads: int) -> None:
 
 def compare(args: argparse.Namespace, ways: Ways) -> dict[str, Any]:
     """Median milliseconds and peak megabytes of each way, and how many times the first is better."""
-    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    times = take_times(ways, args.repeats, args.clock)
+    # The least of three: code that is paged in meanwhile would count.
+    return report(times, {name: min(_peak_in_child(name) for _ in range(3)) for name in ways})
+
+
+def take_times(ways: Ways, repeats: int, clock: str) -> dict[str, list[float]]:
+    """Milliseconds of each way, taken in turn."""
+    now = time.perf_counter if clock == "wall" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(args.repeats + 2):
+    for turn in range(repeats + 2):
         for name, way in ways.items():
-            start = clock()
+            start = now()
             way()
             if turn >= 2:
-                times[name].append(1e3 * (clock() - start))
+                times[name].append(1e3 * (now() - start))
+    return times
+
+
+def report(times: Mapping[str, list[float]], peaks: Mapping[str, float]) -> dict[str, Any]:
+    """Medians, and how many times the first way is better than each other."""
     milliseconds = {name: round(statistics.median(values), 3) for name, values in times.items()}
-    # The least of three: code that is paged in meanwhile would count.
-    megabytes = {name: round(min(_peak_in_child(name) for _ in range(3)), 2) for name in ways}
-    ours, *others = ways
+    megabytes = {name: round(peak, 2) for name, peak in peaks.items()}
+    ours, *others = times
     return {
         "milliseconds": milliseconds,
         "peak_megabytes": megabytes,
         "times_faster": {name: round(milliseconds[name] / milliseconds[ours], 2) for name in others},
         # What other work on the machine disturbs least: the fastest turn of each.
         "times_faster_at_best": {name: round(min(times[name]) / min(times[ours]), 2) for name in others},
-        "times_smaller": {name: round(megabytes[name] / megabytes[ours], 2) for name in others},
+        "times_smaller": {name: round(peaks[name] / peaks[ours], 2) for name in others},
     }
+
+
+def forked(work: Callable[[], Any]) -> Any:
+    """What ``work`` gives in a process of its own that begins as a copy of this one, imports and all.
+
+    This one must not have computed anything on several threads yet: a copy has the one that made it alone.
+    """
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            os.write(writer, json.dumps(work()).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        written = file.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(written) if status == 0 else None
 
 
 def _peak_in_child(name: str) -> float:

@@ -195,7 +195,7 @@ def _composes(spec: PartSpec) -> Iterator[str]:
         yield f"from its context: {', '.join(spec.needs)}"
 
 
-def _options(names: tuple[str, ...]) -> Iterator[str]:
+def _optional(names: tuple[str, ...]) -> Iterator[str]:
     if names:
         yield f"by keyword, where wanted: {', '.join(names)}"
 

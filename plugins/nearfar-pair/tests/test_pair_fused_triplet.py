@@ -6,6 +6,7 @@ import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
 from nearfar.nn.reducers import AvgNonZero, Mean, Sum
 from nearfar.nn.selection import IndexSelection, TripletRule
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair import triplet_terms
+from nearfar_pair import row_pass, triplet_terms
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
 from nearfar_pair.miners.hard import Hard
@@ -146,14 +147,12 @@ def test_ties_fall_as_in_the_definition(
     costs = [-gap + margin for gap in gaps if -gap + margin > 0]
     metric = brute.distances[distance][0]()
     batch = Batch(x, y, r, z, None, others is None, (x, r))
-    terms = TripletTerms(
-        (-1 if metric.is_inverted else 1) * metric(x, None if others is None else r),
-        TripletRule(batch, metric, *bounds),
-        margin,
-    )
-    assert terms.count() == len(gaps)
-    assert terms.count_positive() == len(costs)
-    assert terms.sum().item() == pytest.approx(math.fsum(costs), rel=1e-12)
+    for small in (row_pass.SMALL, 0):  # the matrix as a whole, and by rows
+        with mock.patch.object(row_pass, "SMALL", small):
+            terms = TripletTerms(batch, metric, TripletRule(batch, metric, *bounds), margin)
+            assert terms.count() == len(gaps)
+            assert terms.count_positive() == len(costs)
+            assert terms.sum().item() == pytest.approx(math.fsum(costs), rel=1e-12)
 
 
 @pytest.mark.parametrize("miner", [None, SemiHard, Hard])
@@ -172,7 +171,9 @@ def test_the_size_of_the_slices_does_not_matter(
         return value, *torch.autograd.grad(value, x, retain_graph=True), unreduced
 
     whole = gradient()
-    monkeypatch.setattr(triplet_terms, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(row_pass, "SMALL", 0)
+    monkeypatch.setattr(row_pass, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(triplet_terms, "ELEMENTS", elements)
     for one, two in zip(gradient(), whole, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-13, atol=1e-15)
 

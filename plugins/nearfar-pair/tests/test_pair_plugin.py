@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nearfar.nn.distances import Cosine, Euclidean
+from nearfar.nn.distances import Cosine, Dot, Euclidean, SquaredEuclidean
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.miners import Miner
 from nearfar.nn.reducers import AvgNonZero, Mean
@@ -17,7 +17,14 @@ from nearfar_pair import plugin
 
 LOSSES = plugin.nearfar_losses()
 MINERS = plugin.nearfar_miners()
-DEFAULTS = {"core.euclidean": Euclidean, "core.cosine": Cosine, "core.mean": Mean, "core.avg_non_zero": AvgNonZero}
+DEFAULTS = {
+    "core.euclidean": Euclidean,
+    "core.squared_euclidean": SquaredEuclidean,
+    "core.cosine": Cosine,
+    "core.dot": Dot,
+    "core.mean": Mean,
+    "core.avg_non_zero": AvgNonZero,
+}
 
 
 def target(spec: LossSpec | MinerSpec) -> type[Any]:
@@ -30,15 +37,21 @@ def by_name(spec: LossSpec | MinerSpec) -> str:
 
 
 def test_the_parts() -> None:
-    assert [spec.name for spec in LOSSES] == ["contrastive", "triplet", "sup_con"]
-    assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard"]
+    assert {spec.name for spec in LOSSES} == {
+        *("contrastive", "triplet", "sup_con", "nt_xent", "info_nce", "decoupled_contrastive", "siglip", "n_pair"),
+        *("generalized_lifted", "lifted_structure", "ranked_list", "multi_similarity", "circle", "tuplet_margin"),
+        *("margin_beta", "nca", "threshold_consistent_margin", "smooth_ap", "recall_at_k", "pnp", "fast_ap"),
+        *("snr_contrastive", "intra_pair_variance", "histogram", "hinge_pair", "arcface_triplet"),
+    }
+    assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard", "multi_similarity"]
 
 
 @pytest.mark.parametrize("spec", LOSSES, ids=by_name)
 def test_a_loss_has_the_defaults_its_spec_names(spec: LossSpec) -> None:
     loss = target(spec)()
     assert isinstance(loss, EmbeddingLoss)
-    assert type(loss.distance) is DEFAULTS[spec.default_distance]
+    if spec.distances:
+        assert type(loss.distance) is DEFAULTS[spec.default_distance]
     assert type(loss.reducer) is DEFAULTS[spec.default_reducer]
 
 
@@ -54,4 +67,3 @@ def test_a_miner_needs_no_argument_and_leaves_its_distance_to_the_loss(spec: Min
     miner = target(spec)()
     assert isinstance(miner, Miner)
     assert miner.distance is None
-    assert spec.produces == "triplets"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["all_triplets", "batch_hard", "hard", "semihard"]
+__all__ = ["all_triplets", "batch_hard", "hard", "multi_similarity", "semihard"]
 
 Distance = Callable[[list[float], list[float]], float]
 Triplet = tuple[int, int, int]
@@ -41,6 +41,20 @@ def batch_hard(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, dist
         for a, positive, negative in _sides(labels, ref_labels)
         if positive and negative
     }
+
+
+def multi_similarity(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, distance: Distance, epsilon: float
+) -> set[tuple[str, int, int]]:
+    """d(a, p) > minₙ d(a, n) − ε, and d(a, n) < maxₚ d(a, p) + ε."""
+    d = _matrix(embeddings, ref_emb, distance)
+    found = set()
+    for a, positive, negative in _sides(labels, ref_labels):
+        if positive and negative:
+            nearest, farthest = min(d[a][n] for n in negative), max(d[a][p] for p in positive)
+            found |= {("positive", a, p) for p in positive if d[a][p] > nearest - epsilon}
+            found |= {("negative", a, n) for n in negative if d[a][n] < farthest + epsilon}
+    return found
 
 
 def _between(

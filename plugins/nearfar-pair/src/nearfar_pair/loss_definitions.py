@@ -255,3 +255,185 @@ def decoupled_contrastive(embeddings: Any, labels: Any, ref_emb: Any, ref_labels
     for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
         costs += [log_sum([n / temperature for n in far]) - s / temperature for s in near if far]
     return mean(costs)
+
+
+# ---- ranks
+
+
+def smooth_ap(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float) -> float:
+    """One minus the mean over each anchor's positives of their soft rank among positives over that among all."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        precisions = []
+        for p, s in enumerate(near):
+            among = 1 + math.fsum(sigmoid((q - s) / temperature) for q in near[:p] + near[p + 1 :])
+            precisions.append(among / (among + math.fsum(sigmoid((n - s) / temperature) for n in far)))
+        costs += [1 - mean(precisions)] if near else []
+    return mean(costs)
+
+
+def recall_at_k(
+    embeddings: Any,
+    labels: Any,
+    ref_emb: Any,
+    ref_labels: Any,
+    ks: tuple[int, ...],
+    rank_temperature: float,
+    temperature: float,
+) -> float:
+    """One minus the mean over k of Σₚ σ((k − rₚ)/τ₁) / min(k, |P|), rₚ a soft rank among all others."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        ranks = []
+        for p, s in enumerate(near):
+            others = near[:p] + near[p + 1 :] + far
+            ranks.append(1 + math.fsum(sigmoid((o - s) / temperature) for o in others))
+        if near:
+            shares = [math.fsum(sigmoid((k - r) / rank_temperature) for r in ranks) / min(k, len(near)) for k in ks]
+            costs.append(1 - mean(shares))
+    return mean(costs)
+
+
+def pnp(
+    embeddings: Any,
+    labels: Any,
+    ref_emb: Any,
+    ref_labels: Any,
+    variant: str,
+    alpha: float,
+    b: float,
+    temperature: float,
+) -> float:
+    """f of the soft number of negatives before each positive, averaged over each anchor's positives."""
+    shapes: dict[str, Callable[[float], float]] = {
+        "O": lambda r: r,
+        "Iu": lambda r: (1 + r) * math.log(1 + r),
+        "Ib": lambda r: (b * r - math.log(1 + b * r)) / b**2,
+        "Ds": lambda r: math.log(1 + r),
+        "Dq": lambda r: 1 - (1 + r) ** -alpha,
+    }
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        before = [math.fsum(sigmoid((n - s) / temperature) for n in far) for s in near]
+        costs += [mean([shapes[variant](r) for r in before])] if near else []
+    return mean(costs)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def fast_ap(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, num_bins: int) -> float:
+    """1 − 1/|P| Σⱼ H⁺ⱼ h⁺ⱼ / Hⱼ of each anchor, from histograms of triangles around j Δ on [0, 4]."""
+    width = 4 / num_bins
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, squared):
+        if not near:
+            continue
+        precision, H_p, H = 0.0, 0.0, 0.0
+        for j in range(num_bins + 1):
+            h_p, h_n = (math.fsum(hinge(1 - abs(d - j * width) / width) for d in ds) for ds in (near, far))
+            H_p, H = H_p + h_p, H + h_p + h_n
+            precision += H_p * h_p / H if H else 0
+        costs.append(1 - precision / len(near))
+    return mean(costs)
+
+
+# ---- the rest
+
+
+def lifted_structure(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, form: str) -> float:
+    """½ [d_ij + join of α − d over the negatives of both ends]₊², the join a log-sum-exp or a maximum."""
+    own = list(sides(embeddings, labels, ref_emb, ref_labels, euclidean))
+    other = own if ref_emb is None else list(sides(ref_emb, ref_labels, embeddings, labels, euclidean))
+    references = embeddings if ref_emb is None else ref_emb
+    classes = labels if ref_labels is None else ref_labels
+    costs = []
+    for i, _, far in own:
+        for j, c in enumerate(classes.tolist()):
+            if c != labels[i] or (ref_emb is None and i == j):
+                continue
+            threats = [margin - d for d in far + other[j][2]]
+            if threats:
+                join = log_sum(threats) if form == "smooth" else max(threats)
+                costs.append(hinge(euclidean(embeddings[i].tolist(), references[j].tolist()) + join) ** 2 / 2)
+    return mean(costs)
+
+
+def snr_contrastive(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, pos_margin: float, neg_margin: float
+) -> float:
+    """[d − m₊]₊ and [m₋ − d]₊ with d = var(x − a) / var(a) of unit vectors, each averaged where above zero."""
+
+    def variance(x: Row) -> float:
+        return mean([(v - mean(x)) ** 2 for v in x])
+
+    def ratio(a: Row, x: Row) -> float:
+        return variance([v - w for v, w in zip(unit(x), unit(a), strict=True)]) / variance(unit(a))
+
+    positive, negative = [], []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, ratio):
+        positive += [hinge(d - pos_margin) for d in near]
+        negative += [hinge(neg_margin - d) for d in far]
+    return non_zero_mean(positive) + non_zero_mean(negative)
+
+
+def intra_pair_variance(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, pos_epsilon: float, neg_epsilon: float
+) -> float:
+    """[(1 − ε) μ₊ − s]₊² and [s − (1 + ε) μ₋]₊², μ the mean cosine of the pairs of that sign."""
+    every = list(sides(embeddings, labels, ref_emb, ref_labels, cosine))
+    positive, negative = [s for _, near, _ in every for s in near], [s for *_, far in every for s in far]
+    mu_p, mu_n = mean(positive), mean(negative)
+    return mean([hinge((1 - pos_epsilon) * mu_p - s) ** 2 for s in positive]) + mean(
+        [hinge(s - (1 + neg_epsilon) * mu_n) ** 2 for s in negative]
+    )
+
+
+def histogram(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, num_bins: int) -> float:
+    """Σᵣ h⁻ᵣ Σ_{q ≤ r} h⁺_q over the num_bins + 1 nodes of [−1, 1], h of triangles around them."""
+    every = list(sides(embeddings, labels, ref_emb, ref_labels, cosine))
+    positive, negative = [s for _, near, _ in every for s in near], [s for *_, far in every for s in far]
+    step = 2 / num_bins
+    total = cumulated = 0.0
+    for r in range(num_bins + 1):
+        node = -1 + r * step
+        cumulated += mean([hinge(1 - abs(s - node) / step) for s in positive])
+        total += cumulated * mean([hinge(1 - abs(s - node) / step) for s in negative])
+    return total
+
+
+def hinge_pair(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float) -> float:
+    """Σₙ [m − sₚ + sₙ]₊, averaged over each anchor's positives."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        costs += [mean([math.fsum(hinge(margin - s + n) for n in far) for s in near])] if near else []
+    return mean(costs)
+
+
+def arcface_triplet(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float) -> float:
+    """[θₚ − θₙ + m]₊ of every triplet, averaged where above zero."""
+    costs = []
+    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
+        near, far = ([math.acos(min(1.0, max(-1.0, s))) for s in side] for side in (near, far))
+        costs += [hinge(p - n + margin) for p in near for n in far]
+    return non_zero_mean(costs)
+
+
+def triplet(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, margin: float, swap: bool, smooth: bool
+) -> float:
+    """[d_ap − d_an + m]₊ or its softplus, min(d_an, d_pn) for d_an with swap, averaged where above zero."""
+    rows, own = embeddings.tolist(), labels.tolist()
+    others, classes = (rows, own) if ref_emb is None else (ref_emb.tolist(), ref_labels.tolist())
+    costs = []
+    for a, x in enumerate(rows):
+        for p, y in enumerate(others):
+            if classes[p] != own[a] or (ref_emb is None and a == p):
+                continue
+            for n, z in enumerate(others):
+                if classes[n] != own[a]:
+                    far = min(euclidean(x, z), euclidean(y, z)) if swap else euclidean(x, z)
+                    violation = euclidean(x, y) - far + margin
+                    costs.append(log_plus_one(violation) if smooth else hinge(violation))
+    return non_zero_mean(costs)

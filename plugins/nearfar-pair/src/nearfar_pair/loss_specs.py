@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.spec import LossSpec, Paper, Preset
-from nearfar_pair.papers import HADSELL, HERMANS, KHOSLA, SCHROFF
+from nearfar_pair.papers import HADSELL, HERMANS, KHOSLA, SCHROFF, WANG_2019
 
 __all__ = ["LOSSES"]
 
@@ -85,6 +85,7 @@ LOSSES = (
         distances=("*",),
         default_distance="core.euclidean",
         default_reducer="core.avg_non_zero",
+        definition="nearfar_pair.loss_definitions:triplet",
         memory=2,
         synchronizations=1,
         optimum=0.0,
@@ -168,8 +169,8 @@ LOSSES = (
         deviations=(
             "Every sample is an anchor, with all its positives and negatives; the paper's batch has one pair a class, "
             "which anchors as embeddings and positives as references give.",
-            "The weight of the lengths, which the paper does not give, is that of TensorFlow's npairs_loss, without the "
-            "quarter it is multiplied with there.",
+            "The weight of the lengths, which the paper does not give, is that of TensorFlow's npairs_loss, without "
+            "the quarter it is multiplied with there.",
         ),
         emits=("pos_pair", "element"),
         default_distance="core.dot",
@@ -210,16 +211,11 @@ LOSSES = (
         "multi_similarity",
         "MultiSimilarity",
         "Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.",
-        _paper(
-            "Wang, Han, Huang, Dong, Scott",
-            "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
-            2019,
-            "1904.06627",
-        ),
+        WANG_2019,
         family="weighted",
         deviations=(
-            "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and this, "
-            "do not.",
+            "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and "
+            "this, do not.",
         ),
         presets={
             "official_code": Preset(
@@ -286,7 +282,7 @@ LOSSES = (
         family="neighbours",
         deviations=(
             NORMALIZED,
-            "Distances are multiplied with a scale, which the paper does not have; at 1 it is its.",
+            "Distances are multiplied with a scale; the paper has none, which is a scale of 1.",
         ),
         default_distance="core.squared_euclidean",
     ),
@@ -304,6 +300,159 @@ LOSSES = (
         emits=("pos_pair", "neg_pair"),
         distances=COSINE,
         default_reducer="core.avg_non_zero",
+        optimum=0.0,
+    ),
+    _loss(
+        "smooth_ap",
+        "SmoothAP",
+        "One minus the average precision of each anchor's list, its ranks counted by a sigmoid.",
+        _paper(
+            "Brown, Xie, Kalogeiton, Zisserman",
+            "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval",
+            2020,
+            "2007.12163",
+        ),
+        family="ranking",
+        deviations=("Classes may be of any sizes and in any order; the authors' code wants equal ones, sorted.",),
+        synchronizations=1,
+    ),
+    _loss(
+        "recall_at_k",
+        "RecallAtK",
+        "One minus the share of an anchor's positives among its k nearest, both counted by sigmoids.",
+        _paper(
+            "Patel, Tolias, Matas",
+            "Recall@k Surrogate Loss with Large Batches and Similarity Mixup",
+            2022,
+            "2108.11179",
+        ),
+        family="ranking",
+        deviations=(
+            "The share is of min(k, positives); the paper's is of the positives, so that recall at k below their "
+            "number cannot reach 1.",
+            "The paper's mixup of similarities is not part of it.",
+        ),
+        synchronizations=1,
+    ),
+    _loss(
+        "pnp",
+        "PNP",
+        "The negatives that stand before each positive of an anchor's list, counted by a sigmoid.",
+        _paper(
+            "Li, Min, Song, Zhu, Zhou, Zhou",
+            "Rethinking the Optimization of Average Precision: Only Penalizing Negative Instances before Positive Ones "
+            "is Enough",
+            2022,
+            "2102.04640",
+        ),
+        family="ranking",
+        deviations=(
+            "An anchor is no positive of itself; in the authors' code it is, and its list always begins with one.",
+        ),
+        synchronizations=1,
+        expected_failures={"arguments_matter[b]": "b is that of the variant Ib, which is not the default."},
+    ),
+    _loss(
+        "fast_ap",
+        "FastAP",
+        "One minus the average precision of each anchor's list, from histograms of its distances.",
+        _paper("Cakir, He, Xia, Kulis, Sclaroff", "Deep Metric Learning to Rank", 2019, "CVPR"),
+        family="ranking",
+        distances=("core.squared_euclidean",),
+        default_distance="core.squared_euclidean",
+    ),
+    _loss(
+        "lifted_structure",
+        "LiftedStructure",
+        "Each positive pair against the negatives of both its ends.",
+        _paper(
+            "Oh Song, Xiang, Jegelka, Savarese",
+            "Deep Metric Learning via Lifted Structured Feature Embedding",
+            2016,
+            "1511.06452",
+        ),
+        family="lifted",
+        deviations=(
+            NORMALIZED,
+            "With a reference set the negatives of the reference's end are embeddings of the batch.",
+            "A positive pair of whose ends neither has a negative is left out.",
+        ),
+        emits=("pos_pair",),
+        default_distance="core.euclidean",
+    ),
+    _loss(
+        "snr_contrastive",
+        "SNRContrastive",
+        "Positive pairs of little noise for the anchor's signal, negative pairs of much.",
+        _paper(
+            "Yuan, Deng, Tang, Tang, Chen",
+            "Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning",
+            2019,
+            "1904.02616",
+        ),
+        family="contrastive",
+        deviations=(
+            "Embeddings are normalised; the paper's are not.",
+            "The paper's penalty on the means of embeddings is left out.",
+        ),
+        emits=("pos_pair", "neg_pair"),
+        distances=(),
+        default_distance="",
+        default_reducer="core.avg_non_zero",
+        optimum=0.0,
+    ),
+    _loss(
+        "intra_pair_variance",
+        "IntraPairVariance",
+        "Positive pairs no less similar than positive pairs are on average, negative ones no more than negative ones.",
+        _paper("Yu, Tao", "Deep Metric Learning with Tuplet Margin Loss", 2019, "ICCV"),
+        family="contrastive",
+        emits=("pos_pair", "neg_pair"),
+        distances=COSINE,
+        collapses="It narrows the distributions of similarities; the loss it is added to moves them apart.",
+        optimum=0.0,
+    ),
+    _loss(
+        "histogram",
+        "Histogram",
+        "The chance that a negative pair is more similar than a positive one, from their histograms.",
+        _paper("Ustinova, Lempitsky", "Learning Deep Embeddings with Histogram Loss", 2016, "1611.00822"),
+        family="ranking",
+        emits=("neg_pair",),
+        distances=COSINE,
+        optimum=0.0,
+    ),
+    _loss(
+        "hinge_pair",
+        "HingePair",
+        "Every negative less similar than each positive, by a margin; all that are not add up.",
+        _paper(
+            "Frome, Corrado, Shlens, Bengio, Dean, Ranzato, Mikolov",
+            "DeViSE: A Deep Visual-Semantic Embedding Model",
+            2013,
+            "NeurIPS",
+        ),
+        family="triplet",
+        deviations=("An anchor may have several positives, over which the mean is taken; the paper's has one.",),
+        synchronizations=1,
+        optimum=0.0,
+    ),
+    _loss(
+        "arcface_triplet",
+        "ArcFaceTriplet",
+        "A negative at a larger angle to the anchor than a positive, by a margin.",
+        _paper(
+            "Deng, Guo, Yang, Xue, Kotsia, Zafeiriou",
+            "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+            2019,
+            "1801.07698",
+        ),
+        family="triplet",
+        deviations=("The paper gives no margin for its triplets; the default is that of its softmax.",),
+        emits=("triplet",),
+        distances=COSINE,
+        default_reducer="core.avg_non_zero",
+        synchronizations=1,
         optimum=0.0,
     ),
 )

@@ -28,3 +28,9 @@ KHOSLA = Paper(
     year=2020,
     arxiv="2004.11362",
 )
+WANG_2019 = Paper(
+    authors="Wang, Han, Huang, Dong, Scott",
+    title="Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
+    year=2019,
+    arxiv="1904.06627",
+)

@@ -6,7 +6,7 @@ from nearfar.contributions import RecipeSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec, MinerSpec
 from nearfar_pair.loss_specs import LOSSES
-from nearfar_pair.papers import HERMANS, SCHROFF
+from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019
 from nearfar_pair.recipes import RECIPES
 
 
@@ -75,5 +75,18 @@ def nearfar_miners() -> list[MinerSpec]:
             definition="nearfar_pair.definitions:batch_hard",
             memory=2,
             synchronizations=1,
+        ),
+        MinerSpec(
+            name="multi_similarity",
+            target="nearfar_pair.miners.multi_similarity:MultiSimilarity",
+            summary="Positives farther than the nearest negative, negatives nearer than the farthest positive.",
+            family="pair",
+            paper=WANG_2019,
+            produces="pairs",
+            distances=("*",),
+            default_distance="core.cosine",
+            definition="nearfar_pair.definitions:multi_similarity",
+            memory=2,
+            synchronizations=2,
         ),
     ]

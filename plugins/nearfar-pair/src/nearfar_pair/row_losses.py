@@ -67,7 +67,7 @@ class PairLoss(EmbeddingLoss):
         """The costs of negative pairs, of the shape of their distances; 0 for what is infinitely far."""
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What costs depend on besides, to be differentiated by: each one number, or (n,) one for each anchor."""
+        """What costs depend on besides, to be differentiated by: (n,) a number for each anchor, or any other shape."""
         return ()
 
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> Tensor | float | None:
@@ -88,13 +88,13 @@ class PairLoss(EmbeddingLoss):
     def _selected(self, batch: Batch, selection: Selection, learned: tuple[Tensor, ...]) -> Mapping[str, Terms]:
         a1, p, a2, n = selection.pairs()
         d = distance_matrix(self.distance, batch)
-        positive = self.positive_cost(d[a1, p], *(x[a1] if x.ndim else x for x in learned))
-        negative = self.negative_cost(d[a2, n], *(x[a2] if x.ndim else x for x in learned))
-        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
+        positive = self.positive_cost(d[a1, p], *(x[a1] if x.ndim == 1 else x for x in learned))
+        negative = self.negative_cost(d[a2, n], *(x[a2] if x.ndim == 1 else x for x in learned))
+        size, labels = len(batch.embeddings), batch.labels
         return self._named(
             batch,
-            MaterialTerms("pos_pair", positive, (a1, p), **common),
-            MaterialTerms("neg_pair", negative, (a2, n), **common),
+            MaterialTerms("pos_pair", positive, (a1, p), num_anchors=size, labels=labels),
+            MaterialTerms("neg_pair", negative, (a2, n), num_anchors=size, labels=labels),
         )
 
     def _named(self, batch: Batch, positive: Terms, negative: Terms) -> Mapping[str, Terms]:
@@ -104,7 +104,7 @@ class PairLoss(EmbeddingLoss):
 
     def _costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         """The costs of the positives (r, k) and of all references (r, m); 0 where there is no such pair."""
-        of_anchor = [x[rows.anchors, None] if x.ndim else x for x in learned]
+        of_anchor = [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
         return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:

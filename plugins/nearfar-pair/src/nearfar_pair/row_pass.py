@@ -67,7 +67,7 @@ class RowPass:
     @cached_property
     def outputs(self) -> tuple[Tensor, ...]:
         """The outputs of the formula for all anchors, (n, …), differentiable."""
-        with torch.set_grad_enabled(self._needs_grad):
+        with torch.set_grad_enabled(self.needs_grad):
             if self._is_whole:
                 return self._whole
             return _Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
@@ -75,7 +75,7 @@ class RowPass:
     @cached_property
     def totals(self) -> tuple[Tensor, ...]:
         """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
-        with torch.set_grad_enabled(self._needs_grad):
+        with torch.set_grad_enabled(self.needs_grad):
             if self._is_whole or "outputs" in self.__dict__:
                 sums = (output.sum() for output in self.outputs[: self._sums])
                 return *sums, *(output.detach() for output in self.outputs)
@@ -94,25 +94,34 @@ class RowPass:
 
     def whole(self, formula: Formula) -> tuple[Rows, tuple[Tensor, ...]]:
         """The rows of all anchors at once, and what another formula makes of them: for whoever wants every pair."""
-        with torch.set_grad_enabled(self._needs_grad):
-            rows = self._rows(self._matrix)
+        with torch.set_grad_enabled(self.needs_grad):
+            rows = self._rows(self.matrix)
             return rows, formula(rows, *self._parameters)
 
     @property
     def _whole(self) -> tuple[Tensor, ...]:
-        return self._formula(self._rows(self._matrix), *self._parameters)
+        return self._formula(self._rows(self.matrix), *self._parameters)
 
     @cached_property
-    def _matrix(self) -> Tensor:
+    def matrix(self) -> Tensor:
+        """(n, m) all distances, small for near; with one far reference where there is none."""
+        with torch.set_grad_enabled(self.needs_grad):
+            return self._made_matrix()
+
+    def _made_matrix(self) -> Tensor:
         matrix = distance_matrix(self._distance, self._batch)
         # A formula may take the least of a row, so that there has to be something in it.
-        return matrix if matrix.shape[1] else matrix.new_full((len(matrix), 1), FAR) + 0 * self._batch.embeddings.sum()
+        if matrix.shape[1]:
+            return matrix
+        nothing = 0 * (self._batch.embeddings.sum() + self._batch.reference.sum())
+        return matrix.new_full((len(matrix), 1), FAR) + nothing
 
     def _rows(self, matrix: Tensor) -> Rows:
         return self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
 
     @cached_property
-    def _needs_grad(self) -> bool:
+    def needs_grad(self) -> bool:
+        """Whether anything that is asked for may be differentiated."""
         # Kept for whoever asks next, so with a graph even where the first to ask wants none.
         tensors = (self._batch.embeddings, self._batch.reference, *self._parameters)
         return any(tensor.requires_grad for tensor in tensors)
@@ -274,8 +283,10 @@ class _Totals(torch.autograd.Function):
         found: list[Tensor | None] = [None] * count
         for i, factor in enumerate(by[:sums]):
             for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
-                if factor is not None and gradient is not None:
-                    found[j] = gradient * factor if found[j] is None else found[j].addcmul_(gradient, factor)
+                if factor is None or gradient is None:
+                    continue
+                so_far = found[j]
+                found[j] = gradient * factor if so_far is None else so_far.addcmul_(gradient, factor)
         return None, *found
 
 
@@ -283,7 +294,8 @@ def _again(
     ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated once more, by way of the whole matrix."""
-    inputs = ctx.saved_tensors[skip:]
+    # Under other names: a parameter may be made from the embeddings, which is not this function's to go back through.
+    inputs = [x if x is None else x.view_as(x) for x in ctx.saved_tensors[skip:]]
     outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
     if totals:
         outputs = tuple(output.sum() for output in outputs[: len(by_output)])

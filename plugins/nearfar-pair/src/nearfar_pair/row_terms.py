@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -9,8 +10,41 @@ from torch import Tensor
 
 from nearfar.nn.terms import Terms
 from nearfar_pair.row_pass import Formula, RowPass
+from nearfar_pair.sides import Sides
 
-__all__ = ["PairSide", "RowTerms"]
+__all__ = ["Made", "PairSide", "RowTerms"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """Costs of every anchor's positives that were made from the outputs of a pass, in its place.
+
+    Attributes
+    ----------
+    rows
+        The pass.
+    outputs
+        The costs (n, k), 0 where there is none, and which there are, boolean.
+    """
+
+    rows: RowPass
+    outputs: tuple[Tensor, Tensor]
+
+    @property
+    def sides(self) -> Sides:
+        return self.rows.sides
+
+    @property
+    def table(self) -> tuple[Tensor, Tensor]:
+        return self.rows.table
+
+    @property
+    def totals(self) -> tuple[Tensor, ...]:
+        return self.outputs[0].sum(), *self.outputs
+
+    @property
+    def found(self) -> tuple[Tensor, ...]:
+        return self.outputs
 
 
 class RowTerms(Terms):
@@ -31,7 +65,7 @@ class RowTerms(Terms):
     def __init__(
         self,
         kind: str,
-        rows: RowPass,
+        rows: RowPass | Made,
         *,
         signed: bool = False,
         normalizer: Tensor | float | None = None,

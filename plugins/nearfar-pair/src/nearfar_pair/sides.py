@@ -152,7 +152,7 @@ class Sides:
     def _from_pairs(self, a1: Tensor, p: Tensor, a2: Tensor, n: Tensor) -> None:
         anchors, references = self.shape
         # A pair is one number: sorted by anchor and each once.
-        positive, self._chosen = ((a * references + other).unique() for a, other in ((a1, p), (a2, n)))
+        positive, self._chosen = (torch.unique(a * references + other) for a, other in ((a1, p), (a2, n)))
         self._order = positive % max(1, references)
         starts = torch.arange(anchors + 1, device=a1.device) * references
         bounds = torch.searchsorted(positive, starts)

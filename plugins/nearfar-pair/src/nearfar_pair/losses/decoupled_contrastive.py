@@ -39,10 +39,9 @@ class DecoupledContrastive(PositiveLoss):
     ArgumentError
         The temperature is not a finite number above 0.
 
-    Notes
-    -----
-    Terms are ``pos_pair``, one for each ordered positive pair with a negative to stand against; they may be below zero,
-    and ``avg_non_zero`` takes those for satisfied. Pairs from a miner count once each, however often they were selected.
+    Notes ----- Terms are ``pos_pair``, one for each ordered positive pair with a negative to stand against; they may be
+    below zero, and ``avg_non_zero`` takes those for satisfied. Pairs from a miner count once each, however often they
+    were selected.
 
     Deviation: the paper's second form, DCLW, weighs positive pairs by a von Mises-Fisher density; it is not here.
 

@@ -39,8 +39,8 @@ class InfoNCE(AnchorLoss):
     learned : bool
         Whether 1/τ is a parameter, learned as its logarithm and never above 100, as in CLIP.
     positives : {"sum", "mean"}
-        ``"sum"``: one near positive is enough (MIL-NCE). ``"mean"``: SupCon's L_in, 0 in a batch of one class only where
-        all positives are alike.
+        ``"sum"``: one near positive is enough (MIL-NCE). ``"mean"``: SupCon's L_in, 0 in a batch of one class only
+        where all positives are alike.
     distance : nn.Module, optional
         What s is; cosine similarity by default. A distance is negated.
     reducer : nn.Module, optional

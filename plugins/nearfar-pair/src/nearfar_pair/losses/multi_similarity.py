@@ -44,11 +44,9 @@ class MultiSimilarity(AnchorLoss):
     ArgumentError
         α or β is not above 0, or λ not finite.
 
-    Notes
-    -----
-    Terms are ``element``, one for each anchor; one without any pair costs 0. The paper's mining step is the miner
-    ``multi_similarity``; with it, on the same distance, pairs are chosen while they are summed. Pairs from another miner
-    count once each, however often they were selected.
+    Notes ----- Terms are ``element``, one for each anchor; one without any pair costs 0. The paper's mining step is the
+    miner ``multi_similarity``; with it, on the same distance, pairs are chosen while they are summed. Pairs from
+    another miner count once each, however often they were selected.
 
     Deviation: none from the formula. The authors' code has λ = 0.5 and β = 40, and leaves out an anchor whose mined
     positives or negatives are none, which here still costs by the others.

@@ -78,8 +78,8 @@ class NPair(PositiveLoss):
             return {"pairs": pairs}
         anchors = torch.where(pairs.count_by_anchor() > 0)[0]
         lengths = self.l2_weight * batch.embeddings[anchors].square().sum(1)
-        common = {"num_anchors": len(batch.embeddings), "labels": batch.labels}
-        return {"pairs": pairs, "lengths": MaterialTerms("element", lengths, (anchors,), **common)}
+        made = MaterialTerms("element", lengths, (anchors,), num_anchors=len(batch.embeddings), labels=batch.labels)
+        return {"pairs": pairs, "lengths": made}
 
     def extra_repr(self) -> str:
         return f"l2_weight={self.l2_weight}"

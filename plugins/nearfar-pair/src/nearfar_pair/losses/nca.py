@@ -29,8 +29,8 @@ class NCA(AnchorLoss):
     Parameters
     ----------
     scale : float
-        (0..inf] c, over the units of the distance; 1 as in the paper, which has none. On normalised embeddings, whose squared
-        distances end at 4, 10 and more is usual.
+        (0..inf] c, over the units of the distance; 1 as in the paper, which has none. On normalised embeddings, whose
+        squared distances end at 4, 10 and more is usual.
     objective : {"log", "probability"}
         ``"log"``, the paper's second, a cross-entropy; ``"probability"``, its first, the expected number of errors,
         whose gradient fades for an anchor among strangers.

@@ -6,20 +6,16 @@ arXiv:1503.03832.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.miners import same_distance
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.selection import TripletRule, distance_matrix
+from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.triplet_terms import TripletTerms
+from nearfar_pair.triplet_terms import TripletTerms, rule_for
 
 __all__ = ["Triplet"]
 
@@ -86,14 +82,11 @@ class Triplet(EmbeddingLoss):
         return AvgNonZero()
 
     def terms(self, batch: Batch) -> Terms:
-        selection = batch.selection
-        if selection is None:
-            selection = TripletRule(batch, self.distance)
+        rule = None if self.swap or self.smooth else rule_for(batch, self.distance)
+        if rule is not None:
+            return TripletTerms(batch, self.distance, rule, self.margin)
+        a, p, n = batch.triplets()
         matrix = distance_matrix(self.distance, batch)
-        plain = not (self.swap or self.smooth)
-        if plain and isinstance(selection, TripletRule) and _decides_alike(selection, batch, self.distance):
-            return TripletTerms(matrix, selection, self.margin)
-        a, p, n = selection.triplets()
         d_ap, d_an = matrix[a, p], matrix[a, n]
         if self.swap:
             d_an = torch.minimum(d_an, matrix[p, n] if batch.is_self else self._between_references(batch, p, n))
@@ -110,19 +103,3 @@ class Triplet(EmbeddingLoss):
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, swap={self.swap}, smooth={self.smooth}"
-
-
-def _decides_alike(rule: TripletRule, batch: Batch, distance: Any) -> bool:
-    """Whether the rule, applied to the loss's distances of this batch, selects what the miner selected."""
-    if rule.lower == -math.inf and rule.upper == math.inf:
-        return True
-    return (
-        same_distance(rule.distance, distance)
-        and rule.batch.is_self == batch.is_self
-        and all(map(_equal, rule.batch.given, batch.given))
-    )
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; most often they are one, and then nothing is compared."""
-    return first is second or torch.equal(first, second)

@@ -1,0 +1,117 @@
+"""Lifted structure loss.
+
+Oh Song, Xiang, Jegelka, Savarese (2016): Deep Metric Learning via Lifted Structured Feature Embedding.
+arXiv:1511.06452.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import check_choice, finite
+from nearfar.nn.batch import Batch
+from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.selection import IndexSelection
+from nearfar.nn.terms import Terms
+from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_terms import Made, RowTerms
+from nearfar_pair.sides import FAR, Rows
+
+__all__ = ["LiftedStructure"]
+
+
+class LiftedStructure(EmbeddingLoss):
+    r"""Each positive pair against the negatives of both its ends.
+
+    .. math::
+        L_{ij} = \tfrac{1}{2} [J_{ij}]_+^2, \qquad
+        J_{ij} = d_{ij} + \log \Big(\sum_{k \in N_i} e^{\alpha - d_{ik}} + \sum_{l \in N_j} e^{\alpha - d_{jl}}\Big)
+
+    with ``form="hard"`` the original, of which this is a smooth upper bound:
+    :math:`J_{ij} = d_{ij} + \max(\max_k \alpha - d_{ik}, \max_l \alpha - d_{jl})`.
+
+    Parameters
+    ----------
+    margin : float
+        [units of the distance, -inf..inf] α; 1 as in the paper.
+    form : {"smooth", "hard"}
+        The upper bound that the paper trains with, or the loss that it bounds.
+    distance : nn.Module, optional
+        What d is, a similarity being negated; Euclidean distance of normalised embeddings by default.
+    reducer : nn.Module, optional
+        By default the mean over the positive pairs: the paper's 1 / (2 |P|).
+
+    Raises
+    ------
+    ArgumentError
+        The margin is not a finite number, or the form is unknown.
+
+    Notes ----- Terms are ``pos_pair``, one for each ordered positive pair of which an end has a negative. With a
+    reference set the negatives of its end of the pair are the embeddings of other classes. Pairs from a miner count
+    once each, however often they were selected; the negatives of an end are those selected for it as an anchor, or with
+    it as the reference.
+
+    Deviation: embeddings are normalised by the default distance; the paper's are not.
+
+    References
+    ----------
+    Oh Song et al. (2016), arXiv:1511.06452, equations 3 and 4.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        form: Literal["smooth", "hard"] = "smooth",
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.margin = finite("margin", margin)
+        self.form = check_choice(self, "form", form, ("smooth", "hard"))
+
+    def terms(self, batch: Batch) -> Terms:
+        rows = RowPass(batch, self.distance, self._ends)
+        threat, d_ap, valid, negatives = rows.outputs
+        other, other_negatives = threat, negatives
+        if not batch.is_self:
+            other, *_, other_negatives = RowPass(_turned(batch), self.distance, self._ends).outputs
+            # The table points somewhere even where there is no reference.
+            other, other_negatives = F.pad(other, (0, 1), value=-FAR), F.pad(other_negatives, (0, 1))
+        positives = rows.table[0]
+        threatened = valid & ((negatives[:, None] + other_negatives[positives]) > 0)
+        join = torch.logaddexp if self.form == "smooth" else torch.maximum
+        J = d_ap + join(threat[:, None], other[positives]) + self.margin
+        costs = torch.relu(torch.where(threatened, J, 0)).square() / 2
+        return RowTerms("pos_pair", Made(rows, (costs, threatened)), labels=batch.labels)
+
+    def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
+        """How near the negatives of each anchor are, the distances of its positives, which there are, and how many."""
+        threat = log_sum_exp(rows.d_an, -1) if self.form == "smooth" else -rows.d_an.amin(1)
+        return threat, rows.d_ap, rows.valid, rows.num_negatives
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, form={self.form!r}"
+
+
+def _turned(batch: Batch) -> Batch:
+    """The batch with the references for anchors; of what was selected only negatives matter."""
+    selection = None
+    if batch.selection is not None:
+        _, _, a, n = batch.selection.pairs()
+        selection = IndexSelection((n[:0], a[:0], n, a))
+    return dataclasses.replace(
+        batch,
+        embeddings=batch.reference,
+        labels=batch.reference_labels,
+        reference=batch.embeddings,
+        reference_labels=batch.labels,
+        selection=selection,
+        given=batch.given[::-1],
+    )

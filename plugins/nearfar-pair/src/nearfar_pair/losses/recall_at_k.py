@@ -1,0 +1,94 @@
+"""Recall@k surrogate loss.
+
+Patel, Tolias, Matas (2022): Recall@k Surrogate Loss with Large Batches and Similarity Mixup. arXiv:2108.11179.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.errors import ArgumentError
+from nearfar.nn.arguments import positive
+from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.sides import Rows
+from nearfar_pair.soft_ranks import soft_counts
+
+__all__ = ["RecallAtK"]
+
+
+class RecallAtK(AnchorLoss):
+    r"""One minus the share of an anchor's positives among its k nearest, both counted by sigmoids, for several k.
+
+    .. math::
+        L_i = 1 - \frac{1}{|K|} \sum_{k \in K} \frac{\sum_{p \in P_i} \sigma_{\tau_1}(k - r_{ip})}{\min(k, |P_i|)},
+        \qquad r_{ip} = 1 + \sum_{z \in P_i \cup N_i \setminus p} \sigma_{\tau_2}(s_{iz} - s_{ip})
+
+    with :math:`\sigma_\tau(x) = 1 / (1 + e^{-x / \tau})`.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        The numbers k; 1, 2, 4, 8, 16 as in the paper.
+    rank_temperature : float
+        (0..inf] τ₁, on ranks; 1 as in the paper.
+    temperature : float
+        (units of the similarity, 0..inf] τ₂, on similarities; 0.01 as in the paper.
+    distance : nn.Module, optional
+        What s is; cosine similarity by default. A distance is negated.
+    reducer : nn.Module, optional
+        By default the mean over the anchors with a positive.
+
+    Raises
+    ------
+    ArgumentError
+        There is no k, one is below 1, or a temperature is not above 0.
+
+    Notes
+    -----
+    Terms are ``element``, one for each anchor with a positive. Of a perfect list the first k ranks lie on the slope of
+    σ, so the least value is above 0. Pairs from a miner count once each, however often they were selected.
+
+    Deviation: the paper divides by the number of positives; where that is above k, recall at k could not reach 1.
+
+    References
+    ----------
+    Patel et al. (2022), arXiv:2108.11179, equations 5 to 7.
+    """
+
+    narrow = True
+
+    def __init__(
+        self,
+        ks: Sequence[int] = (1, 2, 4, 8, 16),
+        rank_temperature: float = 1.0,
+        temperature: float = 0.01,
+        *,
+        distance: nn.Module | None = None,
+        reducer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.ks = tuple(ks)
+        if not self.ks or not all(isinstance(k, int) and k >= 1 for k in self.ks):
+            raise ArgumentError(f"RecallAtK: ks must be whole numbers of at least 1; got {ks!r}")
+        self.rank_temperature = positive("rank_temperature", rank_temperature)
+        self.temperature = positive("temperature", temperature)
+
+    def default_distance(self) -> Distance:
+        return Cosine()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        has_positive = rows.num_positives > 0
+        ahead = torch.stack(soft_counts(rows, self.temperature)).sum(0)
+        recalls = []
+        for k in self.ks:
+            found = torch.sigmoid((k - 1 - ahead) / self.rank_temperature)
+            of = rows.num_positives.clamp(1, k)
+            recalls.append(torch.where(rows.valid, found, 0).sum(1) / of)
+        return torch.where(has_positive, 1 - torch.stack(recalls).mean(0), 0), has_positive
+
+    def extra_repr(self) -> str:
+        return f"ks={self.ks}, rank_temperature={self.rank_temperature}, temperature={self.temperature}"

@@ -1,0 +1,74 @@
+"""Smooth-AP loss.
+
+Brown, Xie, Kalogeiton, Zisserman (2020): Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval.
+arXiv:2007.12163.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.nn.arguments import positive
+from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.sides import Rows
+from nearfar_pair.soft_ranks import soft_counts
+
+__all__ = ["SmoothAP"]
+
+
+class SmoothAP(AnchorLoss):
+    r"""One minus the average precision of each anchor's list, its ranks counted by a sigmoid.
+
+    .. math::
+        L_i = 1 - \frac{1}{|P_i|} \sum_{p \in P_i}
+            \frac{1 + \sum_{q \in P_i \setminus p} G(s_{iq} - s_{ip})}
+                 {1 + \sum_{q \in P_i \setminus p} G(s_{iq} - s_{ip}) + \sum_{n \in N_i} G(s_{in} - s_{ip})},
+        \qquad G(x) = \frac{1}{1 + e^{-x / \tau}}
+
+    Parameters
+    ----------
+    temperature : float
+        (units of the similarity, 0..inf] τ; 0.01 as in the paper. The larger it is, the more pairs get a gradient, and
+        the looser the bound.
+    distance : nn.Module, optional
+        What s is; cosine similarity by default. A distance is negated.
+    reducer : nn.Module, optional
+        By default the mean over the anchors with a positive.
+
+    Raises
+    ------
+    ArgumentError
+        The temperature is not a finite number above 0.
+
+    Notes
+    -----
+    Terms are ``element``, one for each anchor with a positive. Classes may be of any sizes, in any order. Pairs from a
+    miner count once each, however often they were selected.
+
+    References
+    ----------
+    Brown et al. (2020), arXiv:2007.12163, equations 5 and 6; the temperature in section 5.
+    """
+
+    narrow = True
+
+    def __init__(
+        self, temperature: float = 0.01, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
+    ) -> None:
+        super().__init__(distance=distance, reducer=reducer)
+        self.temperature = positive("temperature", temperature)
+
+    def default_distance(self) -> Distance:
+        return Cosine()
+
+    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        has_positive = rows.num_positives > 0
+        among, before = soft_counts(rows, self.temperature)
+        # 1 − precision, so that nearly perfect lists keep their digits.
+        missed = torch.where(rows.valid, before / (1 + among + before), 0)
+        return missed.sum(1) / rows.num_positives.clamp_min(1), has_positive
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"

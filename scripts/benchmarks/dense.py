@@ -1,0 +1,148 @@
+"""Losses on pairs as one would write them plainly: the whole matrix, masks, autograd. A peer for the benchmarks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def cosines(x):
+    x = F.normalize(x)
+    return x @ x.T
+
+
+def distances(x):
+    x = F.normalize(x)
+    return torch.cdist(x, x)
+
+
+def masks(labels):
+    same = labels[:, None] == labels
+    return same & ~torch.eye(len(labels), dtype=torch.bool), ~same
+
+
+def lse(values, mask):
+    return values.masked_fill(~mask, -1e9).logsumexp(1)
+
+
+def where_non_zero(costs, mask):
+    costs = costs[mask]
+    return costs.sum() / (costs > 0).sum().clamp_min(1)
+
+
+def contrastive(x, y):
+    d, (p, n) = distances(x), masks(y)
+    return where_non_zero(torch.relu(d), p) + where_non_zero(torch.relu(1 - d), n)
+
+
+def sup_con(x, y):
+    s, (p, n) = cosines(x) / 0.1, masks(y)
+    return -(((s - lse(s, p | n)[:, None]) * p).sum(1) / p.sum(1)).mean()
+
+
+def info_nce(x, y):
+    s, (p, n) = cosines(x) / 0.07, masks(y)
+    return (lse(s, p | n) - lse(s, p)).mean()
+
+
+def nt_xent(x, y):
+    s, (p, n) = cosines(x) / 0.1, masks(y)
+    return (torch.logaddexp(lse(s, n)[:, None], s) - s)[p].mean()
+
+
+def decoupled_contrastive(x, y):
+    s, (p, n) = cosines(x) / 0.1, masks(y)
+    return (lse(s, n)[:, None] - s)[p].mean()
+
+
+def siglip(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    z = p.to(s.dtype) - n.to(s.dtype)
+    return -(F.logsigmoid(z * (10 * s - 10)) * z.abs()).sum() / len(x)
+
+
+def n_pair(x, y):
+    s, (p, n) = x @ x.T, masks(y)
+    return F.softplus((lse(s, n)[:, None] - s)[p], threshold=40).mean() + 0.002 * x.square().sum(1).mean()
+
+
+def multi_similarity(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    return (F.softplus(lse(-2 * (s - 0.5), p)) / 2 + F.softplus(lse(50 * (s - 0.5), n), threshold=40) / 50).mean()
+
+
+def circle(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    near = -80 * torch.relu(1.4 - s.detach()) * (s - 0.6)
+    far = 80 * torch.relu(s.detach() + 0.4) * (s - 0.4)
+    return F.softplus(lse(near, p) + lse(far, n), threshold=40).mean()
+
+
+def generalized_lifted(x, y):
+    d, (p, n) = distances(x), masks(y)
+    return torch.relu(lse(d, p) + lse(1 - d, n)).mean()
+
+
+def lifted_structure(x, y):
+    d, (p, n) = distances(x), masks(y)
+    threat = lse(1 - d, n)
+    return (torch.relu(d + torch.logaddexp(threat[:, None], threat))[p] ** 2).mean() / 2
+
+
+def nca(x, y):
+    d, (p, n) = distances(x) ** 2, masks(y)
+    return (lse(-d, p | n) - lse(-d, p)).mean()
+
+
+def ranked_list(x, y):
+    d, (p, n) = distances(x), masks(y)
+    near, far = torch.relu(d - 0.8) * p, torch.relu(1.2 - d) * n
+    weights = torch.exp(10 * far.detach()) * (far > 0)
+    tiny = torch.finfo(d.dtype).tiny
+    near = near.sum(1) / (near > 0).sum(1).clamp_min(1)
+    return (near + (weights * far).sum(1) / weights.sum(1).clamp_min(tiny)).mean() / 2
+
+
+def tuplet_margin(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    near = torch.cos(torch.acos(s[p].clamp(-1, 1)) - 0.1)
+    return F.softplus(64 * (lse(64 * s, n) / 64).repeat_interleave(p.sum(1)) - 64 * near, threshold=40).mean()
+
+
+def threshold_consistent_margin(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    return where_non_zero(torch.relu(0.9 - s), p) + where_non_zero(torch.relu(s - 0.5), n)
+
+
+def intra_pair_variance(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    near, far = s[p], s[n]
+    return (torch.relu(0.99 * near.mean() - near) ** 2).mean() + (torch.relu(far - 1.01 * far.mean()) ** 2).mean()
+
+
+def margin_beta(x, y):
+    d, (p, n) = distances(x), masks(y)
+    near, far = torch.relu(d - 1.0)[p], torch.relu(1.4 - d)[n]
+    return (near.sum() + far.sum()) / ((near > 0).sum() + (far > 0).sum())
+
+
+def fast_ap(x, y):
+    d, (p, n) = distances(x) ** 2, masks(y)
+    shares = torch.relu(1 - (d[..., None] - torch.arange(11) * 0.4).abs() / 0.4)
+    h_p, h_n = ((shares * mask[..., None]).sum(1) for mask in (p, n))
+    H_p, H = h_p.cumsum(1), (h_p + h_n).cumsum(1)
+    return (1 - (h_p * H_p / H.clamp_min(1e-12)).sum(1) / p.sum(1)).mean()
+
+
+DENSE = {
+    'contrastive(hinge="linear")': contrastive,
+    "multi_similarity(base=0.5)": multi_similarity,
+    **{
+        f.__name__: f
+        for f in (
+            *(sup_con, info_nce, nt_xent, decoupled_contrastive, siglip, n_pair, circle, generalized_lifted),
+            *(lifted_structure, nca, ranked_list, tuplet_margin, threshold_consistent_margin, intra_pair_variance),
+            *(margin_beta, fast_ap),
+        )
+    },
+}
