@@ -14,7 +14,7 @@ class CenterInvariant(Regularized):
 
     .. math::
 
-        L + \frac{\lambda}{C} \sum_j \tfrac14 \Big( \lVert w_j \rVert^2 - \frac1C \sum_k \lVert w_k \rVert^2 \Big)^2
+        L + \frac{\lambda}{C} \sum_j \tfrac14 \left( \lVert w_j \rVert^2 - \frac1C \sum_k \lVert w_k \rVert^2 \right)^2
 
     so that classes with few samples get weights as long as the others.
 

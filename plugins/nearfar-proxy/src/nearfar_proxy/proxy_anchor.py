@@ -22,8 +22,8 @@ class ProxyAnchor(ClassLoss):
 
     .. math::
 
-        L = \frac{1}{|P^+|} \sum_{p \in P^+} \log\Big(1 + \sum_{x \in X_p^+} w_x e^{-\alpha (s(x, p) - \delta)}\Big)
-          + \frac{1}{|P|} \sum_{p \in P} \log\Big(1 + \sum_{x \in X_p^-} w_x e^{\alpha (s(x, p) + \delta)}\Big)
+        L = \frac{1}{|P^+|} \sum_{p \in P^+} \log\left(1 + \sum_{x \in X_p^+} w_x e^{-\alpha (s(x, p) - \delta)}\right)
+          + \frac{1}{|P|} \sum_{p \in P} \log\left(1 + \sum_{x \in X_p^-} w_x e^{\alpha (s(x, p) + \delta)}\right)
 
     with :math:`s` the cosine, P all proxies, :math:`P^+` those with a sample in the batch, and
     :math:`X_p^+`, :math:`X_p^-` the samples of p's class and of all others. The weights :math:`w_x` are 1 unless a

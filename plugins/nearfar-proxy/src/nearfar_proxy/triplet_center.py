@@ -18,8 +18,8 @@ class TripletCenter(ClassLoss):
 
     .. math::
 
-        L_i = \Big[ \tfrac12 \lVert x_i - c_{y_i} \rVert^2 + m
-              - \min_{j \ne y_i} \tfrac12 \lVert x_i - c_j \rVert^2 \Big]_+
+        L_i = \left[ \tfrac12 \lVert x_i - c_{y_i} \rVert^2 + m
+              - \min_{j \ne y_i} \tfrac12 \lVert x_i - c_j \rVert^2 \right]_+
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ class FastAP(AnchorLoss):
 
     .. math::
         L_i = 1 - \frac{1}{|P_i|} \sum_{j=0}^{L} \frac{H^+_j h^+_j}{H^+_j + H^-_j}, \qquad
-        h^\pm_j = \sum_k \Big[1 - \frac{|d_{ik} - c_j|}{\Delta}\Big]_+, \qquad H_j = \sum_{l \le j} h_l
+        h^\pm_j = \sum_k \left[1 - \frac{|d_{ik} - c_j|}{\Delta}\right]_+, \qquad H_j = \sum_{l \le j} h_l
 
     over the anchor's positives or negatives k, with centres :math:`c_j = j \Delta` that divide [0, 4] in L.
 

@@ -20,7 +20,7 @@ class GeneralizedLifted(AnchorLoss):
     r"""All positives of an anchor nearer than all its negatives, by a margin, as smooth maxima.
 
     .. math::
-        L_i = \Big[\log \sum_{p \in P_i} e^{d_{ip}} + \log \sum_{n \in N_i} e^{m - d_{in}}\Big]_+
+        L_i = \left[\log \sum_{p \in P_i} e^{d_{ip}} + \log \sum_{n \in N_i} e^{m - d_{in}}\right]_+
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class LiftedStructure(EmbeddingLoss):
 
     .. math::
         L_{ij} = \tfrac{1}{2} [J_{ij}]_+^2, \qquad
-        J_{ij} = d_{ij} + \log \Big(\sum_{k \in N_i} e^{\alpha - d_{ik}} + \sum_{l \in N_j} e^{\alpha - d_{jl}}\Big)
+        J_{ij} = d_{ij} + \log \left(\sum_{k \in N_i} e^{\alpha - d_{ik}} + \sum_{l \in N_j} e^{\alpha - d_{jl}}\right)
 
     with ``form="hard"`` the original, of which this is a smooth upper bound:
     :math:`J_{ij} = d_{ij} + \max(\max_k \alpha - d_{ik}, \max_l \alpha - d_{jl})`.

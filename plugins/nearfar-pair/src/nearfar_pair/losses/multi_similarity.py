@@ -22,8 +22,8 @@ class MultiSimilarity(AnchorLoss):
     r"""Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.
 
     .. math::
-        L_i = \frac{1}{\alpha} \log \Big(1 + \sum_{p \in P_i} e^{-\alpha (s_{ip} - \lambda)}\Big)
-            + \frac{1}{\beta} \log \Big(1 + \sum_{n \in N_i} e^{\beta (s_{in} - \lambda)}\Big)
+        L_i = \frac{1}{\alpha} \log \left(1 + \sum_{p \in P_i} e^{-\alpha (s_{ip} - \lambda)}\right)
+            + \frac{1}{\beta} \log \left(1 + \sum_{n \in N_i} e^{\beta (s_{in} - \lambda)}\right)
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ class NPair(PositiveLoss):
     r"""A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.
 
     .. math::
-        L_{ap} = \log \Big(1 + \sum_n e^{f_a^\top f_n - f_a^\top f_p}\Big), \qquad R_a = \lambda \lVert f_a \rVert^2
+        L_{ap} = \log \left(1 + \sum_n e^{f_a^\top f_n - f_a^\top f_p}\right), \qquad R_a = \lambda \lVert f_a \rVert^2
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class TupletMargin(PositiveLoss):
     r"""A positive nearer in angle than all negatives at once, the hardest of which count most.
 
     .. math::
-        L_{ap} = \log \Big(1 + \sum_n e^{s (\cos \theta_{an} - \cos(\theta_{ap} - \beta))}\Big)
+        L_{ap} = \log \left(1 + \sum_n e^{s (\cos \theta_{an} - \cos(\theta_{ap} - \beta))}\right)
 
     Parameters
     ----------
