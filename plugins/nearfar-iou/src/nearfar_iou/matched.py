@@ -67,7 +67,11 @@ class MatchedLoss(Loss):
         pred, target = self.check(pred_boxes, target_boxes)
         weights = None if box_weights is None else check_weights(box_weights, pred)
         normalizer = None if box_normalizer is None else check_normalizer(box_normalizer)
-        return element_terms(self.values(pred, target), weights=weights, normalizer=normalizer)
+        return self.weighed(pred, target, weights, normalizer=normalizer)
+
+    def weighed(self, pred: Tensor, target: Tensor, weights: Tensor | None, **given: Any) -> Terms:
+        """The terms of boxes that have been checked, with what else is known of them."""
+        return element_terms(self.values(pred, target), weights=weights, **given)
 
 
 def wanted(*tensors: Tensor) -> tuple[bool, ...]:
