@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import ops
 
 import nearfar
 from nearfar.nn import Terms
@@ -373,6 +374,41 @@ def test_what_cannot_be_compiled_is_computed_by_torch(monkeypatch: pytest.Monkey
             value_and_gradients(loss, pred, target, weights), by_torch(loss, pred, target, weights), strict=True
         ):
             assert torch.equal(found, expected)
+
+
+def corners(boxes: Tensor) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width, height = x2 - x1, y2 - y1
+    return torch.stack((x1, y1, x2, y2, width, height, width * height, torch.atan2(width, height) * 2 / torch.pi))
+
+
+THEIRS = {
+    "iou": ops.box_iou,
+    "giou": ops.generalized_box_iou,
+    "diou": ops.distance_box_iou,
+    "ciou": ops.complete_box_iou,
+}
+
+
+@pytest.mark.parametrize("formula", THEIRS)
+@every_dtype
+def test_a_table_of_similarities_is_torchvisions(formula: str, dtype: torch.dtype) -> None:
+    from nearfar_iou.compiled.tables import table  # it needs numba, which other tests do without
+
+    pred, target = (box[:300] for box in boxes(torch.float64))
+    pred, target = torch.cat((pred, target[:100])).to(dtype), target.to(dtype)  # some are equal
+    found = torch.full((400, 300), float("nan"), dtype=dtype)
+    rows, columns = corners(pred), corners(target)
+    fill = table(formula, dtype == torch.float64)
+    assert fill is not None
+    fill(rows.data_ptr(), columns.data_ptr(), found.data_ptr(), 400, 300)
+    expected = THEIRS[formula](pred, target)
+    if formula == "iou":  # so that what lies exactly at a threshold does so here
+        assert torch.equal(found, expected)
+    tolerance = 1e-6 if dtype == torch.float32 or formula != "iou" else 1e-12  # their 1e-7 in the denominators
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    if formula != "iou":  # what a box loses to itself is not theirs to say
+        assert torch.equal(found[300:].diagonal(), torch.ones(100, dtype=dtype))
 
 
 def run(code: str, **environment: str) -> str:

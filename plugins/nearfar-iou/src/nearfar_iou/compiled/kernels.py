@@ -32,7 +32,7 @@ from nearfar_iou.compiled.pair import (
 )
 from nearfar_iou.compiled.scalars import scalar
 
-__all__ = ["compiled"]
+__all__ = ["SOURCES", "compiled", "compiled_as"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +68,24 @@ def compiled(
     summed
         Whether the losses' sum is wanted, not each of them.
     """
-    loop = _loop(formula, around, double, for_pred, for_target, weighted, summed)
-    for keep in (True, False):
-        try:
-            kernel = _compiled(loop, double, keep)
-        except Exception as error:  # no directory can be written, what is in it cannot be read, numba has a defect
-            logger.debug("%s cannot be compiled%s: %s", formula, " and kept on disk" if keep else "", error)
-            continue
-        call = CALL(kernel.address)
-        call.kept_alive = kernel  # type: ignore[attr-defined]
-        return call
-    return None
-
-
-def _compiled(loop: Callable[..., float], double: bool, keep: bool) -> Any:
     array, number = types.CPointer(types.float64 if double else types.float32), types.float64
     signature = number(*[array] * 6, types.intp, *[number] * 8)
-    return cfunc(signature, cache=keep, fastmath={"nsz"}, error_model="numpy")(loop)
+    loop = _loop(formula, around, double, for_pred, for_target, weighted, summed)
+    return compiled_as(CALL, signature, loop, formula)
+
+
+def compiled_as(call: Any, signature: Any, loop: Callable[..., Any], name: str) -> Callable[..., Any] | None:
+    """A function compiled for a signature, to be called as ``call`` says; None where it cannot be compiled."""
+    for keep in (True, False):
+        try:
+            kernel = cfunc(signature, cache=keep, fastmath={"nsz"}, error_model="numpy")(loop)
+        except Exception as error:  # no directory can be written, what is in it cannot be read, numba has a defect
+            logger.debug("%s cannot be compiled%s: %s", name, " and kept on disk" if keep else "", error)
+            continue
+        made: Callable[..., Any] = call(kernel.address)
+        made.kept_alive = kernel  # type: ignore[attr-defined]
+        return made
+    return None
 
 
 @scalar

@@ -57,7 +57,7 @@ class CompiledTerms(Terms):
     ) -> None:
         self._formula, self._extents, self._otherwise = formula, EXTENTS[box_format], otherwise
         self._pred, self._target = pred, target
-        self.num_anchors, self.weights = len(pred), weights
+        self.num_anchors, self.weights = pred.shape[0], weights
         for name, value in given.items():
             setattr(self, name, value)
 
@@ -128,7 +128,7 @@ class _Pass(torch.autograd.Function):
         pred, target = pred.contiguous(), target.contiguous()
         by_pred = torch.empty_like(pred) if for_pred else None
         by_target = torch.empty_like(target) if for_target else None
-        values = None if summed else pred.new_empty(len(pred))
+        values = None if summed else pred.new_empty(pred.shape[0])
         weights = None if weights is None else weights.contiguous()
         total = _over_threads(kernel, (pred, target, weights, values, by_pred, by_target), numbers)
         ctx.save_for_backward(by_pred, by_target)
@@ -153,7 +153,7 @@ def _over_threads(
     """
     pred = tensors[0]
     assert pred is not None
-    n = len(pred)
+    n = pred.shape[0]
     threads = min(torch.get_num_threads(), n // PIECE)
     if threads <= 1:
         return kernel(*[None if each is None else each.data_ptr() for each in tensors], n, *numbers)
