@@ -167,3 +167,35 @@ def test_reducers_answer_the_call_of_pytorch_metric_learning_alike(ours, theirs,
     embeddings, labels = torch.randn(4, 2), torch.arange(4)
     arguments = ({"loss": entry}, embeddings, labels)
     torch.testing.assert_close(ours(*arguments), theirs(*arguments))
+
+
+@pytest.mark.parametrize("size", [3, None])
+def test_the_mean_asks_for_a_count_only_where_the_host_does_not_know_it(size):
+    asked = []
+
+    class Counted(MaterialTerms):
+        @property
+        def size(self):
+            return size
+
+        def count(self):
+            asked.append(True)
+            return super().count()
+
+    terms = Counted("element", torch.tensor([1.0, 2.0, 6.0]), (torch.arange(3),), num_anchors=3)
+    assert Mean().reduce(terms).item() == 3
+    assert bool(asked) == (size is None)
+    assert element_terms(torch.zeros(4)).size == 4
+
+
+def test_a_size_beyond_float32_loses_nothing():
+    class Vast(MaterialTerms):
+        @property
+        def size(self):
+            return 2**24 + 1
+
+        def sum(self):
+            return torch.tensor(2.0**24 + 2)
+
+    terms = Vast("element", torch.ones(1), (torch.zeros(1, dtype=torch.int64),), num_anchors=1)
+    assert Mean().reduce(terms).item() == 1  # in float32 the count is 2²⁴, and this 1 + 1.2e-7

@@ -60,7 +60,8 @@ class Mean(Reducer):
     """
 
     def reduce(self, terms: Terms) -> Tensor:
-        return _ratio(terms.sum(), terms.count() if terms.normalizer is None else terms.normalizer)
+        divisor = terms.size if terms.normalizer is None else terms.normalizer
+        return _ratio(terms.sum(), terms.count() if divisor is None else divisor)
 
 
 class Sum(Reducer):
@@ -166,7 +167,11 @@ class NoReduction(Reducer):
 
 def _ratio(total: Tensor, count: Tensor | float) -> Tensor:
     """``total / count``, and ``total`` (which is 0) when the count is 0: no division, no synchronisation."""
-    if not isinstance(count, Tensor):
+    if isinstance(count, Tensor):
+        quotient = total.double() / torch.where(count == 0, 1, count)
+    elif count <= 1 << 24:
         return total / count if count else total
+    else:
+        quotient = total.double() / count
     # An integer count above 2²⁴ has no float32 of its own; a float64 quotient loses nothing.
-    return (total.double() / torch.where(count == 0, 1, count)).to(total.dtype)
+    return quotient.to(total.dtype)

@@ -63,6 +63,11 @@ class Terms(ABC):
         """The sum of all values; 0 with a usable gradient when there is none."""
         return self.values.sum()
 
+    @property
+    def size(self) -> int | None:
+        """How many values there are, where that is known without asking the device; None where it is not."""
+        return None
+
     def count(self) -> Tensor:
         """How many values there are: a 0-d int64 tensor."""
         return torch.full((), len(self.values), dtype=torch.int64, device=self.values.device)
@@ -172,6 +177,10 @@ class _ElementTerms(Terms):
     @property
     def indices(self) -> tuple[Tensor, ...]:
         return (torch.arange(len(self._values), device=self._values.device),)
+
+    @property
+    def size(self) -> int:
+        return len(self._values)
 
     def sum_by_anchor(self) -> Tensor:
         return self.values

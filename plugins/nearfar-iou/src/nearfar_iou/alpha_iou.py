@@ -7,6 +7,7 @@ from torch import nn
 from nearfar.nn.arguments import within
 from nearfar_iou.around import Around, check_penalized
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["AlphaIoU"]
@@ -59,6 +60,9 @@ class AlphaIoU(Around):
             if total is not None and by is not None:
                 total = total + by * (self.power * penalty.pow(self.power - 1))
         return value, total
+
+    def formula(self) -> Formula | None:
+        return self.around("alpha", self.power)
 
     def extra_repr(self) -> str:
         return f"power={self.power}"

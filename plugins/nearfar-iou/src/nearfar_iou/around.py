@@ -6,6 +6,7 @@ from torch import nn
 
 from nearfar.errors import ArgumentError
 from nearfar_iou.box_loss import BoxLoss, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.iou import IoU
 
 __all__ = ["Around", "check_penalized"]
@@ -36,6 +37,11 @@ class Around(BoxLoss):
 
     def settle(self) -> None:
         self.loss.settle()
+
+    def around(self, name: str, number: float) -> Formula | None:
+        """The formula of the other with this one round it, where there is one."""
+        formula = self.loss.formula() if "formula" in vars(type(self.loss)) else None
+        return None if formula is None or formula.around else formula._replace(around=name, number=number)
 
 
 def check_penalized(part: object, loss: object) -> PenalizedIoU:

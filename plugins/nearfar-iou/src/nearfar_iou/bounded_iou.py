@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive
 from nearfar_iou.box_loss import BoxLoss, Measured
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 from nearfar_iou.mismatch import mismatch, mismatch_slopes
 
@@ -83,6 +84,9 @@ class BoundedIoU(BoxLoss):
         """Quadratic below beta, linear above."""
         low = bound.clamp_max(self.beta)
         return low * (bound - 0.5 * low) / self.beta
+
+    def formula(self) -> Formula:
+        return Formula("bounded_iou", (self.beta, 0.0, 0.0))
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, {super().extra_repr()}"

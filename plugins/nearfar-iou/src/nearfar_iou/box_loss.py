@@ -14,9 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nearfar.nn import Terms
 from nearfar.nn.arguments import check_choice
 from nearfar_iou.boxes import BOX_FORMATS, check_boxes, frame, to_coordinates
 from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
+from nearfar_iou.compiled.passes import CompiledTerms
+from nearfar_iou.compiled.tier import Formula, fits
 from nearfar_iou.geometry import Pairs, Slopes
 from nearfar_iou.matched import MatchedLoss, wanted
 
@@ -74,6 +77,13 @@ class BoxLoss(MatchedLoss):
     def settle(self) -> None:
         """Called in training once all pairs of a call are measured: what a loss keeps of them is brought up to date."""
 
+    def formula(self) -> Formula | None:
+        """How the compiled tier computes what :meth:`measure` says; None where it does not.
+
+        It counts for the class that writes it and no subclass: one that measures otherwise is computed as it says.
+        """
+        return None
+
     def check(self, pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
         return check_boxes(pred_boxes, target_boxes)
 
@@ -82,6 +92,14 @@ class BoxLoss(MatchedLoss):
         if self.training:
             self.settle()
         return values
+
+    def weighed(self, pred: Tensor, target: Tensor, weights: Tensor | None, **given: Any) -> Terms:
+        formula = self.formula() if "formula" in vars(type(self)) else None
+        if formula is None or not (fits(pred, target) if weights is None else fits(pred, target, weights)):
+            return super().weighed(pred, target, weights, **given)
+        if weights is not None and weights.requires_grad:
+            return super().weighed(pred, target, weights, **given)
+        return CompiledTerms(formula, self.box_format, pred, target, self.values, weights=weights, **given)
 
     def extra_repr(self) -> str:
         return f"box_format={self.box_format!r}"

@@ -10,6 +10,7 @@ from torch import nn
 
 from nearfar.nn.arguments import check_choice, within
 from nearfar_iou.box_loss import Measured
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.diou import DIoU
 from nearfar_iou.geometry import Pairs, Slopes
 
@@ -97,6 +98,10 @@ class CIoU(DIoU):
             by_pred[0].neg_()
             by = Slopes(sides=(by_pred, by_target))
         return [*super().penalties(pairs, slopes=slopes), (alpha * v, by)]
+
+    def formula(self) -> Formula:
+        gate = -1.0 if self.alpha_gate is None else self.alpha_gate
+        return Formula("ciou", (gate, float(self.aspect_grad == "unit"), 0.0))
 
     def extra_repr(self) -> str:
         return f"aspect_grad={self.aspect_grad!r}, alpha_gate={self.alpha_gate}, {super().extra_repr()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["DIoU"]
@@ -35,3 +36,6 @@ class DIoU(PenalizedIoU):
         # With c² = Cw² + Ch², by a side of the hull: −2 ρ²/c² · Cw/c², here times Cw as sides are measured in hulls.
         twice = pairs.slant + pairs.slant
         return [(penalty, Slopes(offset=away.mul_(twice), hull=twice.mul_(pairs.slant).mul_(penalty).neg_()))]
+
+    def formula(self) -> Formula:
+        return Formula("diou")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar_iou.box_loss import Measured
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.diou import DIoU
 from nearfar_iou.geometry import Pairs, Slopes
 
@@ -39,3 +40,6 @@ class EIoU(DIoU):
             steep = 2 * gap
             by = Slopes(sides=(-steep, steep if pairs.both else None), hull=-2 * squared)
         return [*super().penalties(pairs, slopes=slopes), (squared.sum(0), by)]
+
+    def formula(self) -> Formula:
+        return Formula("eiou")

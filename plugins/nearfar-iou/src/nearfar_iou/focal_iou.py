@@ -7,6 +7,7 @@ from torch import nn
 from nearfar.nn.arguments import non_negative
 from nearfar_iou.around import Around
 from nearfar_iou.box_loss import Measured
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs
 
 __all__ = ["FocalIoU"]
@@ -55,6 +56,9 @@ class FocalIoU(Around):
         value, by = self.loss.measure(pairs, slopes=slopes)
         weight = pairs.iou.pow(self.gamma).detach()
         return value * weight, None if by is None else by * weight
+
+    def formula(self) -> Formula | None:
+        return self.around("focal", self.gamma)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}"

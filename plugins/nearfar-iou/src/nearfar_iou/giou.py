@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["GIoU"]
@@ -33,3 +34,6 @@ class GIoU(PenalizedIoU):
         # In hulls |C| = 1. Rounding can take a union that fills its hull beyond it, hence the clamp.
         empty = (pairs.hull_area - pairs.union).clamp_min_(0)
         return [(empty, Slopes(union=-1.0, hull=pairs.union) if slopes else None)]
+
+    def formula(self) -> Formula:
+        return Formula("giou")

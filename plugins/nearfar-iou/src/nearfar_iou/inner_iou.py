@@ -7,6 +7,7 @@ from torch import nn
 from nearfar.nn.arguments import within
 from nearfar_iou.around import Around, check_penalized
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["InnerIoU"]
@@ -62,6 +63,9 @@ class InnerIoU(Around):
             if total is not None and by is not None:
                 total = total + by
         return value, total
+
+    def formula(self) -> Formula | None:
+        return self.around("inner", self.ratio)
 
     def extra_repr(self) -> str:
         return f"ratio={self.ratio}"

@@ -8,6 +8,7 @@ from torch import nn
 
 from nearfar.nn.arguments import check_choice
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["IoU"]
@@ -71,6 +72,10 @@ class IoU(PenalizedIoU):
         floored = pairs.iou.clamp_min(FLOOR)
         by_iou = -(pairs.iou > FLOOR).to(floored.dtype) / floored
         return 0 - floored.log(), Slopes(iou=by_iou) if slopes else None
+
+    def formula(self) -> Formula:
+        names = {"linear": "iou", "log": "iou_log", "square": "iou_square"}
+        return Formula(names[self.form], (FLOOR, 0.0, 0.0))
 
     def extra_repr(self) -> str:
         return f"form={self.form!r}, {super().extra_repr()}"

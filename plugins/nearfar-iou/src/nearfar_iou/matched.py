@@ -77,7 +77,11 @@ class MatchedLoss(Loss):
         weights = None if box_weights is None else check_weights(box_weights, pred)
         normalizer = None if box_normalizer is None else check_normalizer(box_normalizer)
         groups = None if box_groups is None else check_groups(box_groups, pred, "box_groups")
-        return element_terms(self.values(pred, target), weights=weights, normalizer=normalizer, groups=groups)
+        return self.weighed(pred, target, weights, normalizer=normalizer, groups=groups)
+
+    def weighed(self, pred: Tensor, target: Tensor, weights: Tensor | None, **given: Any) -> Terms:
+        """The terms of boxes that have been checked, with what else is known of them."""
+        return element_terms(self.values(pred, target), weights=weights, **given)
 
     def of_matches(self, matches: Matches, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the loss is called with: the predictions that are matched, each with its target.

@@ -10,6 +10,7 @@ from torch import nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import positive
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["MPDIoU"]
@@ -67,6 +68,10 @@ class MPDIoU(PenalizedIoU):
             steep = 2 * scaled
             by = Slopes(extents=(-steep, steep if pairs.both else None))
         return [((apart * scaled).sum(0), by)]
+
+    def formula(self) -> Formula:
+        height, width = self.image_size
+        return Formula("mpdiou", (height**2 + width**2, 0.0, 0.0))
 
     def extra_repr(self) -> str:
         return f"image_size={self.image_size}, {super().extra_repr()}"

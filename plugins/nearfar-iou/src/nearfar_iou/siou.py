@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import within
 from nearfar_iou.box_loss import Measured, PenalizedIoU
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 from nearfar_iou.mismatch import mismatch, mismatch_slopes
 
@@ -77,6 +78,9 @@ class SIoU(PenalizedIoU):
         by_pred, by_target = (by_omega * slope for slope in mismatch_slopes(pairs, omega))
         sides = (by_pred, by_target if pairs.both else None)
         return [(value, Slopes(offset=0.5 * by_offset, hull=0.5 * by_hull, sides=sides))]
+
+    def formula(self) -> Formula:
+        return Formula("siou", (self.theta, 0.0, 0.0))
 
     def extra_repr(self) -> str:
         return f"theta={self.theta}, {super().extra_repr()}"

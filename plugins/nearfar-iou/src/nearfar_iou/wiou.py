@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, positive
 from nearfar_iou.box_loss import BoxLoss, Measured
+from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.geometry import Pairs, Slopes
 
 __all__ = ["WIoU"]
@@ -117,6 +118,15 @@ class WIoU(BoxLoss):
         total, count = seen
         step = self.momentum * (total / count.clamp_min(1) - self.running_mean)
         self.running_mean += step * (count > 0)
+
+    def formula(self) -> Formula | None:
+        if self.version == "v1":
+            return Formula("wiou_v1")
+        if self.training:
+            return None  # what it takes into its running mean, measure() leaves behind
+        mean = self.running_mean.item()
+        # Below it, measure() has a floor that depends on the precision.
+        return Formula("wiou_v3", (mean, self.alpha, self.delta)) if mean > 1e-6 else None
 
     def extra_repr(self) -> str:
         return f"version={self.version!r}, alpha={self.alpha}, delta={self.delta}, {super().extra_repr()}"
