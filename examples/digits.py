@@ -35,8 +35,8 @@ TRAIN = 400
 SWEEP = (
     "softmax",
     "norm_softmax(scale=16)",
-    "sphereface(margin=2)",
-    "sphereface(margin=4)",
+    "sphereface(margin=2, lambda_base=10, lambda_min=1)",
+    "sphereface(margin=4, lambda_base=10, lambda_min=1)",
     "cosface(margin=0.1, scale=16)",
     "cosface(margin=0.2, scale=16)",
     "arcface(margin=0.2, scale=16)",
@@ -195,7 +195,7 @@ def _angle(cosine: Tensor) -> Tensor:
 def report(recipe: str, found: Found) -> str:
     """A line of the table."""
     intra, inter = (math.degrees(each) for each in (found.intra, found.inter))
-    return f"{recipe:32} {intra:8.2f}° {inter:8.2f}° {inter / intra:8.2f} {100 * found.accuracy:8.2f} %"
+    return f"{recipe:50} {intra:8.2f}° {inter:8.2f}° {inter / intra:8.2f} {100 * found.accuracy:8.2f} %"
 
 
 def draw(results: dict[str, Found]) -> Any:
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures.require_matplotlib("drawing")
     figures.require_free([given.output], overwrite=given.overwrite)
     digits = load()
-    print(f"{'loss':32} {'within':>9} {'between':>9} {'ratio':>8} {'pairs':>10}")
+    print(f"{'loss':50} {'within':>9} {'between':>9} {'ratio':>8} {'pairs':>10}")
     begin = start(digits, dim=given.dim, steps=given.steps, seed=given.seed)
     results = {}
     for recipe in given.losses:
