@@ -128,7 +128,7 @@ def margin_beta(x, y):
 
 def fast_ap(x, y):
     d, (p, n) = distances(x) ** 2, masks(y)
-    shares = torch.relu(1 - (d[..., None] - torch.arange(11) * 0.4).abs() / 0.4)
+    shares = torch.relu(1 - (d[..., None] - torch.arange(11, dtype=d.dtype) * 0.4).abs() / 0.4)
     h_p, h_n = ((shares * mask[..., None]).sum(1) for mask in (p, n))
     H_p, H = h_p.cumsum(1), (h_p + h_n).cumsum(1)
     return (1 - (h_p * H_p / H.clamp_min(1e-12)).sum(1) / p.sum(1)).mean()

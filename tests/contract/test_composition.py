@@ -218,9 +218,15 @@ def test_their_reducers_reduce_our_losses(loss, reducer):
     torch.testing.assert_close(value, sum(definition(v) for v in unreduced(loss, inputs)))
 
 
+#: Losses whose mean, as their formula has it, divides by something else than the number of their values.
+NORMALIZED = ("pair.margin_beta", "pair.siglip")
+
+
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
 @pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss")])
 def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
+    if loss in NORMALIZED and reducer == "core.mean":
+        pytest.skip("its mean is that of its formula, over a normaliser of its own")
     inputs = inputs_of(loss)
     definition = THEIR_REDUCERS[reducer.split(".")[1]][1]
     value = compose(recipe_of(loss), reducer=reducer, **CONTEXT)(*inputs)

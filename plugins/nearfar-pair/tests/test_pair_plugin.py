@@ -41,7 +41,7 @@ def test_the_parts() -> None:
         *("contrastive", "triplet", "sup_con", "nt_xent", "info_nce", "decoupled_contrastive", "siglip", "n_pair"),
         *("generalized_lifted", "lifted_structure", "ranked_list", "multi_similarity", "circle", "tuplet_margin"),
         *("margin_beta", "nca", "threshold_consistent_margin", "smooth_ap", "recall_at_k", "pnp", "fast_ap"),
-        *("snr_contrastive", "intra_pair_variance", "histogram", "hinge_pair", "arcface_triplet"),
+        *("snr_contrastive", "intra_pair_variance", "histogram", "hinge_pair", "arcface_triplet", "angular"),
     }
     assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard", "multi_similarity"]
 

@@ -437,3 +437,23 @@ def triplet(
                     violation = euclidean(x, y) - far + margin
                     costs.append(log_plus_one(violation) if smooth else hinge(violation))
     return non_zero_mean(costs)
+
+
+def angular(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, angle: float) -> float:
+    """log(1 + Σₙ exp(4 tan² α (a + p)·n − 2 (1 + tan² α) a·p)) of each positive pair, of unit vectors."""
+    rows, own = [unit(x) for x in embeddings.tolist()], labels.tolist()
+    others, classes = (rows, own) if ref_emb is None else ([unit(x) for x in ref_emb.tolist()], ref_labels.tolist())
+    tan2 = math.tan(angle) ** 2
+    costs = []
+    for a, x in enumerate(rows):
+        for p, y in enumerate(others):
+            if classes[p] != own[a] or (ref_emb is None and a == p):
+                continue
+            total = [v + w for v, w in zip(x, y, strict=True)]
+            f = [
+                4 * tan2 * dot(total, z) - 2 * (1 + tan2) * dot(x, y)
+                for z, c in zip(others, classes, strict=True)
+                if c != own[a]
+            ]
+            costs += [log_sum([0.0, *f])] if f else []
+    return mean(costs)

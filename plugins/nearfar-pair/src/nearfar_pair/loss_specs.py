@@ -455,4 +455,16 @@ LOSSES = (
         synchronizations=1,
         optimum=0.0,
     ),
+    _loss(
+        "angular",
+        "Angular",
+        "The angle at each negative, of the triangle that it forms with a positive pair, below a bound.",
+        _paper("Wang, Zhou, Wen, Liu, Lin", "Deep Metric Learning with Angular Loss", 2017, "1708.01682"),
+        family="contrastive",
+        deviations=("The paper adds it to the N-pair loss: n_pair + 2 * angular.",),
+        emits=("pos_pair",),
+        distances=(),
+        default_distance="",
+        synchronizations=3,
+    ),
 )

@@ -23,7 +23,7 @@ __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 #: and so is its square in float32, so that 0 times it is 0.
 FAR = 1e18
 #: Up to so many distances a matrix of all, with masks, costs less than rows.
-SMALL = 2**16
+SMALL = 2**14
 
 
 @dataclass(frozen=True, slots=True, eq=False)

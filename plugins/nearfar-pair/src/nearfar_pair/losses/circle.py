@@ -22,7 +22,8 @@ class Circle(AnchorLoss):
     r"""Similarities drawn to their optimum, the farther from it the harder.
 
     .. math::
-        L_i = \log \left(1 + \sum_n e^{\gamma \alpha_n (s_{in} - m)} \sum_p e^{-\gamma \alpha_p (s_{ip} - 1 + m)}\right),
+        L_i = \log \left(1 + \sum_n e^{\gamma \alpha_n (s_{in} - m)}
+              \sum_p e^{-\gamma \alpha_p (s_{ip} - 1 + m)}\right),
         \qquad \alpha_p = [1 + m - s_{ip}]_+, \quad \alpha_n = [s_{in} + m]_+
 
     The weights α are constants to the gradient, as in the paper's.
