@@ -270,12 +270,12 @@ def test_a_folder_is_checked_without_being_installed_and_its_failures_can_be_rep
 def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(tmp_path):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
-    run = [sys.executable, "-m", "nearfar", "check-plugin", "proxy", "-k", "center::runs"]
+    run = [sys.executable, "-m", "nearfar", "check-plugin", "proxy", "-k", "ring::runs"]
     done = subprocess.run(run, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=300)
     os.close(theirs)
     seen = os.read(ours, 65536).decode()
     os.close(ours)
-    assert "0/1 proxy.center::runs" in seen
+    assert "0/1 proxy.ring::runs" in seen
     assert seen.endswith("\r\x1b[K")
     assert "\x1b" not in done.stdout
     assert "0/1" not in done.stdout

@@ -42,7 +42,7 @@ def test_every_part_is_offered_by_the_shortest_name_it_answers_to(command):
 
 
 def test_a_name_is_offered_in_full_where_no_short_one_begins_so():
-    assert offered("show", "arcf") == ["arcface"]
+    assert offered("show", "arcf") == ["arcface", "arcface_triplet"]
     assert offered("show", "margin.a") == [
         "margin.adacos",
         "margin.adaface",
@@ -87,17 +87,17 @@ def test_a_plugin_that_failed_is_offered_to_be_left_out_and_not_to_be_checked(in
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        ("trip", ["triplet"]),
-        ("softmax + cent", ["softmax + center"]),
-        ("softmax + 0.003 * cent", ["softmax + 0.003 * center"]),
-        ("softmax+0.003*cent", ["softmax+0.003*center"]),
-        ("margin.arc", ["margin.arcface"]),
+        ("triplet_c", ["triplet_center"]),
+        ("softmax + contrastive_c", ["softmax + contrastive_center"]),
+        ("softmax + 0.003 * contrastive_c", ["softmax + 0.003 * contrastive_center"]),
+        ("softmax+0.003*contrastive_c", ["softmax+0.003*contrastive_center"]),
+        ("margin.arcf", ["margin.arcface"]),
         ("triplet(miner=semi", ["triplet(miner=semihard"]),
         ("triplet(margin=0.2, miner = semi", ["triplet(margin=0.2, miner = semihard"]),
         ("triplet(reducer=avg", ["triplet(reducer=avg_non_zero"]),
         ("triplet(distance=squ", ["triplet(distance=squared_euclidean"]),
         ("triplet(miner=semihard(distance=squ", ["triplet(miner=semihard(distance=squared_euclidean"]),
-        ("pml.cross_batch_memory(trip", ["pml.cross_batch_memory(triplet"]),
+        ("pml.cross_batch_memory(triplet_c", ["pml.cross_batch_memory(triplet_center"]),
         ("triplet(miner=arc", []),  # no miner is called so
         ("triplet(margin=", []),  # a number
         ("triplet(margin=0.2", []),
@@ -138,7 +138,7 @@ def test_a_plugin_that_is_not_active_is_neither_offered_nor_in_the_way(install, 
     install("broken-losses", "broken", "raise ImportError('no')")
     monkeypatch.setenv("NEARFAR_STRICT", "1")
     assert offered("list", "--plugin", "b") == []
-    assert offered("show", "arcf") == ["arcface"]
+    assert offered("show", "arcf") == ["arcface", "arcface_triplet"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

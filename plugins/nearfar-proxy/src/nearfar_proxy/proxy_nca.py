@@ -96,7 +96,7 @@ class ProxyNCA(ClassLoss):
         return SquaredEuclidean()
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        is_default = type(self.distance) is SquaredEuclidean and self.distance.normalize
+        is_default = type(self.distance) is SquaredEuclidean and self.distance.normalize_embeddings
         if is_default and len(embeddings) * self.num_classes >= MANY:
             x, w = self.common(embeddings, self.weight)
             # −s ‖x − p‖² of unit vectors is 2 s cos less a constant.
