@@ -15,7 +15,7 @@ __all__ = ["admonition", "bullets", "fence", "inline", "prose", "table", "toctre
 # An underscore inside a word is none of Markdown's business.
 _SPECIAL = re.compile(r"([\\`*\[\]<>{}$~]|(?<!\w)_|_(?!\w))")
 # What would open a list, a heading or a quotation at the start of a line.
-_OPENING = re.compile(r"^(?:(\d+)([.)])(?=\s)|([-+#>=%]))")
+_OPENING = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+#>=%]))")
 
 
 def inline(text: str) -> str:

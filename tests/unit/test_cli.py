@@ -31,7 +31,7 @@ def test_list_shows_names_providers_and_summaries():
     assert "arcface" in out
     assert "nearfar-margin 0.1.0" in out
     assert "pml.arc_face_loss" in out
-    assert "triplet" not in out
+    assert "  triplet " not in out
 
 
 def test_list_filters():

@@ -29,7 +29,7 @@ class Angular(EmbeddingLoss):
     r"""The angle at each negative, of the triangle that it forms with a positive pair, below a bound.
 
     .. math::
-        L_{ap} = \log \Big(1 + \sum_n e^{f_{apn}}\Big), \qquad
+        L_{ap} = \log \left(1 + \sum_n e^{f_{apn}}\right), \qquad
         f_{apn} = 4 \tan^2 \alpha\, (x_a + x_p)^\top x_n - 2 (1 + \tan^2 \alpha)\, x_a^\top x_p
 
     Parameters

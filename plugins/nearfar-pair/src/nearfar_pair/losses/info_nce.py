@@ -30,7 +30,7 @@ class InfoNCE(AnchorLoss):
 
     .. math::
         L_i = -\log \frac{\sum_{p \in P_i} e^{s_{ip} / \tau}}{\sum_{k \in P_i \cup N_i} e^{s_{ik} / \tau}}
-        \;\left({} + \log |P_i| \text{ for } \texttt{positives="mean"}\right)
+        \;\left({} + \log |P_i| \text{ for positives="mean"}\right)
 
     Parameters
     ----------
