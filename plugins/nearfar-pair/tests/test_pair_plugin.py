@@ -31,7 +31,19 @@ def by_name(spec: LossSpec | MinerSpec) -> str:
 
 def test_the_parts() -> None:
     assert [spec.name for spec in LOSSES] == ["contrastive", "triplet", "sup_con"]
-    assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard"]
+    assert [spec.name for spec in MINERS] == [
+        "all",
+        "semihard",
+        "semihard_one",
+        "hard",
+        "easy",
+        "batch_hard",
+        "hard_negative_all_positive",
+        "multi_similarity",
+        "pair_margin",
+        "batch_easy_hard",
+        "angular",
+    ]
 
 
 @pytest.mark.parametrize("spec", LOSSES, ids=by_name)
@@ -54,4 +66,4 @@ def test_a_miner_needs_no_argument_and_leaves_its_distance_to_the_loss(spec: Min
     miner = target(spec)()
     assert isinstance(miner, Miner)
     assert miner.distance is None
-    assert spec.produces == "triplets"
+    assert spec.produces == spec.family + "s"

@@ -28,3 +28,21 @@ KHOSLA = Paper(
     year=2020,
     arxiv="2004.11362",
 )
+WANG_MULTI_SIMILARITY = Paper(
+    authors="Wang, Han, Huang, Dong, Scott",
+    title="Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
+    year=2019,
+    arxiv="1904.06627",
+)
+XUAN = Paper(
+    authors="Xuan, Stylianou, Pless",
+    title="Improved Embeddings with Easy Positive Triplet Mining",
+    year=2020,
+    arxiv="1904.04370",
+)
+WANG_ANGULAR = Paper(
+    authors="Wang, Zhou, Wen, Liu, Lin",
+    title="Deep Metric Learning with Angular Loss",
+    year=2017,
+    arxiv="1708.01682",
+)
