@@ -12,11 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.distances import Cosine, Dot, Euclidean, SquaredEuclidean
+from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.miners import Miner
 from nearfar.nn.selection import TripletRule
 from nearfar_pair import definitions
+from nearfar_pair.losses.info_nce import InfoNCE
+from nearfar_pair.losses.multi_similarity import MultiSimilarity
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.angular import Angular
 from nearfar_pair.miners.batch_easy_hard import STRATEGIES, BatchEasyHard
@@ -27,10 +30,11 @@ from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 from nearfar_pair.miners.pair_margin import PairMargin
 from nearfar_pair.miners.semihard import SemiHard
 from nearfar_pair.miners.semihard_one import SemiHardOne
+from nearfar_pair.sides import PairRule
 
 LABELS = [3, 0, 3, 1, 0, 3, 2, 1, 0, 2, 3, 1, 5]
 REFERENCE = [0, 1, 4, 0, 3, 3, 1, 2, 0]
-STRATEGY_PAIRS = [
+STRATEGY_PAIRS: list[tuple[Any, Any]] = [
     (pos, neg)
     for pos in STRATEGIES
     for neg in STRATEGIES
@@ -66,7 +70,7 @@ def as_set(found: tuple[torch.Tensor, ...]) -> set[tuple[Any, ...]]:
     return set(chosen)
 
 
-def sets(brute: SimpleNamespace, with_reference: bool) -> tuple[Any, ...]:
+def sets(brute: SimpleNamespace, with_reference: bool) -> Any:
     x, y = brute.grid(len(LABELS)), torch.tensor(LABELS)
     return (x, y, brute.grid(len(REFERENCE), seed=1), torch.tensor(REFERENCE)) if with_reference else (x, y, None, None)
 
@@ -88,7 +92,7 @@ def test_a_miner_selects_by_its_definition_also_at_ties(
 @settings(deadline=None, max_examples=40)
 @given(labels=st.lists(st.integers(0, 3), max_size=10), seed=st.integers(0, 1000))
 def test_any_labels(labels: list[int], seed: int, brute: SimpleNamespace) -> None:
-    batch = brute.grid(len(labels), dim=2, seed=seed), torch.tensor(labels, dtype=torch.int64), None, None
+    batch: Any = (brute.grid(len(labels), dim=2, seed=seed), torch.tensor(labels, dtype=torch.int64), None, None)
     ours, theirs = brute.distances["squared_raw"]
     for make, define, arguments in CASES.values():
         assert as_set(make(distance=ours(), **arguments)(*batch)) == define(*batch, distance=theirs, **arguments)
@@ -166,7 +170,7 @@ def test_pair_margin_compares_with_the_distance_itself_and_leaves_out_the_margin
 def test_angular_selects_wide_angles(degrees: float, with_reference: bool, brute: SimpleNamespace) -> None:
     angle = math.radians(degrees)
     x, y = brute.clustered(LABELS), torch.tensor(LABELS)
-    batch = (x, y, brute.clustered(REFERENCE, seed=1), torch.tensor(REFERENCE)) if with_reference else (x, y)
+    batch: Any = (x, y, brute.clustered(REFERENCE, seed=1), torch.tensor(REFERENCE)) if with_reference else (x, y)
     expected = definitions.angular(*(batch if with_reference else (*batch, None, None)), angle)
     assert as_set(Angular(angle)(*batch)) == expected
     assert expected or degrees == 80
@@ -212,6 +216,31 @@ def test_multi_similarity_mines_by_cosine_unless_a_loss_or_argument_says_otherwi
     loss = Triplet(distance=Euclidean(normalize=False))
     raw = MultiSimilarityMiner(distance=Euclidean(normalize=False))
     assert as_set(alone.select(x, y, loss=loss).indices()) == as_set(raw(x, y)) != as_set(cosine(x, y))
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("make", [lambda: MultiSimilarityMiner(0.3), lambda: PairMargin(0.9, 0.1)])
+@pytest.mark.parametrize("loss", [MultiSimilarity(), InfoNCE(temperature=0.5)])
+def test_a_loss_on_the_same_distance_costs_the_same_by_the_rule_and_by_its_pairs(
+    make: Callable[[], Miner], loss: EmbeddingLoss, with_reference: bool, brute: SimpleNamespace
+) -> None:
+    x, y = brute.clustered(LABELS).requires_grad_(), torch.tensor(LABELS)
+    reference = (brute.clustered(REFERENCE, seed=1), torch.tensor(REFERENCE)) if with_reference else (None, None)
+    rule = make().select(x, y, *reference, loss=loss)
+    assert isinstance(rule, PairRule)
+    pairs = rule.indices()
+    assert 0 < len(pairs[0]) + len(pairs[2]) < len(LABELS) * len(x)
+    values = [loss(x, y, each, *reference) for each in (rule, pairs)]
+    gradients = [torch.autograd.grad(value, x)[0] for value in values]
+    torch.testing.assert_close(*values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_a_rule_of_another_batch_is_refused() -> None:
+    x, y = torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 2])
+    rule = MultiSimilarityMiner().select(x, y)
+    with pytest.raises(InputError, match="6 embeddings"):
+        MultiSimilarity()(x[:4], y[:4], rule)
 
 
 def test_nan_is_handed_on_rather_than_left_out() -> None:

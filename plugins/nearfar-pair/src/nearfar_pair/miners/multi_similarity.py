@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar_pair.pair_rules import BesideOpposite
 
 __all__ = ["MultiSimilarityMiner"]
 
@@ -45,6 +44,8 @@ class MultiSimilarityMiner(Miner):
     An anchor without a positive selects no negative, and one without a negative no positive. An anchor may be left with
     pairs of one sort only, as in the paper's equations; the official code then drops the anchor.
 
+    A loss on pairs of the same distance chooses while it sums; any other gets the pairs one by one.
+
     References
     ----------
     Wang et al. (2019), arXiv:1904.06627, equations 7 and 8.
@@ -54,18 +55,8 @@ class MultiSimilarityMiner(Miner):
         super().__init__(distance=distance)
         self.epsilon = non_negative("epsilon", epsilon)
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        positive, negative = batch.positive_mask(), batch.negative_mask()
-        if not positive.numel():  # amax and amin take no empty rows
-            none = positive.new_empty(0, dtype=torch.int64)
-            return IndexSelection((none, none, none, none))
-        matrix = distance_matrix(distance, batch)
-        farthest = matrix.masked_fill(~positive, -float("inf")).amax(1, keepdim=True)
-        nearest = matrix.masked_fill(~negative, float("inf")).amin(1, keepdim=True)
-        # Not a comparison that is false of NaN: what is not a number must show in the loss.
-        negative &= ~(matrix - farthest >= self.epsilon)
-        positive &= ~(nearest - matrix >= self.epsilon)
-        return IndexSelection((*torch.where(positive), *torch.where(negative)))
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> BesideOpposite:
+        return BesideOpposite(batch, distance, self.epsilon)
 
     def _distance_for(self, loss: nn.Module | None) -> Any:
         if self.distance is None and getattr(loss, "distance", None) is None:

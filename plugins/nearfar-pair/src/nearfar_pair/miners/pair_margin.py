@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from nearfar.nn.arguments import finite
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar_pair.pair_rules import Margins
 
 __all__ = ["PairMargin"]
 
@@ -41,6 +40,8 @@ class PairMargin(Miner):
     -----
     A pair at the margin itself is not selected: a contrastive loss with the same margins costs nothing there. For a
     similarity both margins have to be given: the defaults are distances.
+
+    A loss on pairs of the same distance chooses while it sums; any other gets the pairs one by one.
     """
 
     def __init__(self, pos_margin: float = 0.2, neg_margin: float = 0.8, *, distance: nn.Module | None = None) -> None:
@@ -48,13 +49,8 @@ class PairMargin(Miner):
         self.pos_margin = finite("pos_margin", pos_margin)
         self.neg_margin = finite("neg_margin", neg_margin)
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        sign = -1.0 if distance.is_inverted else 1.0
-        matrix = distance_matrix(distance, batch)
-        # Not a comparison that is false of NaN: what is not a number must show in the loss.
-        positive = batch.positive_mask() & ~(matrix <= sign * self.pos_margin)
-        negative = batch.negative_mask() & ~(matrix >= sign * self.neg_margin)
-        return IndexSelection((*torch.where(positive), *torch.where(negative)))
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> Margins:
+        return Margins(batch, distance, self.pos_margin, self.neg_margin)
 
     def extra_repr(self) -> str:
         return f"pos_margin={self.pos_margin}, neg_margin={self.neg_margin}"
