@@ -43,6 +43,7 @@ def test_the_parts() -> None:
         "pair_margin",
         "batch_easy_hard",
         "angular",
+        "distance_weighted",
     ]
 
 

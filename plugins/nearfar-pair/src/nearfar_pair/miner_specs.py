@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.spec import MinerSpec
-from nearfar_pair.papers import HERMANS, SCHROFF, WANG_ANGULAR, WANG_MULTI_SIMILARITY, XUAN
+from nearfar_pair.papers import HERMANS, SCHROFF, WANG_ANGULAR, WANG_MULTI_SIMILARITY, WU, XUAN
 
 __all__ = ["MINERS"]
 
@@ -126,5 +126,20 @@ MINERS = (
         distances=(),
         memory=3,
         synchronizations=2,
+    ),
+    _miner(
+        "distance_weighted",
+        "DistanceWeighted",
+        "For each positive pair a negative drawn so that distances of negatives are spread evenly.",
+        paper=WU,
+        deviations=(
+            "An anchor without a negative nearer than nonzero_loss_cutoff has none; the authors' code draws evenly.",
+            "The distance is bounded from below; the paper bounds the weight.",
+        ),
+        distances=(),
+        definition="",
+        order_dependent=True,
+        memory=2,
+        synchronizations=3,
     ),
 )

@@ -46,3 +46,9 @@ WANG_ANGULAR = Paper(
     year=2017,
     arxiv="1708.01682",
 )
+WU = Paper(
+    authors="Wu, Manmatha, Smola, Krähenbühl",
+    title="Sampling Matters in Deep Embedding Learning",
+    year=2017,
+    arxiv="1706.07567",
+)
