@@ -96,7 +96,7 @@ class DistanceWeighted(Miner):
     def _weights(self, batch: Batch) -> Tensor:
         """(n, m) float64, the greatest of each row 1; 0 for what is not drawn."""
         euclidean = Euclidean()
-        d = euclidean(batch.embeddings) if batch.is_self else euclidean(batch.embeddings, batch.reference)
+        d: Tensor = euclidean(batch.embeddings) if batch.is_self else euclidean(batch.embeddings, batch.reference)
         if not d.numel():
             return d.double()
         size = batch.embeddings.shape[1]
