@@ -43,7 +43,20 @@ def test_the_parts() -> None:
         *("margin_beta", "nca", "threshold_consistent_margin", "smooth_ap", "recall_at_k", "pnp", "fast_ap"),
         *("snr_contrastive", "intra_pair_variance", "histogram", "hinge_pair", "arcface_triplet", "angular"),
     }
-    assert [spec.name for spec in MINERS] == ["all", "semihard", "hard", "batch_hard", "multi_similarity"]
+    assert [spec.name for spec in MINERS] == [
+        "all",
+        "semihard",
+        "semihard_one",
+        "hard",
+        "easy",
+        "batch_hard",
+        "hard_negative_all_positive",
+        "multi_similarity",
+        "pair_margin",
+        "batch_easy_hard",
+        "angular",
+        "distance_weighted",
+    ]
 
 
 @pytest.mark.parametrize("spec", LOSSES, ids=by_name)
@@ -67,3 +80,4 @@ def test_a_miner_needs_no_argument_and_leaves_its_distance_to_the_loss(spec: Min
     miner = target(spec)()
     assert isinstance(miner, Miner)
     assert miner.distance is None
+    assert spec.produces == spec.family + "s"

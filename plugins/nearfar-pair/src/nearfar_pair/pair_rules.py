@@ -1,47 +1,90 @@
-"""Rules on distances by which miners choose pairs."""
+"""Rules by which miners choose pairs, which a loss on the same distance applies while it sums."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
-from nearfar_pair.row_pass import RowPass
-from nearfar_pair.sides import PairRule, Rows
+from nearfar.nn.distances import Distance
+from nearfar.nn.precision import full_precision
+from nearfar.nn.selection import distance_matrix
+from nearfar_pair.sides import FAR, PairRule
 
-__all__ = ["WithinReach"]
+__all__ = ["BesideOpposite", "DistanceRule", "Margins"]
 
 
-class WithinReach(PairRule):
-    """The positives farther than the nearest negative less a margin, the negatives nearer than the farthest positive
-    and the margin.
+class DistanceRule(PairRule):
+    """A rule on the pairs of a batch by label, whose indices are made where a loss asks for them.
+
+    Parameters
+    ----------
+    batch
+        The batch the rule is about, with labels.
+    distance
+        What d is; for a similarity s, ``d = −s``.
+    """
+
+    distance: Distance
+
+    def check(self, batch: int, reference: int) -> None:
+        sizes = len(self.batch.embeddings), len(self.batch.reference)
+        if sizes != (batch, reference):
+            raise InputError(
+                f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
+                f"and there are {batch} and {reference}"
+            )
+
+    @torch.no_grad()
+    def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(anchor, positive, anchor, negative)``, each sort by anchor and then by place in the reference."""
+        positive, negative = self.batch.positive_mask(), self.batch.negative_mask()
+        if positive.numel():  # a rule may take the greatest of a row, which no empty one has
+            with full_precision(self.batch.embeddings):
+                matrix = distance_matrix(self.distance, self.batch)
+            keep = self.keep(matrix.masked_fill(~positive, -FAR), matrix.masked_fill(~negative, FAR))
+            positive, negative = positive & keep[0], negative & keep[1]
+        return *torch.where(positive), *torch.where(negative)  # type: ignore[return-value]
+
+
+class BesideOpposite(DistanceRule):
+    """Negatives nearer than the farthest positive, positives farther than the nearest negative, give or take ``slack``.
 
     Parameters
     ----------
     batch, distance
-        As for :class:`~nearfar_pair.sides.PairRule`.
-    margin
+        As of :class:`DistanceRule`.
+    slack
         In units of the distance.
     """
 
-    def __init__(self, batch: Batch, distance: Any, margin: float) -> None:
+    def __init__(self, batch: Batch, distance: Distance, slack: float) -> None:
         super().__init__(batch, distance)
-        self.margin = margin
+        self.slack = slack
 
     def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
-        nearest, farthest = d_an.amin(1, keepdim=True), d_ap.amax(1, keepdim=True)
-        return d_ap > nearest - self.margin, d_an < farthest + self.margin
+        farthest, nearest = d_ap.amax(1, keepdim=True), d_an.amin(1, keepdim=True)
+        # Not comparisons that are false of NaN: what is not a number must show in the loss.
+        return ~(nearest - d_ap >= self.slack), ~(d_an - farthest >= self.slack)
 
-    @torch.no_grad()
-    def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        def kept(rows: Rows) -> tuple[Tensor, Tensor]:
-            keep_ap, keep_an = self.keep(rows.d_ap, rows.d_an)
-            return rows.valid & keep_ap, rows.is_negative & keep_an
 
-        rows = RowPass(self.batch, self.distance, kept)
-        positive, negative = rows.outputs
-        a1, place = torch.where(positive)
-        a2, n = torch.where(negative)
-        return a1, rows.table[0][a1, place], a2, n
+class Margins(DistanceRule):
+    """Positives farther than one distance, negatives nearer than another.
+
+    Parameters
+    ----------
+    batch, distance
+        As of :class:`DistanceRule`.
+    beyond, within
+        In units of the distance, those of a similarity as they are.
+    """
+
+    def __init__(self, batch: Batch, distance: Distance, beyond: float, within: float) -> None:
+        super().__init__(batch, distance)
+        sign = -1.0 if distance.is_inverted else 1.0
+        self.beyond, self.within = sign * beyond, sign * within
+
+    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
+        # Not comparisons that are false of NaN: what is not a number must show in the loss.
+        return ~(d_ap <= self.beyond), ~(d_an >= self.within)

@@ -34,3 +34,21 @@ WANG_2019 = Paper(
     year=2019,
     arxiv="1904.06627",
 )
+XUAN = Paper(
+    authors="Xuan, Stylianou, Pless",
+    title="Improved Embeddings with Easy Positive Triplet Mining",
+    year=2020,
+    arxiv="1904.04370",
+)
+WANG_ANGULAR = Paper(
+    authors="Wang, Zhou, Wen, Liu, Lin",
+    title="Deep Metric Learning with Angular Loss",
+    year=2017,
+    arxiv="1708.01682",
+)
+WU = Paper(
+    authors="Wu, Manmatha, Smola, Krähenbühl",
+    title="Sampling Matters in Deep Embedding Learning",
+    year=2017,
+    arxiv="1706.07567",
+)
