@@ -19,7 +19,7 @@ from nearfar.registry import default_registry
 from nearfar.testing.subject import Subject
 
 CLASSES, DIM = 4, 8
-CONTEXT = {"num_classes": CLASSES, "embedding_size": DIM}
+CONTEXT = {"num_classes": 6, "embedding_size": DIM}  # more classes than the batch has; examples have as many
 
 
 def batch(seed: int = 0):
@@ -98,7 +98,7 @@ def check(value, embeddings) -> torch.Tensor:
 def test_their_miners_feed_our_losses(loss, miner):
     embeddings, labels = batch()
     made = THEIR_MINERS[miner]()
-    criterion = compose(loss, miner=made, **CONTEXT).eval()  # in training some losses move their centres
+    criterion = compose(recipe_of(loss), miner=made, **CONTEXT).eval()  # in training some losses move their centres
     torch.manual_seed(1)
     value = criterion(embeddings, labels)
     check(value, embeddings)
@@ -111,7 +111,7 @@ def test_their_miners_feed_our_losses(loss, miner):
 @pytest.mark.parametrize("loss", [e.full_name for e in OUR_LOSSES if e.spec.accepts])
 def test_what_a_miner_leaves_out_does_not_count(loss):
     embeddings, labels = batch()
-    criterion = compose(loss, **CONTEXT)
+    criterion = compose(recipe_of(loss), **CONTEXT)
     everything = check(criterion(embeddings, labels), embeddings).clone()
     a, p, n = torch.tensor([0]), torch.tensor([4]), torch.tensor([1])
     some = check(criterion(embeddings, labels, (a, p, n)), embeddings).clone()
@@ -122,6 +122,12 @@ def test_what_a_miner_leaves_out_does_not_count(loss):
 
 
 # ---- our miners × their losses
+
+
+def made_of(miner: str) -> str:
+    """A miner with a margin of its own, where it otherwise takes the loss's."""
+    example = default_registry().resolve("miner", miner).spec.example
+    return f"{miner}({example})" if example else miner
 
 
 def their_losses():
@@ -147,8 +153,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("loss", [entry.full_name for entry in their_losses()])
 def test_our_miners_feed_their_losses(loss, miner):
     embeddings, labels = batch()
-    # A margin for the miners that otherwise take the loss's.
-    part = f"{miner}(margin=0.3)" if miner == "pair.semihard" else miner
+    part = made_of(miner)
     criterion = compose(loss, miner=part, **CONTEXT)
     value = criterion(embeddings, labels)
     check(value, embeddings)
@@ -163,7 +168,7 @@ def test_our_miners_feed_their_losses(loss, miner):
 @pytest.mark.parametrize("miner", OUR_MINERS)
 def test_our_miners_return_the_tuples_everybody_expects(miner):
     embeddings, labels = batch()
-    part = f"{miner}(margin=0.3)" if miner == "pair.semihard" else miner
+    part = made_of(miner)
     indices = nearfar.create_miner(part)(embeddings, labels)
     assert isinstance(indices, tuple)
     assert len(indices) == {"triplets": 3, "pairs": 4}[default_registry().resolve("miner", miner).spec.produces]
@@ -197,7 +202,9 @@ def unreduced(loss, inputs) -> list[torch.Tensor]:
 def recipe_of(loss: str) -> str:
     """The loss with what it needs that the context does not have, an inner loss or the size of an image."""
     entry = default_registry().resolve("loss", loss)
-    return loss if entry.spec.on_embeddings else str(Subject(entry, default_registry()).part())
+    if not entry.spec.on_embeddings:
+        return str(Subject(entry, default_registry()).part())
+    return f"{loss}({entry.spec.example})" if entry.spec.example else loss
 
 
 def inputs_of(loss: str):
@@ -237,10 +244,10 @@ def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
 
 
 class Keeping(pml_reducers.BaseReducer):
-    """Keeps every sub-loss as it was handed over."""
+    """Keeps every sub-loss as it was handed over, and the labels of its elements."""
 
     def forward(self, loss_dict, embeddings, labels):
-        self.kept = {**getattr(self, "kept", {}), **loss_dict}
+        self.kept = getattr(self, "kept", {}) | {name: (entry, labels) for name, entry in loss_dict.items()}
         return (embeddings * 0).sum()
 
 
@@ -272,7 +279,7 @@ def test_reducers_of_ours_alone_reduce_our_losses_as_they_do_the_values(loss, re
         with pytest.raises(InputError, match="groups"):
             criterion(*inputs)
         return
-    expected = sum(OURS_ALONE[reducer](entry, inputs[1]) for entry in keeping.kept.values())
+    expected = sum(OURS_ALONE[reducer](*entry) for entry in keeping.kept.values())
     value = criterion(*inputs)
     gradient = check(value, inputs[0]).clone()
     torch.testing.assert_close(value, expected)
@@ -286,11 +293,11 @@ def loss_has_labels(loss: str) -> bool:
 @pytest.mark.parametrize("loss", [e.full_name for e in OUR_LOSSES])
 def test_their_reducers_that_return_or_take_dictionaries_do_so(loss):
     embeddings, labels = batch()
-    returned = compose(loss, reducer=pml_reducers.DoNothingReducer(), **CONTEXT)(embeddings, labels)
+    returned = compose(recipe_of(loss), reducer=pml_reducers.DoNothingReducer(), **CONTEXT)(embeddings, labels)
     assert all({"losses", "indices", "reduction_type"} <= set(entry) for entry in returned.values())
     multiple = pml_reducers.MultipleReducers({name: pml_reducers.SumReducer() for name in returned})
-    value = compose(loss, reducer=multiple, **CONTEXT)(embeddings, labels)
-    torch.testing.assert_close(value, compose(loss, reducer="sum", **CONTEXT)(embeddings, labels))
+    value = compose(recipe_of(loss), reducer=multiple, **CONTEXT)(embeddings, labels)
+    torch.testing.assert_close(value, compose(recipe_of(loss), reducer="sum", **CONTEXT)(embeddings, labels))
 
 
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
@@ -350,7 +357,7 @@ def test_our_distances_measure_in_their_losses_as_theirs_do(loss, ours, theirs):
 def test_our_losses_and_miners_work_inside_their_multiple_losses(loss):
     embeddings, labels = batch()
     spec = default_registry().resolve("loss", loss).spec
-    made = nearfar.create_loss(loss, **{name: CONTEXT[name] for name in spec.needs}).eval()
+    made = next(iter(compose(recipe_of(loss), **CONTEXT).losses.values())).eval()
     miner = nearfar.create_miner("pair.hard") if spec.accepts else None
     both = pml_losses.MultipleLosses([made, pml_losses.TripletMarginLoss()], miners=[miner, None], weights=[2.0, 0.5])
     value = both(embeddings, labels)
@@ -412,9 +419,7 @@ class Spread(EmbeddingLoss):
 @pytest.mark.parametrize("miner", [None, *OUR_MINERS, *THEIR_MINERS])
 def test_a_part_that_knows_nothing_of_closed_forms_composes_with_everything(miner, reducer):
     embeddings, labels = batch()
-    made = THEIR_MINERS[miner]() if miner in THEIR_MINERS else miner
-    if miner == "pair.semihard":
-        made = "pair.semihard(margin=0.3)"
+    made = THEIR_MINERS[miner]() if miner in THEIR_MINERS else miner and made_of(miner)
     nearfar.register("spread", Spread, accepts=("pairs", "triplets"), emits=("pos_pair",))
     try:
         criterion = compose(

@@ -88,7 +88,7 @@ def on_a_rank(rank, world, folder, work):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/rendezvous",
+        init_method=f"file://{folder}/rendezvous-of-{world}",  # one that another group has left names its dead ranks
         rank=rank,
         world_size=world,
         timeout=datetime.timedelta(seconds=60),

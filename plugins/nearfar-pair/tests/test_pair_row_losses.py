@@ -23,7 +23,7 @@ from nearfar_pair.losses.circle import Circle
 from nearfar_pair.losses.contrastive import Contrastive
 from nearfar_pair.losses.multi_similarity import MultiSimilarity
 from nearfar_pair.losses.sup_con import SupCon
-from nearfar_pair.miners.multi_similarity import MultiSimilarity as MultiSimilarityMiner
+from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
 NAMES = [spec.name for spec in plugin.nearfar_losses()]
 SPECS = {spec.name: spec for spec in plugin.nearfar_losses()}
