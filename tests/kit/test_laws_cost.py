@@ -24,6 +24,7 @@ from nearfar.nn.terms import element_terms
 from nearfar.registry import Registry
 from nearfar.testing.check import Check
 from nearfar.testing.law import LAWS
+from nearfar.testing.laws.cost import Growth
 from nearfar.testing.meter import allocations, peak_bytes, readable
 from nearfar.testing.subject import Subject
 from nearfar.testing.waiting import waits
@@ -69,6 +70,16 @@ class InBlocks(SoundBoxLoss):
 def test_work_in_blocks_is_judged_at_batches_of_many_blocks():
     assert result("memory", "loss", InBlocks, SOUND_BOX_LOSS).status == "passed"
     assert result("memory", "loss", InBlocks, SOUND_BOX_LOSS, memory=3).status == "failed"
+
+
+def test_where_time_ends_as_the_way_of_working_changes_the_declared_power_stands():
+    rows = [12 * 2**k for k in range(5)]
+    whole_then_blocks = Growth(dict(zip(rows, [10, 40, 160, 640, 1300], strict=True)))
+    assert not whole_then_blocks.agrees(2)
+    assert whole_then_blocks.may_agree(2)
+    assert not whole_then_blocks.may_agree(0)
+    linear = Growth(dict(zip(rows, [10, 20, 40, 80, 160], strict=True)))
+    assert not linear.may_agree(2)
 
 
 def test_what_is_not_declared_is_measured_and_said():

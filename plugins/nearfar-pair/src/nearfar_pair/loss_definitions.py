@@ -139,12 +139,22 @@ def sup_con(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, tempera
     return mean(costs)
 
 
-def info_nce(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, positives: str) -> float:
-    """−log(Σₚ exp(sₚ/τ) / Σₖ exp(sₖ/τ)) of each anchor, k over its positives and negatives, and log |P| for a mean."""
+def info_nce(
+    embeddings: Any,
+    labels: Any,
+    ref_emb: Any,
+    ref_labels: Any,
+    temperature: float,
+    positives: str,
+    log_scale: Any = None,
+) -> float:
+    """−log(Σₚ exp(sₚ/τ) / Σₖ exp(sₖ/τ)) of each anchor, k over its positives and negatives, and log |P| for a mean;
+    1/τ is what was learned, and no more than 100."""
+    by = 1 / temperature if log_scale is None else min(math.exp(float(log_scale)), 100.0)
     costs = []
     for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
         if near:
-            cost = log_sum([s / temperature for s in near + far]) - log_sum([s / temperature for s in near])
+            cost = log_sum([s * by for s in near + far]) - log_sum([s * by for s in near])
             costs.append(cost + (math.log(len(near)) if positives == "mean" else 0))
     return mean(costs)
 

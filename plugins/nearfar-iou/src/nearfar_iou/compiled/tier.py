@@ -76,6 +76,7 @@ def fits(*tensors: Tensor) -> bool:
         and all(type(each) in _PLAIN and each.is_cpu and not each.is_neg() for each in tensors)
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
         and kernels() is not None
     )
 
