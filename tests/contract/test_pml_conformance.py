@@ -27,7 +27,7 @@ FOUND = [
     ("A8", "angular_loss::selection_honoured[negatives]", "some of the negatives taken out"),
     ("A9", "dynamic_soft_margin_loss::repeated", "backward through the graph a second time"),
     ("A9", "dynamic_soft_margin_loss::copies[deepcopy]", "no copy can be made"),
-    ("A10", "dynamic_soft_margin_loss::anti_clustered", "index 10 is out of bounds"),
+    ("A10", "dynamic_soft_margin_loss::extremes[opposite]", "index 10 is out of bounds"),
     ("A11", "histogram_loss::extremes[duplicates]", "index 101 is out of bounds"),
     ("A12", "tuplet_margin_loss::extremes[duplicates]", "the value is nan"),
     ("A13", "ranked_list_loss::clustering", "a batch in one point 0"),

@@ -59,7 +59,7 @@ def test_recipes_are_offered_beside_parts():
 
 
 def test_a_kind_that_was_named_is_kept_to():
-    assert offered("show", "--kind", "miner", "se") == ["semihard"]
+    assert offered("show", "--kind", "miner", "se") == ["semihard", "semihard_one"]
     assert "semihard" not in offered("show", "--kind", "loss", "se")
 
 
@@ -92,8 +92,8 @@ def test_a_plugin_that_failed_is_offered_to_be_left_out_and_not_to_be_checked(in
         ("softmax + 0.003 * contrastive_c", ["softmax + 0.003 * contrastive_center"]),
         ("softmax+0.003*contrastive_c", ["softmax+0.003*contrastive_center"]),
         ("margin.arcf", ["margin.arcface"]),
-        ("triplet(miner=semi", ["triplet(miner=semihard"]),
-        ("triplet(margin=0.2, miner = semi", ["triplet(margin=0.2, miner = semihard"]),
+        ("triplet(miner=batch_h", ["triplet(miner=batch_hard"]),
+        ("triplet(margin=0.2, miner = batch_h", ["triplet(margin=0.2, miner = batch_hard"]),
         ("triplet(reducer=avg", ["triplet(reducer=avg_non_zero"]),
         ("triplet(distance=squ", ["triplet(distance=squared_euclidean"]),
         ("triplet(miner=semihard(distance=squ", ["triplet(miner=semihard(distance=squared_euclidean"]),
@@ -119,8 +119,8 @@ def test_a_recipe_may_also_be_a_file():
 
 def test_a_part_is_offered_with_what_it_is():
     complete = ZshComplete(cli, {}, "nearfar", "_NEARFAR_COMPLETE")
-    (item,) = complete.get_completions(["show"], "semih")
-    assert item.help == default_registry().resolve("miner", "semihard").spec.summary
+    (item,) = complete.get_completions(["show"], "batch_h")
+    assert item.help == default_registry().resolve("miner", "batch_hard").spec.summary
 
 
 def test_helpers_serve_any_command():
