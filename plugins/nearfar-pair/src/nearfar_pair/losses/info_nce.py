@@ -54,7 +54,8 @@ class InfoNCE(AnchorLoss):
     Notes
     -----
     Terms are ``element``, one for each anchor with a positive. With two towers (``ref_emb``, and labels that pair each
-    sample with its other view alone) it is one direction of CLIP's loss; the mean of two calls, the towers swapped, is both.
+    sample with its other view alone) it is one direction of CLIP's loss; the mean of two calls, with the towers
+    swapped, is both.
     Where an anchor has one positive, ``info_nce``, ``nt_xent`` and ``sup_con`` are one loss. Pairs from a miner count
     once each, however often they were selected.
 
