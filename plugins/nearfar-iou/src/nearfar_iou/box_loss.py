@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from nearfar.nn import Terms
 from nearfar.nn.arguments import check_choice
+from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.boxes import BOX_FORMATS, check_boxes, frame, to_coordinates
-from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
 from nearfar_iou.compiled.passes import CompiledTerms
 from nearfar_iou.compiled.tier import Formula, fits
 from nearfar_iou.geometry import Pairs, Slopes
 from nearfar_iou.matched import MatchedLoss, wanted
+from nearfar_iou.pieces import pieces
 
 __all__ = ["BoxLoss", "Measured", "PenalizedIoU"]
 

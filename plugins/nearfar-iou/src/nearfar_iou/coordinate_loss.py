@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice
+from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.boxes import check_boxes
-from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
 from nearfar_iou.matched import MatchedLoss, wanted
+from nearfar_iou.pieces import pieces
 
 __all__ = ["CoordinateLoss"]
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
+from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar.nn.matching import Matches
-from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
 from nearfar_iou.logits import check_dense
 from nearfar_iou.matched import wanted
+from nearfar_iou.pieces import pieces
 from nearfar_iou.score_loss import ScoreLoss, class_ids
 
 __all__ = ["DenseLoss", "Measured", "Odds", "Wanted", "check_normalizer", "power", "tail"]

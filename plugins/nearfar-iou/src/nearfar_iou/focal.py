@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.arguments import check_choice, non_negative, within
+from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.matching import Matches
-from nearfar_iou.closed_form import refuse_second_derivative
 from nearfar_iou.dense_loss import DenseLoss, Measured, Odds, Wanted, power, tail
 from nearfar_iou.logits import check_class_ids, check_dense, check_ids
 from nearfar_iou.score_loss import matched_ids

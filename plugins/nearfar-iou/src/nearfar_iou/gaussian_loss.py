@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite
-from nearfar_iou.closed_form import graph_is_kept, pieces, refuse_second_derivative
+from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.gaussians import Gaussians, GaussianSlopes, check_rotated_boxes
 from nearfar_iou.matched import MatchedLoss, wanted
+from nearfar_iou.pieces import pieces
 
 __all__ = ["DivergenceLoss", "GaussianLoss", "scaled_by"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn import Terms
-from nearfar_iou.closed_form import graph_is_kept, refuse_second_derivative
+from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.compiled.tier import Formula, kernels
 
 __all__ = ["CompiledTerms"]

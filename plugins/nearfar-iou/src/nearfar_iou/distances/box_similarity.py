@@ -12,12 +12,13 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.nn import Distance
 from nearfar.nn.arguments import check_choice
+from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.precision import full_precision
 from nearfar_iou.box_loss import BoxLoss
 from nearfar_iou.boxes import BOX_FORMATS, frame, to_coordinates
-from nearfar_iou.closed_form import pieces, refuse_second_derivative
 from nearfar_iou.corners import Corners, Formula
 from nearfar_iou.geometry import Pairs
+from nearfar_iou.pieces import pieces
 
 __all__ = ["BoxSimilarity", "PairSimilarity", "check_set", "each_with_each", "tiles"]
 
