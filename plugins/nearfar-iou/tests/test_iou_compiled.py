@@ -411,6 +411,28 @@ def test_a_table_of_similarities_is_torchvisions(formula: str, dtype: torch.dtyp
         assert torch.equal(found[300:].diagonal(), torch.ones(100, dtype=dtype))
 
 
+@pytest.mark.parametrize("name", THEIRS)
+@every_dtype
+def test_a_similarity_has_the_table_of_either_tier(name: str, dtype: torch.dtype, monkeypatch: Any) -> None:
+    from nearfar_iou.compiled import tables
+
+    filled = []
+    kept = tables.table
+    monkeypatch.setattr(tables, "table", lambda *variant: filled.append(variant) or kept(*variant))
+    pred, target = (box[:300] for box in boxes(torch.float64))
+    pred, target = torch.cat((pred, target[:100])).to(dtype), target.to(dtype)
+    for box_format in ("xyxy", "cxcywh"):
+        similarity = nearfar.create_distance(f"iou.{name}(box_format='{box_format}')")
+        found = similarity(pred, target)
+        with tier.eager_only():
+            expected = similarity(pred, target)
+        assert torch.equal(found, expected) if name != "ciou" else torch.allclose(found, expected, rtol=0, atol=1e-6)
+    proper = torch.cat((pred[:, :2], pred[:, :2] + 1 + pred[:, 2:].abs()), 1)
+    before = len(filled)
+    nearfar.create_distance(f"iou.{name}")(proper, proper)
+    assert len(filled) == before + 1
+
+
 def run(code: str, **environment: str) -> str:
     import os
 

@@ -16,6 +16,7 @@ from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.precision import full_precision
 from nearfar_iou.box_loss import BoxLoss
 from nearfar_iou.boxes import BOX_FORMATS, frame, to_coordinates
+from nearfar_iou.compiled import tier
 from nearfar_iou.corners import Corners, Formula
 from nearfar_iou.geometry import Pairs
 from nearfar_iou.pieces import pieces
@@ -142,6 +143,8 @@ class BoxSimilarity(PairSimilarity):
         # On a GPU to ask would be to wait.
         if out.device.type == "cpu" and a.are_plain() and b.are_plain():
             formula = self.formula()
+            if _is_filled(formula, a, b, out):
+                return
             for rows, columns in tiles(out, PIECE):
                 out[rows, columns] = formula(a.rows(rows), b.columns(columns))
             return
@@ -188,6 +191,20 @@ def tiles(table: Tensor, piece: int) -> Iterator[tuple[slice, slice]]:
     for top in range(0, rows, high):
         for left in range(0, columns, wide):
             yield slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
+
+
+def _is_filled(formula: Formula, query: Corners, reference: Corners, out: Tensor) -> bool:
+    """Whether a compiled kernel has written the table."""
+    if not tier.fits(query.x1, reference.x1, out):
+        return False
+    from nearfar_iou.compiled.tables import table  # it needs numba
+
+    fill = table(formula.__name__, out.dtype == torch.float64)
+    if fill is None:
+        return False
+    one, other = (torch.stack((*each, each.angle)) for each in (query, reference))
+    fill(one.data_ptr(), other.data_ptr(), out.data_ptr(), *out.shape)
+    return True
 
 
 def each_with_each(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
