@@ -10,6 +10,7 @@ from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.reducers import Reducer
 from nearfar.nn.selection import IndexSelection, Selection, TripletRule
+from nearfar.nn.steps import Stepping
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Miner",
     "Reducer",
     "Selection",
+    "Stepping",
     "Terms",
     "TripletRule",
     "element_terms",

@@ -16,6 +16,7 @@ from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.selection import Selection
+from nearfar.nn.steps import follow
 from nearfar.spec import EMBEDDING_INPUTS
 
 __all__ = ["Criterion", "CriterionTerm"]
@@ -129,6 +130,10 @@ class Criterion(nn.Module):
             if isinstance(loss, Loss)
             for key, value in loss.statistics.items()
         }
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have what moves on once a step, such as class centres, do so with this optimiser's steps, not with calls."""
+        follow(self, optimizer)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The weighted sum of the terms, a 0-d tensor; what its one loss returns where that is unreduced.
