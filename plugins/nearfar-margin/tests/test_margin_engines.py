@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nearfar
-from nearfar.errors import ArgumentError, InputError
+from nearfar.errors import ArgumentError, InputError, RecipeError
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing.meter import peak_bytes
 from nearfar_margin import chunks
@@ -89,12 +89,10 @@ class Detached(Everything):
 
 class Lengths(CosFace):
     times_norm = times_weight_norm = True
-    label_smoothing = 0.1
 
 
 class LengthsAndOthers(Everything):
     times_norm = times_weight_norm = True
-    label_smoothing = 0.2
 
 
 class Pairs(Everything):
@@ -126,8 +124,8 @@ LOSSES = {
     "binary": lambda **k: Binary(C, D, scale=4.0, **k),
     "surveyor": lambda **k: Surveyor(C, D, scale=4.0, **k),
     "detached": lambda **k: Detached(C, D, scale=4.0, **k),
-    "lengths": lambda **k: Lengths(C, D, scale=2.0, **k),
-    "lengths-and-others": lambda **k: LengthsAndOthers(C, D, scale=2.0, **k),
+    "lengths": lambda **k: Lengths(C, D, scale=2.0, label_smoothing=0.1, **k),
+    "lengths-and-others": lambda **k: LengthsAndOthers(C, D, scale=2.0, label_smoothing=0.2, smoothing="others", **k),
     "learned": lambda **k: Learned(C, D, scale=4.0, **k),
 }
 each = pytest.mark.parametrize("name", LOSSES)
@@ -246,7 +244,11 @@ def test_float32_is_near_double_precision(name, budget):
 SPECS = {spec.name: spec for spec in nearfar_losses()}
 
 
-@pytest.mark.parametrize("name", SPECS)
+SEPARATE = {"sphereface2", "p2sgrad", "unified_ce"}
+SMOOTHED = [f"{name}, smoothed" for name in SPECS if name not in SEPARATE]
+
+
+@pytest.mark.parametrize("name", [*SPECS, *SMOOTHED])
 @budgets
 def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
     """Called twice before the first backward pass, so that state which moves in between is seen not to matter."""
@@ -254,9 +256,11 @@ def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
 
     def run(engine):
         torch.manual_seed(2)
-        arguments = ", ".join(filter(None, (SPECS[name].example, "reducer=none")))
-        criterion = nearfar.compose(f"{name}({arguments})", num_classes=C, embedding_size=D)
-        loss = criterion.losses[name].double()
+        spec, _, smoothed = name.partition(", ")
+        smoothed = "label_smoothing=0.1" if smoothed else ""
+        arguments = ", ".join(filter(None, (SPECS[spec].example, "reducer=none", smoothed)))
+        criterion = nearfar.compose(f"{spec}({arguments})", num_classes=C, embedding_size=D)
+        loss = criterion.losses[spec].double()
         loss.engine, loss.memory_budget = engine, budget
         with torch.no_grad():
             loss.weight.normal_()
@@ -267,6 +271,14 @@ def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
 
     for a, b in zip(run("chunked"), run("plain"), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(SEPARATE))
+def test_a_loss_for_each_class_has_nothing_to_smooth(name):
+    with pytest.raises(RecipeError, match="no parameter 'label_smoothing'"):
+        nearfar.compose(f"{name}(label_smoothing=0.1)", num_classes=C, embedding_size=D)
+    with pytest.raises(ArgumentError, match="Binary judges each class by itself"):
+        Binary(C, D, scale=4.0, label_smoothing=0.1)
 
 
 EXTREMES = {

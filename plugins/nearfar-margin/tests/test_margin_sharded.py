@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import importlib
 import os
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
-from nearfar_margin.adacos import AdaCos
-from nearfar_margin.adaface import AdaFace
-from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
-from nearfar_margin.curricularface import CurricularFace
-from nearfar_margin.kappaface import KappaFace
-from nearfar_margin.l_softmax import LSoftmax
-from nearfar_margin.mv_softmax import MVSoftmax
+from nearfar_margin.declaration import Rows
+from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
-from nearfar_margin.npcface import NPCFace
+from nearfar_margin.plugin import nearfar_losses
 from nearfar_margin.shard import Shard, shard
-from nearfar_margin.sphereface2 import SphereFace2
-from nearfar_margin.subcenter_arcface import SubcenterArcFace
+from nearfar_margin.softmax import Softmax
 
 C, D = 11, 5
-#: A scale that is learned; rows that others depend on; state of the whole batch, two of them; several vectors a class;
-#: a sum of losses with a learned bias; lengths.
-LOSSES = {
-    "arcface": lambda **k: ArcFace(C, D, **k),
-    "norm_softmax": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
-    "mv_softmax": lambda **k: MVSoftmax(C, D, **k),
-    "curricularface": lambda **k: CurricularFace(C, D, **k),
-    "adacos": lambda **k: AdaCos(C, D, **k),
-    "adaface": lambda **k: AdaFace(C, D, **k),
-    "npcface": lambda **k: NPCFace(C, D, **k),
-    "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
-    "sphereface2": lambda **k: SphereFace2(C, D, **k),
-    "kappaface": lambda **k: KappaFace(C, D, renewal=1, **k),
-    "l_softmax": lambda **k: LSoftmax(C, D, **k),
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WithShift(Rows):
+    shift: Tensor
+
+
+class ThirdParty(MarginSoftmax):
+    """Rows of its own, state of the whole batch, a survey, learned numbers, lengths; and nothing about ranks."""
+
+    times_norm = times_weight_norm = surveys = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.margin = torch.nn.Parameter(torch.tensor(0.2))
+        self.hardness = torch.nn.Parameter(torch.tensor(1.2))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def prepare(self, rows):
+        self.mean.lerp_(rows.norm.detach().mean().to(self.mean), 0.5)
+        return WithShift(rows.t, rows.norm, rows.labels, shift=0.1 * rows.norm * rows.t - self.mean.clone())
+
+    def survey(self, c, rows):
+        return (c.square(),)
+
+    def settle(self, rows, total):
+        return WithShift(rows.t, rows.norm, rows.labels, shift=rows.shift + 0.01 * total)
+
+    def target(self, t, rows):
+        return t - self.margin - rows.shift
+
+    def others(self, c, rows):
+        hard = c > self.target(rows.t, rows)[:, None]
+        return torch.where(hard, self.hardness * c + 0.2, c - 0.1 * c.square() * rows.shift[:, None])
+
+
+def of(spec):
+    """The class of a spec, without the search for plugins, which every rank would begin with."""
+    module, _, name = spec.target.partition(":")
+    arguments = {"renewal": 1} if spec.name == "kappaface" else {}
+    return lambda **k: getattr(importlib.import_module(module), name)(C, D, **arguments, **k)
+
+
+#: Every loss of the plugin; KappaFace renews its margins between the two steps. And smoothing, learned numbers, a
+#: declaration from outside.
+LOSSES = {spec.name: of(spec) for spec in nearfar_losses()} | {
+    "softmax-smoothed": lambda **k: Softmax(C, D, label_smoothing=0.1, smoothing="others", **k),
+    "softmax-unbiased": lambda **k: Softmax(C, D, bias=False, **k),
+    "norm_softmax-learned": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
+    "cosface-smoothed": lambda **k: CosFace(C, D, label_smoothing=0.1, **k),
+    "third party": lambda **k: ThirdParty(C, D, scale=3.0, **k),
+    "third party-smoothed": lambda **k: ThirdParty(C, D, scale=3.0, label_smoothing=0.2, smoothing="others", **k),
 }
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
