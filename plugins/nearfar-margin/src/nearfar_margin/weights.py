@@ -162,7 +162,7 @@ def save_weight(loss: EngineLoss, path: str | PathLike[str], *, layout: Layout =
     k = len(state["weight"]) // loss.num_classes
     size, more = divmod(loss.num_classes, shards)
     counts = [k * (size + (rank < more)) for rank in range(shards)]
-    for part, file in zip(state["weight"].split(counts), paths, strict=True):
+    for part, file in zip(torch.split(state["weight"], counts), paths, strict=True):
         _write({"weight": part.clone()}, file)
     return paths
 
