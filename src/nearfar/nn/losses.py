@@ -147,11 +147,12 @@ class EmbeddingLoss(Loss):
         embeddings
             (n, d) floating; half precision is raised to float32.
         labels
-            (n,) class ids; may be left out where ``indices_tuple`` says what belongs together.
+            (n,) class ids, or (n, classes) boolean multi-hot, by which positives share at least one label; may be left
+            out where ``indices_tuple`` says what belongs together.
         indices_tuple
             What a miner selected: a tuple of three or four index tensors, or a ``Selection``.
         ref_emb, ref_labels
-            (m, d) and (m,): compare with these rather than with the batch itself.
+            (m, d), and labels of the same kind: compare with these rather than with the batch itself.
 
         Raises
         ------

@@ -59,9 +59,9 @@ class Miner(nn.Module):
         Parameters
         ----------
         embeddings, labels
-            (n, d) and (n,).
+            (n, d), and (n,) class ids or (n, classes) boolean multi-hot, by which positives share at least one label.
         ref_emb, ref_labels
-            (m, d) and (m,): choose positives and negatives from these.
+            (m, d), and labels of the same kind: choose positives and negatives from these.
         loss
             The loss it is for.
 

@@ -25,10 +25,12 @@ from nearfar_pair.loss_definitions.pairs import (
     threshold_consistent_margin,
 )
 from nearfar_pair.loss_definitions.ranks import fast_ap, pnp, ranked_list, recall_at_k, smooth_ap
-from nearfar_pair.loss_definitions.triplets import arcface_triplet, hinge_pair, triplet
+from nearfar_pair.loss_definitions.triplets import arcface_triplet, centroid_triplet, hinge_pair, quadruplet, triplet
+from nearfar_pair.loss_definitions.views import instance, vicreg
 from nearfar_pair.loss_definitions.weighted import (
     angular,
     circle,
+    dynamic_soft_margin,
     generalized_lifted,
     lifted_structure,
     multi_similarity,
@@ -37,14 +39,17 @@ from nearfar_pair.loss_definitions.weighted import (
 __all__ = [
     "angular",
     "arcface_triplet",
+    "centroid_triplet",
     "circle",
     "contrastive",
     "decoupled_contrastive",
+    "dynamic_soft_margin",
     "fast_ap",
     "generalized_lifted",
     "hinge_pair",
     "histogram",
     "info_nce",
+    "instance",
     "intra_pair_variance",
     "lifted_structure",
     "margin_beta",
@@ -53,6 +58,7 @@ __all__ = [
     "nca",
     "nt_xent",
     "pnp",
+    "quadruplet",
     "ranked_list",
     "recall_at_k",
     "siglip",
@@ -62,4 +68,5 @@ __all__ = [
     "threshold_consistent_margin",
     "triplet",
     "tuplet_margin",
+    "vicreg",
 ]

@@ -58,11 +58,20 @@ def info_nce(
     return mean(costs)
 
 
-def decoupled_contrastive(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float) -> float:
-    """−sₚ/τ + log Σₙ exp(sₙ/τ) of each positive pair."""
+def decoupled_contrastive(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, temperature: float, sigma: float | None
+) -> float:
+    """−w sₚ/τ + log Σₙ exp(sₙ/τ) of each positive pair, w = 2 − exp(sₚ/σ) over its mean, or 1 without σ."""
+    every = list(sides(embeddings, labels, ref_emb, ref_labels, cosine))
+    middle = mean([math.exp(s / sigma) for _, near, far in every for s in near if far]) if sigma else 1.0
     costs = []
-    for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
-        costs += [log_sum([n / temperature for n in far]) - s / temperature for s in near if far]
+    for _, near, far in every:
+        weights = [2 - math.exp(s / sigma) / middle if sigma else 1.0 for s in near]
+        costs += [
+            log_sum([n / temperature for n in far]) - w * s / temperature
+            for s, w in zip(near, weights, strict=True)
+            if far
+        ]
     return mean(costs)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nearfar_pair.loss_definitions.floats import cosine, dot, euclidean, hinge, log_plus_one, log_sum, mean, sides, unit
 
-__all__ = ["angular", "circle", "generalized_lifted", "lifted_structure", "multi_similarity"]
+__all__ = ["angular", "circle", "dynamic_soft_margin", "generalized_lifted", "lifted_structure", "multi_similarity"]
 
 
 def multi_similarity(
@@ -77,3 +77,29 @@ def angular(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, angle: 
             ]
             costs += [log_sum([0.0, *f])] if f else []
     return mean(costs)
+
+
+def dynamic_soft_margin(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, num_bins: int, momentum: float, histogram: Any
+) -> float:
+    """F(d) d of each positive pair, d its distance less that of the nearest negative of either end, F the share that
+    lies at or below d's node in the histogram on [−2, 2], to which d was added before."""
+    own = list(sides(embeddings, labels, ref_emb, ref_labels, euclidean))
+    other = own if ref_emb is None else list(sides(ref_emb, ref_labels, embeddings, labels, euclidean))
+    references = embeddings if ref_emb is None else ref_emb
+    classes = labels if ref_labels is None else ref_labels
+    gaps = []
+    for i, _, far in own:
+        for j, c in enumerate(classes.tolist()):
+            if c == labels[i] and not (ref_emb is None and i == j) and far + other[j][2]:
+                gaps.append(euclidean(embeddings[i].tolist(), references[j].tolist()) - min(far + other[j][2]))
+    places = [min(max(d + 2, 0.0), 4.0) * (num_bins - 1) / 4 for d in gaps]
+    shares, seen = histogram.tolist(), [0.0] * num_bins
+    for place in places:
+        before = math.floor(place)
+        seen[before] += (1 - (place - before)) / len(places)
+        seen[min(before + 1, num_bins - 1)] += (place - before) / len(places)
+    if places:
+        shares = [(1 - momentum) * h + momentum * s for h, s in zip(shares, seen, strict=True)] if any(shares) else seen
+    weights = [math.fsum(shares[: math.floor(place) + 1]) / math.fsum(shares) for place in places]
+    return mean([w * d for w, d in zip(weights, gaps, strict=True)])

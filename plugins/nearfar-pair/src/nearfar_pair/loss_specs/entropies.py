@@ -67,7 +67,8 @@ ENTROPIES: tuple[LossSpec, ...] = (
         published("Yeh, Hong, Hsu, Liu, Chen, LeCun", "Decoupled Contrastive Learning", 2021, "2110.06848"),
         family="contrastive",
         aliases=("dcl",),
-        deviations=("The paper's second form, DCLW, which weighs positive pairs, is not here.",),
+        deviations=("An anchor may have several positives, each with a cost of its own; the paper's has one.",),
+        presets={"dclw": Preset(arguments={"sigma": 0.5}, source="Yeh et al. (2021), the weighted form, section 4")},
         emits=("pos_pair",),
     ),
     loss(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nearfar.spec import LossSpec, Preset
-from nearfar_pair.loss_specs.shared import COSINE, loss, published
+from nearfar_pair.loss_specs.shared import COSINE, NORMALIZED, loss, published
 from nearfar_pair.papers import SCHROFF
 
 __all__ = ["TRIPLET_LOSSES"]
@@ -73,6 +73,50 @@ TRIPLET_LOSSES: tuple[LossSpec, ...] = (
         distances=COSINE,
         default_reducer="core.avg_non_zero",
         synchronizations=1,
+        optimum=0.0,
+    ),
+    loss(
+        "quadruplet",
+        "Quadruplet",
+        "A positive pair nearer than every negative of its anchor, and than every negative pair of other classes.",
+        published(
+            "Chen, Chen, Zhang, Huang",
+            "Beyond Triplet Loss: A Deep Quadruplet Network for Person Re-identification",
+            2017,
+            "1704.01719",
+        ),
+        family="triplet",
+        deviations=(
+            "The distance is any, by default squared Euclidean of normalised embeddings; the paper's is learned, a "
+            "network on two embeddings.",
+            "Terms that cost something are averaged, the paper sums; its margins that adapt to the batch are not here.",
+        ),
+        emits=("triplet", "pos_pair"),
+        default_distance="core.squared_euclidean",
+        default_reducer="core.avg_non_zero",
+        synchronizations=None,
+        optimum=0.0,
+    ),
+    loss(
+        "centroid_triplet",
+        "CentroidTriplet",
+        "The centroid of an embedding's class, made without it, nearer than that of any other class, by a margin.",
+        published(
+            "Wieczorek, Rychalska, Dąbrowski",
+            "On the Unreasonable Effectiveness of Centroids in Image Retrieval",
+            2021,
+            "2104.13643",
+        ),
+        family="triplet",
+        deviations=(
+            NORMALIZED,
+            "Every sample is a query and only its own centroid is without it; the authors' code draws a query of each "
+            "class and leaves the queries out of all centroids.",
+        ),
+        accepts=(),
+        default_distance="core.squared_euclidean",
+        memory=1,
+        synchronizations=None,
         optimum=0.0,
     ),
 )

@@ -93,4 +93,28 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         default_distance="",
         synchronizations=3,
     ),
+    loss(
+        "dynamic_soft_margin",
+        "DynamicSoftMargin",
+        "A positive nearer than the hardest negative, weighed by how hard that is among all there have been.",
+        published(
+            "Zhang, Rusinkiewicz",
+            "Learning Local Descriptors with a CDF-Based Dynamic Soft Margin",
+            2019,
+            "ICCV",
+        ),
+        family="weighted",
+        deviations=(
+            "Negatives however near count; the authors' code takes those nearer than 0.008 for the same patch.",
+            "A sample may have any number of positives; the paper's patches have one each.",
+        ),
+        emits=("pos_pair",),
+        distances=("core.euclidean",),
+        default_distance="core.euclidean",
+        detached="The weights, shares of the histogram, are constants.",
+        expected_failures={
+            "arguments_matter[momentum]": "The first batch becomes the histogram; the momentum says how much later "
+            "ones make of it."
+        },
+    ),
 )
