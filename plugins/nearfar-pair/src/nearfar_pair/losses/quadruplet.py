@@ -104,8 +104,9 @@ def _pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if batch.selection is not None:
         return batch.selection.pairs()
     negative = batch.negative_mask()
-    # By rows and columns: k and l of the formula.
-    return *torch.where(batch.positive_mask()), *torch.where(negative.triu() if batch.is_self else negative)
+    a, p = torch.where(batch.positive_mask())
+    rows, columns = torch.where(negative.triu() if batch.is_self else negative)
+    return a, p, rows, columns
 
 
 def _costs(t: Tensor, own: Tensor, d: Tensor, pairs: Sequence[Tensor], labels: tuple[Tensor, Tensor]) -> Tensor:
