@@ -56,10 +56,11 @@ def recall_at_k(
     ref_emb: Any,
     ref_labels: Any,
     ks: tuple[int, ...],
-    rank_temperature: float,
+    rank_temperature: float | tuple[float, ...],
     temperature: float,
 ) -> float:
     """One minus the mean over k of Σₚ σ((k − rₚ)/τ₁) / min(k, |P|), rₚ a soft rank among all others."""
+    each = (rank_temperature,) * len(ks) if isinstance(rank_temperature, int | float) else rank_temperature
     costs = []
     for _, near, far in sides(embeddings, labels, ref_emb, ref_labels, cosine):
         ranks = []
@@ -67,7 +68,10 @@ def recall_at_k(
             others = near[:p] + near[p + 1 :] + far
             ranks.append(1 + math.fsum(sigmoid((o - s) / temperature) for o in others))
         if near:
-            shares = [math.fsum(sigmoid((k - r) / rank_temperature) for r in ranks) / min(k, len(near)) for k in ks]
+            shares = [
+                math.fsum(sigmoid((k - r) / t) for r in ranks) / min(k, len(near))
+                for k, t in zip(ks, each, strict=True)
+            ]
             costs.append(1 - mean(shares))
     return mean(costs)
 

@@ -55,11 +55,18 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
         ),
         family="ranking",
         deviations=(
-            "The share is of min(k, positives); the paper's is of the positives, so that recall at k below their "
-            "number cannot reach 1.",
+            "The share is of min(k, positives), as in the authors' code; the paper's is of the positives, so that "
+            "recall at k below their number cannot reach 1.",
+            "The count of positives is not cut off at k, as it is in the authors' code.",
             "The paper's mixup of similarities is not part of it.",
         ),
         synchronizations=1,
+        presets={
+            "official_code": Preset(
+                arguments={"ks": (1, 2, 4, 8, 16), "rank_temperature": (1, 2, 4, 8, 16), "temperature": 0.01},
+                source="the authors' code, yash0307/RecallatK_surrogate, its defaults without mixup",
+            )
+        },
     ),
     loss(
         "pnp",
