@@ -15,6 +15,7 @@ from torch import Tensor
 
 import nearfar
 from nearfar.errors import InputError
+from nearfar.nn import RuledLabels
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection
 from nearfar_pair import mask_sides, plugin, row_pass, sides
@@ -175,7 +176,7 @@ def test_what_goes_by_classes_refuses_multi_hot_labels(recipe: str) -> None:
     ("labels", "ref_labels", "said"),
     [
         (torch.ones(4, 3, dtype=torch.int64), None, "boolean"),
-        (torch.ones(3, 3, dtype=torch.bool), None, "a row for each embedding"),
+        (torch.ones(3, 3, dtype=torch.bool), None, "a row for each of 4"),
         (torch.ones(4, 3, dtype=torch.bool), torch.ones(5, 2, dtype=torch.bool), "of one kind"),
         (torch.ones(4, 3, dtype=torch.bool), torch.ones(5, dtype=torch.int64), "of one kind"),
     ],
@@ -206,3 +207,91 @@ def test_no_matrix_of_all_pairs_is_kept() -> None:
     with Largest(), mock.patch.object(mask_sides, "ELEMENTS", row_pass.CPU_ELEMENTS):
         nearfar.create_loss("pair.multi_similarity")(x, y).backward()
     assert largest <= row_pass.CPU_ELEMENTS * 1.01
+
+
+# ---- rules by name
+
+#: A class and a group, such as the camera, of each sample.
+GROUPED = torch.tensor([[c, i % 3] for i, c in enumerate([0, 0, 1, 0, 2, 0, 1, 2, 0, 1, 0, 2, 0])])
+
+
+def ruled(rule: str, y: Tensor, z: Tensor | None = None) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Positive and negative pairs by the rule's own words."""
+    rows, others = y.tolist(), (y if z is None else z).tolist()
+    every = [(i, j) for i in range(len(rows)) for j in range(len(others)) if z is not None or i != j]
+    if rule == "same_group":
+        every = [(i, j) for i, j in every if rows[i][1] == others[j][1]]
+    positive = [(i, j) for i, j in every if rows[i][0] == others[j][0]]
+    if rule == "other_group":
+        positive = [(i, j) for i, j in positive if rows[i][1] != others[j][1]]
+    return positive, [(i, j) for i, j in every if rows[i][0] != others[j][0]]
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("rule", ["other_group", "same_group"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_rule_is_the_pairs_it_says(name: str, rule: str, with_reference: bool, brute: SimpleNamespace) -> None:
+    x, r = brute.clustered(GROUPED[:, 0].tolist()), brute.clustered(REFERENCE, seed=1)
+    z = torch.stack([torch.tensor(REFERENCE) % 3, torch.arange(len(REFERENCE)) % 2], 1) if with_reference else None
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    reference = () if z is None else (r, RuledLabels(rule, z))
+    pairs = ruled(rule, GROUPED, z)
+    assert all(pairs)
+    expected = value_and_gradient(loss, x, None, as_indices(pairs), *reference[:1])
+    found = value_and_gradient(loss, x, RuledLabels(rule, GROUPED), None, *reference)
+    with by_rows():
+        found += value_and_gradient(loss, x, RuledLabels(rule, GROUPED), None, *reference)
+    for one, two in zip(found, expected * 2, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["other_group", "same_group"])
+@pytest.mark.parametrize("name", MINERS)
+def test_what_miners_choose_by_a_rule_belongs_together(name: str, rule: str, brute: SimpleNamespace) -> None:
+    x = brute.clustered(GROUPED[:, 0].tolist())
+    positive, negative = (set(side) for side in ruled(rule, GROUPED))
+    chosen = nearfar.create_miner(f"pair.{name}", **ARGUMENTS.get(name, {}))(x, RuledLabels(rule, GROUPED))
+    a1, p, a2, n = IndexSelection(chosen).pairs()
+    assert len(a1)
+    assert set(zip(a1.tolist(), p.tolist(), strict=True)) <= positive
+    assert set(zip(a2.tolist(), n.tolist(), strict=True)) <= negative
+
+
+def test_a_composition_takes_a_rule_as_labels(brute: SimpleNamespace) -> None:
+    x = brute.clustered(GROUPED[:, 0].tolist())
+    labels = RuledLabels("other_group", GROUPED)
+    miner = nearfar.create_miner("pair.batch_hard", distance=nearfar.create_distance("euclidean"))
+    expected = nearfar.create_loss("pair.triplet")(x, None, miner(x, labels))
+    found = nearfar.compose("triplet(miner=batch_hard)")(x, labels)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "columns", "said"),
+    [
+        ("other_gruop", torch.zeros(4, 2, dtype=torch.int64), "other_group or same_group"),
+        ("other_group", torch.zeros(4, 3, dtype=torch.int64), "a class and a group"),
+        ("other_group", torch.zeros(4, 2), "integers"),
+    ],
+)
+def test_a_rule_without_sense_is_refused(rule: str, columns: Tensor, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        RuledLabels(rule, columns)
+
+
+@pytest.mark.parametrize("recipe", ["pml.triplet_margin_loss", "triplet(miner=pml.batch_hard_miner)"])
+def test_foreign_parts_are_given_no_rule(recipe: str) -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    with pytest.raises(InputError, match="rule"):
+        nearfar.compose(recipe)(
+            torch.randn(4, 3), RuledLabels("other_group", torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]))
+        )
+
+
+def test_labels_of_two_rules_are_refused() -> None:
+    labels = [RuledLabels(rule, torch.zeros(4, 2, dtype=torch.int64)) for rule in ("other_group", "same_group")]
+    x = torch.randn(4, 3)
+    with pytest.raises(InputError, match="one rule"):
+        nearfar.create_loss("pair.triplet")(x, labels[0], None, torch.randn(4, 3), labels[1])
+    with pytest.raises(InputError, match="class id"):
+        nearfar.create_loss("pair.centroid_triplet")(x, labels[0])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
-from nearfar.nn.labels import ALL, Relation, SharedLabels
+from nearfar.nn.labels import ALL, GroupedClasses, Labels, Relation, RuledLabels, SharedLabels
 from nearfar.nn.precision import raised
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class Batch:
     def of(
         cls,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         selection: Selection | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Batch:
         """Check what a loss or miner was called with; half precision is raised to float32.
 
@@ -77,7 +77,7 @@ class Batch:
             if ref_labels is not None and ref_labels is not labels_given:
                 if ref_emb is None:
                     raise InputError("ref_labels were given without ref_emb")
-                if labels is None or not torch.equal(check_any_labels(ref_labels, embeddings, "ref_labels"), labels):
+                if labels is None or not _equal(check_any_labels(ref_labels, embeddings, "ref_labels"), labels):
                     raise InputError("ref_emb is the batch itself, but ref_labels are not its labels")
             ids, _, relation = _told_by(labels, labels)
             return cls(embeddings, ids, embeddings, ids, selection, True, (given, given), relation)
@@ -108,7 +108,7 @@ class Batch:
         """
         if self.labels is not None and self.reference_labels is not None:
             return self.labels, self.reference_labels
-        found = "" if self.relation is None else ", and not multi-hot ones"
+        found = "" if self.relation is None else "; these are multi-hot, or matched by a rule"
         raise InputError(f"{name} needs labels: a class id for each embedding{found}")
 
     def positive_mask(self, anchors: slice = ALL) -> Tensor:
@@ -153,20 +153,37 @@ class Batch:
         return mask
 
 
-def _told_by(labels: Tensor | None, ref_labels: Tensor | None) -> tuple[Tensor | None, Tensor | None, Relation | None]:
-    """Class ids as they are; of multi-hot labels none, and who shares one."""
-    hot = [given is not None and given.ndim == 2 for given in (labels, ref_labels)]
-    if not any(hot):
-        return labels, ref_labels, None
-    if labels is None or ref_labels is None:  # a selection says the rest
-        return (None if hot[0] else labels), (None if hot[1] else ref_labels), None
-    if not all(hot) or labels.shape[1] != ref_labels.shape[1]:
-        raise InputError(
-            f"labels {tuple(labels.shape)} and ref_labels {tuple(ref_labels.shape)} must be of one kind: class ids, or "
-            "multi-hot of as many classes"
-        )
-    first = labels.float()
-    return None, None, SharedLabels(first, first if ref_labels is labels else ref_labels.float())
+def _equal(first: Labels, second: Labels) -> bool:
+    if isinstance(first, RuledLabels) and isinstance(second, RuledLabels):
+        return first.rule == second.rule and torch.equal(first.columns, second.columns)
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+
+
+def _told_by(labels: Labels | None, ref_labels: Labels | None) -> tuple[Tensor | None, Tensor | None, Relation | None]:
+    """Class ids as they are; of other labels none, and who belongs together."""
+    ids, ref_ids = (x if isinstance(x, Tensor) and x.ndim == 1 else None for x in (labels, ref_labels))
+    if labels is None or ref_labels is None or (ids is not None and ref_ids is not None):
+        return ids, ref_ids, None  # where one is not given, a selection says the rest
+    if isinstance(labels, RuledLabels) and isinstance(ref_labels, RuledLabels) and labels.rule == ref_labels.rule:
+        return None, None, GroupedClasses(labels.rule, labels.columns, ref_labels.columns)
+    if (
+        isinstance(labels, Tensor)
+        and isinstance(ref_labels, Tensor)
+        and labels.ndim == ref_labels.ndim
+        and labels.shape[1] == ref_labels.shape[1]
+    ):
+        first = labels.float()
+        return None, None, SharedLabels(first, first if ref_labels is labels else ref_labels.float())
+    raise InputError(
+        f"labels ({_kind(labels)}) and ref_labels ({_kind(ref_labels)}) must be of one kind: class ids, multi-hot of "
+        "as many classes, or matched by one rule"
+    )
+
+
+def _kind(labels: Labels) -> str:
+    if isinstance(labels, RuledLabels):
+        return f"matched by {labels.rule}"
+    return "class ids" if labels.ndim == 1 else f"multi-hot of {labels.shape[1]} classes"
 
 
 def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
@@ -180,15 +197,14 @@ def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
     return raised(embeddings)
 
 
-def check_any_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
-    """Return class ids as :func:`check_labels` does, and multi-hot labels (batch, classes) as they are, on the device
-    of ``embeddings``; or raise :class:`InputError`."""
-    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.dtype != torch.bool:
+def check_any_labels(labels: Labels, embeddings: Tensor, name: str) -> Labels:
+    """Return class ids as :func:`check_labels` does; multi-hot labels (batch, classes) and those with a rule as they
+    are, on the device of ``embeddings``; or raise :class:`InputError`."""
+    is_hot = isinstance(labels, Tensor) and labels.ndim == 2 and labels.dtype == torch.bool
+    if not is_hot and not isinstance(labels, RuledLabels):
         return check_labels(labels, embeddings, name)
     if len(labels) != len(embeddings):
-        raise InputError(
-            f"{name} must be of shape ({len(embeddings)}, classes), a row for each embedding; got {tuple(labels.shape)}"
-        )
+        raise InputError(f"{name} must have a row for each of {len(embeddings)} embeddings; got {len(labels)}")
     return labels.to(embeddings.device)
 
 

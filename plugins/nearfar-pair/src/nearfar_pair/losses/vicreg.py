@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nearfar.errors import InputError
 from nearfar.nn.arguments import non_negative, positive
 from nearfar.nn.batch import Batch, check_embeddings
+from nearfar.nn.labels import Labels
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.precision import full_precision
 from nearfar.nn.selection import Selection
@@ -95,10 +96,10 @@ class VICReg(EmbeddingLoss):
     def forward(  # type: ignore[override]  # as of all losses on embeddings
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Any:
         """The reduced loss of two views.
 
