@@ -93,7 +93,18 @@ def _term(
         known = next((made for plan, made in matchers if plan == planned.miner), None)
         matchers.append((planned.miner, miner))
         miner = known or miner
-    return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner, spec.optional_inputs)
+    name, rate = _distinct(spec.name, terms), _learning_rate(planned)
+    return CriterionTerm(name, loss, spec.inputs, weight, miner, spec.optional_inputs, rate)
+
+
+def _learning_rate(value: Any) -> float:
+    """The greatest that a loss, or one that it wraps, wants."""
+    if isinstance(value, PlannedPart):
+        own = value.entry.spec.learning_rate if isinstance(value.entry.spec, LossSpec) else 1.0
+        return max(own, _learning_rate([*value.arguments.values(), *value.variadic]))
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return max(map(_learning_rate, value), default=1.0) if isinstance(value, list | tuple) else 1.0
 
 
 def _live_term(loss: Any, weight: float, terms: list[CriterionTerm]) -> CriterionTerm:

@@ -261,6 +261,9 @@ class LossSpec(PartSpec):
         ``scale``, ``flip``.
     separates
         Of a loss on boxes: whether it goes on growing as boxes that share nothing move apart.
+    learning_rate
+        How many times the network's learning rate what it learns wants, where nothing else is said: above 1 for
+        proxies, which move far while the network is tuned.
     """
 
     kind: ClassVar[str] = "loss"
@@ -282,6 +285,7 @@ class LossSpec(PartSpec):
     collapses: str = ""
     invariances: tuple[str, ...] = ()
     separates: bool = False
+    learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.
@@ -289,6 +293,10 @@ class LossSpec(PartSpec):
         self._among("accepts", self.accepts, SELECTION_KINDS)
         self._among("emits", self.emits, TERM_KINDS)
         self._among("invariances", self.invariances, INVARIANCES)
+        if not 0 < self.learning_rate < math.inf:
+            raise RegistrationError(
+                f"loss {self.name!r}: learning_rate is {self.learning_rate!r}; it is a factor above 0"
+            )
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
         for name in self.optional_inputs:

@@ -40,6 +40,8 @@ class CriterionTerm:
         What selects for it, matches for it, or chooses among its terms; None: it looks at everything.
     optional_inputs
         The names of what the loss is called with besides, by name, where it is given.
+    learning_rate
+        How many times the network's learning rate what it learns wants.
     """
 
     name: str
@@ -48,6 +50,7 @@ class CriterionTerm:
     weight: float = 1.0
     miner: nn.Module | None = None
     optional_inputs: tuple[str, ...] = ()
+    learning_rate: float = 1.0
 
 
 class Criterion(nn.Module):
@@ -87,6 +90,8 @@ class Criterion(nn.Module):
         self.miners = nn.ModuleDict({term.name: miner for term in terms if (miner := _selecting(term)) is not None})
         #: What the value of each term is multiplied with; may be changed between calls.
         self.weights = {term.name: term.weight for term in terms}
+        #: How many times the network's learning rate what each term learns wants; training begins with it.
+        self.learning_rates = {term.name: term.learning_rate for term in terms}
         self._calls = {term.name: (term.inputs, term.optional_inputs) for term in terms}
         matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
         self._inputs = {

@@ -88,7 +88,7 @@ class Optimizer(Section):
     weight_decay: _NotNegative = 0.01
     #: Of SGD, in Nesterov's form.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    #: Of the criterion's own parameters (class weights, proxies); None: as the model's.
+    #: Of the criterion's own parameters (class weights, proxies); None: the model's, times what each loss asks for.
     criterion_lr: _Positive | None = None
 
 

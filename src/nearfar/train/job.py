@@ -86,12 +86,14 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    optimizer = make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer)
+    criterion.follow(optimizer)
     job = Job(
         config=config,
         folder=RunFolder("."),
         model=model.train(),
         criterion=criterion.train(),
-        optimizer=make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer),
+        optimizer=optimizer,
         augment=_augmentation(config, model),
         train=sources.train,
         validation=sources.validation,

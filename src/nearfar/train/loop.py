@@ -200,6 +200,11 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
             "lr": job.optimizer.param_groups[0]["lr"],
             "spread": float(spread(module.embeddings)),
         }
+        values |= {
+            f"lr/{group['name']}": group["lr"]
+            for group in job.optimizer.param_groups
+            if group["initial_lr"] != job.optimizer.param_groups[0]["initial_lr"]
+        }
         values |= {f"loss/{name}": float(value) for name, value in job.criterion.last.items()}
         values |= {name: float(value) for name, value in job.criterion.statistics().items()}
         self.train_log.add(job.step, values)

@@ -21,6 +21,7 @@ from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Config, Layer, default_layer, differences, file_layer
 from nearfar.train.folder import RunFolder, write_text
 from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
+from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
 from nearfar.train.table import Scores, compare, render
@@ -144,6 +145,8 @@ def start(config: Config, *, data: Any = None, output: Any = None, narrator: Nar
     write_text(folder.config, job.config.to_yaml())
     folder.point_latest()
     narrator.say(f"{folder}: {_described(job, sources)}")
+    if rates := told_rates(job.criterion, job.config.optimizer):
+        narrator.say(rates)
     return _run(job, sources, begun)
 
 

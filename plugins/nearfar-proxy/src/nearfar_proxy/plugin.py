@@ -9,6 +9,9 @@ from nearfar_proxy.recipes import RECIPES
 
 ACCEPTS = ("pairs", "triplets", "weights")
 NEEDS = ("num_classes", "embedding_size")
+#: As in the authors' code of Proxy-Anchor (--lr 1e-4, proxies at 100 times that) and of SoftTriple (--modellr 1e-4,
+#: --centerlr 1e-2).
+PROXY_RATE = 100.0
 UNMINED = (
     "An element a miner did not select weighs 0, so with nothing selected the loss is 0; pytorch-metric-learning "
     "then weighs every element by 1."
@@ -28,6 +31,7 @@ def nearfar_losses() -> list[LossSpec]:
             target="nearfar_proxy.proxy_nca:ProxyNCA",
             summary="Neighbourhood components with a learned proxy for each class in place of its samples.",
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Movshovitz-Attias, Toshev, Leung, Ioffe, Singh",
                 title="No Fuss Distance Metric Learning using Proxies",
@@ -62,6 +66,7 @@ def nearfar_losses() -> list[LossSpec]:
             target="nearfar_proxy.proxy_anchor:ProxyAnchor",
             summary="Proxies as anchors: each draws the samples of its class, the hardest most, and pushes all others.",
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Kim, Kim, Cho, Kwak",
                 title="Proxy Anchor Loss for Deep Metric Learning",
@@ -83,6 +88,7 @@ def nearfar_losses() -> list[LossSpec]:
             target="nearfar_proxy.soft_triple:SoftTriple",
             summary="A softmax over classes with several centres each, which merge where one is enough.",
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Qian, Shang, Sun, Hu, Li, Jin",
                 title="SoftTriple Loss: Deep Metric Learning Without Triplet Sampling",
@@ -110,6 +116,7 @@ def nearfar_losses() -> list[LossSpec]:
             target="nearfar_proxy.proxy_gml:ProxyGML",
             summary="Graph metric learning with proxies: a sample is classified by the few proxies nearest to it.",
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Zhu, Yang, Deng, Liu",
                 title="Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies",
