@@ -132,6 +132,9 @@ class PartSpec:
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
     synchronizations
         How often a call and its backward pass make the host wait for a GPU; None where it does not say.
+    schedulable
+        Parameters that it reads from attributes of the same name at each call, so that a recipe may have them move
+        with the steps: ``margin=linear(0, 0.5, steps=10000)``.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
@@ -156,6 +159,7 @@ class PartSpec:
     definition: str = ""
     memory: int | None = None
     synchronizations: int | None = None
+    schedulable: tuple[str, ...] = ()
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -119,11 +119,10 @@ def test_a_tensor_that_two_terms_share_is_learned_once() -> None:
 def test_a_loss_within_another_says_how_fast_its_proxies_learn() -> None:
     criterion = nearfar.compose("softmax + proxy_anchor", num_classes=4, embedding_size=8)
     assert criterion.learning_rates == {"softmax": 1.0, "proxy_anchor": 100.0}
-    wrapping = "pml.cross_batch_memory(pml.soft_triple_loss(num_classes=4, embedding_size=8))"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NearfarWarning)  # of the defects of theirs
-        wrapped = nearfar.compose(wrapping, embedding_size=8)
-    assert wrapped.learning_rates == {"cross_batch_memory": 100.0}
+        wrapped = nearfar.compose("pml.multiple_losses([pml.soft_triple_loss])", num_classes=4, embedding_size=8)
+    assert wrapped.learning_rates == {"multiple_losses": 100.0}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])

@@ -61,6 +61,7 @@ LOSSES = (
         name="triplet",
         target="nearfar_pair.losses.triplet:Triplet",
         summary="A negative farther from the anchor than a positive, by a margin.",
+        schedulable=("margin",),
         family="triplet",
         paper=SCHROFF,
         deviations=(

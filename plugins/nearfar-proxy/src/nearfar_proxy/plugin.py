@@ -30,6 +30,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_nca",
             target="nearfar_proxy.proxy_nca:ProxyNCA",
             summary="Neighbourhood components with a learned proxy for each class in place of its samples.",
+            schedulable=("scale",),
             family="proxy",
             learning_rate=PROXY_RATE,
             paper=Paper(
@@ -65,6 +66,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_anchor",
             target="nearfar_proxy.proxy_anchor:ProxyAnchor",
             summary="Proxies as anchors: each draws the samples of its class, the hardest most, and pushes all others.",
+            schedulable=("margin", "scale"),
             family="proxy",
             learning_rate=PROXY_RATE,
             paper=Paper(
@@ -87,6 +89,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="soft_triple",
             target="nearfar_proxy.soft_triple:SoftTriple",
             summary="A softmax over classes with several centres each, which merge where one is enough.",
+            schedulable=("tau",),
             family="proxy",
             learning_rate=PROXY_RATE,
             paper=Paper(
@@ -115,6 +118,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_gml",
             target="nearfar_proxy.proxy_gml:ProxyGML",
             summary="Graph metric learning with proxies: a sample is classified by the few proxies nearest to it.",
+            schedulable=("ratio", "factor", "scale"),
             family="proxy",
             learning_rate=PROXY_RATE,
             paper=Paper(
@@ -145,6 +149,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="center",
             target="nearfar_proxy.center:Center",
             summary="Half the squared distance of each embedding to the running centre of its class.",
+            schedulable=("alpha",),
             family="center",
             paper=Paper(
                 authors="Wen, Zhang, Li, Qiao",
@@ -171,6 +176,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="contrastive_center",
             target="nearfar_proxy.contrastive_center:ContrastiveCenter",
             summary="The squared distance to the own centre, over the sum of those to all others.",
+            schedulable=("delta",),
             family="center",
             paper=Paper(
                 authors="Qi, Su",
@@ -190,6 +196,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="triplet_center",
             target="nearfar_proxy.triplet_center:TripletCenter",
             summary="The own centre must be nearer than the nearest other one, by a margin.",
+            schedulable=("margin",),
             family="center",
             paper=Paper(
                 authors="He, Zhou, Zhou, Bai, Bai",
@@ -208,6 +215,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="island",
             target="nearfar_proxy.island:Island",
             summary="Center loss, and the cosines of all pairs of centres, which move away from each other.",
+            schedulable=("factor", "alpha"),
             family="center",
             paper=Paper(
                 authors="Cai, Meng, Khan, Li, O'Reilly, Tong",
@@ -249,6 +257,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="regular_face",
             target="nearfar_proxy.regular_face:RegularFace",
             summary="A loss with class weights, each of which also costs its cosine to the nearest other.",
+            schedulable=("factor",),
             family="wrapper",
             paper=Paper(
                 authors="Zhao, Xu, Cheng",
@@ -266,6 +275,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="center_invariant",
             target="nearfar_proxy.center_invariant:CenterInvariant",
             summary="A loss with class weights, which also cost what their squared lengths differ from the mean.",
+            schedulable=("factor",),
             family="wrapper",
             paper=Paper(
                 authors="Wu, Liu, Zhao, Wang, Yan",
