@@ -39,6 +39,7 @@ LOSSES = (
         "Contrastive",
         "Positive pairs within one distance, negative pairs beyond another.",
         HADSELL,
+        schedulable=("pos_margin", "neg_margin"),
         family="contrastive",
         deviations=(
             "The factor 1/2 is left out: it only scales the loss.",
@@ -96,6 +97,7 @@ LOSSES = (
         "SupCon",
         "Cross-entropy of each anchor's positives among all others of the batch.",
         KHOSLA,
+        schedulable=("temperature",),
         family="contrastive",
         aliases=("supcon",),
         deviations=(
@@ -113,6 +115,7 @@ LOSSES = (
             2020,
             "2002.05709",
         ),
+        schedulable=("temperature",),
         family="contrastive",
         deviations=(
             "SimCLR has one positive an anchor. With several, each stands against the negatives alone, and by "
@@ -147,6 +150,7 @@ LOSSES = (
         "DecoupledContrastive",
         "The cross-entropy of a positive pair without the positive in its denominator.",
         _paper("Yeh, Hong, Hsu, Liu, Chen, LeCun", "Decoupled Contrastive Learning", 2021, "2110.06848"),
+        schedulable=("temperature",),
         family="contrastive",
         aliases=("dcl",),
         deviations=("The paper's second form, DCLW, which weighs positive pairs, is not here.",),
@@ -166,6 +170,7 @@ LOSSES = (
         "NPair",
         "A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.",
         _paper("Sohn", "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016, "NeurIPS"),
+        schedulable=("l2_weight",),
         family="contrastive",
         deviations=(
             "Every sample is an anchor, with all its positives and negatives; the paper's batch has one pair a class, "
@@ -183,6 +188,7 @@ LOSSES = (
         "GeneralizedLifted",
         "All positives of an anchor nearer than all its negatives, as smooth maxima.",
         HERMANS,
+        schedulable=("margin",),
         family="lifted",
         deviations=(NORMALIZED, "The paper gives no margin; 1 is pytorch-metric-learning's."),
         default_distance="core.euclidean",
@@ -197,6 +203,7 @@ LOSSES = (
             2019,
             "1903.03238",
         ),
+        schedulable=("margin", "alpha", "negative_temperature", "positive_temperature", "balance"),
         family="ranking",
         default_distance="core.euclidean",
         thresholds={"alpha": "negative"},
@@ -213,6 +220,7 @@ LOSSES = (
         "MultiSimilarity",
         "Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.",
         WANG_2019,
+        schedulable=("alpha", "beta", "base"),
         family="weighted",
         deviations=(
             "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and "
@@ -238,6 +246,7 @@ LOSSES = (
             2020,
             "2002.10857",
         ),
+        schedulable=("margin", "scale"),
         family="weighted",
         deviations=("Anchors without a positive or without a negative are left out.",),
         presets={
@@ -257,6 +266,7 @@ LOSSES = (
         "TupletMargin",
         "A positive nearer in angle than all negatives at once, the hardest of which count most.",
         _paper("Yu, Tao", "Deep Metric Learning with Tuplet Margin Loss", 2019, "ICCV"),
+        schedulable=("margin", "scale"),
         family="contrastive",
         deviations=(
             "An angle below the slack counts as the slack; by the paper's cos(θ − β) near positives are pushed away.",
@@ -269,6 +279,7 @@ LOSSES = (
         "MarginBeta",
         "Positive pairs nearer than a learned boundary and negative pairs beyond it, both by a margin.",
         _paper("Wu, Manmatha, Smola, Krähenbühl", "Sampling Matters in Deep Embedding Learning", 2017, "1706.07567"),
+        schedulable=("margin", "nu"),
         family="contrastive",
         deviations=("The paper also has a boundary for each image, which its code does not.",),
         emits=("pos_pair", "neg_pair"),
@@ -280,6 +291,7 @@ LOSSES = (
         "NCA",
         "The chance that an anchor, choosing a neighbour at random, chooses one of its class.",
         _paper("Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"),
+        schedulable=("scale",),
         family="neighbours",
         deviations=(
             NORMALIZED,
@@ -297,6 +309,7 @@ LOSSES = (
             2024,
             "2307.04047",
         ),
+        schedulable=("pos_margin", "neg_margin", "pos_weight", "neg_weight"),
         family="contrastive",
         emits=("pos_pair", "neg_pair"),
         distances=COSINE,
@@ -313,6 +326,7 @@ LOSSES = (
             2020,
             "2007.12163",
         ),
+        schedulable=("temperature",),
         family="ranking",
         deviations=("Classes may be of any sizes and in any order; the authors' code wants equal ones, sorted.",),
         synchronizations=1,
@@ -327,6 +341,7 @@ LOSSES = (
             2022,
             "2108.11179",
         ),
+        schedulable=("rank_temperature", "temperature"),
         family="ranking",
         deviations=(
             "The share is of min(k, positives); the paper's is of the positives, so that recall at k below their "
@@ -346,6 +361,7 @@ LOSSES = (
             2022,
             "2102.04640",
         ),
+        schedulable=("alpha", "b", "temperature"),
         family="ranking",
         deviations=(
             "An anchor is no positive of itself; in the authors' code it is, and its list always begins with one.",
@@ -372,6 +388,7 @@ LOSSES = (
             2016,
             "1511.06452",
         ),
+        schedulable=("margin",),
         family="lifted",
         deviations=(
             NORMALIZED,
@@ -391,6 +408,7 @@ LOSSES = (
             2019,
             "1904.02616",
         ),
+        schedulable=("pos_margin", "neg_margin"),
         family="contrastive",
         deviations=(
             "Embeddings are normalised; the paper's are not.",
@@ -407,6 +425,7 @@ LOSSES = (
         "IntraPairVariance",
         "Positive pairs no less similar than positive pairs are on average, negative ones no more than negative ones.",
         _paper("Yu, Tao", "Deep Metric Learning with Tuplet Margin Loss", 2019, "ICCV"),
+        schedulable=("pos_epsilon", "neg_epsilon"),
         family="contrastive",
         emits=("pos_pair", "neg_pair"),
         distances=COSINE,
@@ -433,6 +452,7 @@ LOSSES = (
             2013,
             "NeurIPS",
         ),
+        schedulable=("margin",),
         family="triplet",
         deviations=("An anchor may have several positives, over which the mean is taken; the paper's has one.",),
         synchronizations=1,
@@ -448,6 +468,7 @@ LOSSES = (
             2019,
             "1801.07698",
         ),
+        schedulable=("margin",),
         family="triplet",
         deviations=("The paper gives no margin for its triplets; the default is that of its softmax.",),
         emits=("triplet",),
@@ -461,6 +482,7 @@ LOSSES = (
         "Angular",
         "The angle at each negative, of the triangle that it forms with a positive pair, below a bound.",
         _paper("Wang, Zhou, Wen, Liu, Lin", "Deep Metric Learning with Angular Loss", 2017, "1708.01682"),
+        schedulable=("angle",),
         family="contrastive",
         deviations=("The paper adds it to the N-pair loss: n_pair + 2 * angular.",),
         emits=("pos_pair",),
