@@ -66,7 +66,6 @@ def nearfar_commands() -> list[CommandSpec]:
             name="focal",
             target="nearfar_iou.commands.focal:command",
             summary="Focal loss over γ, with its gradient.",
-            schedulable=("alpha", "gamma"),
         ),
         CommandSpec(
             group="plot",
