@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -31,6 +32,8 @@ class _Worker:
     process: Any
     reports: Connection
     outcome: Any = None
+    #: Whether it hears signals.
+    ready: bool = False
 
 
 def launch(work: Callable[..., Any], devices: int, *arguments: Any, cuda: bool) -> Any:
@@ -57,17 +60,17 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any, cuda: bool) 
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="nearfar-") as folder:
         meet = (Path(folder) / "ranks").as_uri()
-        workers = []
+        workers: list[_Worker] = []
         try:
-            for rank in range(devices):
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_rank, args=(rank, devices, meet, cuda, theirs, work, arguments), name=f"rank {rank}"
-                )
-                _start(process)
-                theirs.close()
-                workers.append(_Worker(rank, process, ours))
-            with _forwarding(workers[0].process):
+            with _forwarding(workers):
+                for rank in range(devices):
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(
+                        target=_rank, args=(rank, devices, meet, cuda, theirs, work, arguments), name=f"rank {rank}"
+                    )
+                    _start(process)
+                    theirs.close()
+                    workers.append(_Worker(rank, process, ours))
                 _await(workers)
         finally:
             _end(workers)
@@ -75,6 +78,9 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any, cuda: bool) 
 
 
 def _start(process: Any) -> None:
+    # Until it is ready a process takes no Ctrl-C, which a terminal sends to all: it would die of it with a traceback.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         process.start()
     except (AttributeError, TypeError, ValueError) as error:  # whatever pickle stumbles over
@@ -82,6 +88,9 @@ def _start(process: Any) -> None:
             f"with devices of 2 or more the data is sent to other processes, and this cannot be: {error}; give a "
             "folder, or a dataset that can be pickled"
         ) from error
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _await(workers: list[_Worker]) -> None:
@@ -92,8 +101,10 @@ def _await(workers: list[_Worker]) -> None:
     while waiting and time.monotonic() < until:
         for reports in wait(list(waiting), timeout=1.0):
             assert isinstance(reports, Connection)
-            worker = waiting.pop(reports)
-            error = _outcome(worker)
+            worker = waiting[reports]
+            error = _heard(worker)
+            if worker.outcome is not None or error is not None:
+                del waiting[reports]
             if error is not None:
                 failed.append(error)
                 until = min(until, time.monotonic() + _GRACE)
@@ -102,13 +113,18 @@ def _await(workers: list[_Worker]) -> None:
         raise next((error for error in failed if not isinstance(error, RankFailed)), failed[0])
 
 
-def _outcome(worker: _Worker) -> BaseException | None:
-    """What a process says at its end; or, of one that cannot say anything any more, how it ended."""
+def _heard(worker: _Worker) -> BaseException | None:
+    """Listen to a process: what went wrong with it, also where it cannot say anything any more."""
     try:
-        said, worker.outcome = worker.reports.recv()
+        said, outcome = worker.reports.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join(_GRACE)
-        return RankFailed(f"the process of rank {worker.rank} ended with code {worker.process.exitcode}")
+        code = worker.process.exitcode
+        return RankFailed(f"the process of rank {worker.rank} was ended" + (f", with code {code}" if code else ""))
+    if said == "ready":
+        worker.ready = True
+        return None
+    worker.outcome = outcome
     if said == "done":
         return None
     if said == "error":
@@ -123,15 +139,17 @@ def _outcome(worker: _Worker) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def _forwarding(first: Any) -> Iterator[None]:
-    """Pass Ctrl-C on to the first process, which tells the others."""
+def _forwarding(workers: list[_Worker]) -> Iterator[None]:
+    """Pass Ctrl-C on to the first process, which tells the others; before it can hear it, end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def on_interrupt(*_: Any) -> None:
-        if first.is_alive():
-            os.kill(first.pid, signal.SIGINT)
+        if not workers or not workers[0].ready:
+            raise KeyboardInterrupt
+        if workers[0].process.is_alive():
+            os.kill(workers[0].process.pid, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -161,6 +179,8 @@ def _rank(
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    reports.send(("ready", None))
     os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world))
     try:
         reports.send(("done", _joined(rank, world, meet, cuda, work, arguments)))
@@ -194,4 +214,8 @@ def _follow(parent: Any) -> None:
 
 def _plain(error: BaseException) -> dict[str, Any]:
     """What an error knows and can be sent."""
-    return {name: value for name, value in vars(error).items() if isinstance(value, str | int | tuple | list | Path)}
+    known = {}
+    for name, value in vars(error).items():
+        with contextlib.suppress(Exception):
+            known[name] = pickle.loads(pickle.dumps(value))
+    return known

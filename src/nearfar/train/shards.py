@@ -28,7 +28,7 @@ def shard_classes(criterion: Criterion, device: torch.device) -> None:
         share_out = getattr(loss, "shard_classes", None)
         if share_out is None:
             raise ConfigError(
-                f"head.shard shares the classes of every term out to the ranks, and {name} cannot be: leave the term "
+                f"head.shard shares the classes of every term out to the devices, and {name} has none that can: leave the term "
                 "out, or head.shard"
             )
         share_out()
