@@ -28,8 +28,8 @@ def shard_classes(criterion: Criterion, device: torch.device) -> None:
         share_out = getattr(loss, "shard_classes", None)
         if share_out is None:
             raise ConfigError(
-                f"head.shard shares the classes of every term out to the devices, and {name} has none that can: leave the term "
-                "out, or head.shard"
+                f"head.shard shares the classes of every term out to the devices, and {name} has none that can: leave "
+                "the term out, or head.shard"
             )
         share_out()
 
