@@ -12,6 +12,7 @@ from typing import Any
 from nearfar.errors import NearfarError
 from nearfar.plan import PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Registry
+from nearfar.schedule import Schedule
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 
@@ -132,6 +133,7 @@ def check_thresholds(
     for name, role in spec.thresholds.items() if distance_spec is not None else ():
         assert distance_spec is not None
         value = planned.arguments.get(name, signature[name].default if name in signature else None)
+        value = value.end if isinstance(value, Schedule) else value
         if role != "negative" or not isinstance(value, int | float):
             continue
         nearest, similarity = distance_spec.nearest, distance_spec.similarity

@@ -132,6 +132,9 @@ class PartSpec:
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
     synchronizations
         How often a call and its backward pass make the host wait for a GPU; None where it does not say.
+    schedulable
+        Parameters that it reads from attributes of the same name at each call, so that a recipe may have them move
+        with the steps: ``margin=linear(0, 0.5, steps=10000)``.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
@@ -156,6 +159,7 @@ class PartSpec:
     definition: str = ""
     memory: int | None = None
     synchronizations: int | None = None
+    schedulable: tuple[str, ...] = ()
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -261,6 +265,9 @@ class LossSpec(PartSpec):
         ``scale``, ``flip``.
     separates
         Of a loss on boxes: whether it goes on growing as boxes that share nothing move apart.
+    learning_rate
+        How many times the network's learning rate what it learns wants, where nothing else is said: above 1 for
+        proxies, which move far while the network is tuned.
     """
 
     kind: ClassVar[str] = "loss"
@@ -282,6 +289,7 @@ class LossSpec(PartSpec):
     collapses: str = ""
     invariances: tuple[str, ...] = ()
     separates: bool = False
+    learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.
@@ -289,6 +297,10 @@ class LossSpec(PartSpec):
         self._among("accepts", self.accepts, SELECTION_KINDS)
         self._among("emits", self.emits, TERM_KINDS)
         self._among("invariances", self.invariances, INVARIANCES)
+        if not 0 < self.learning_rate < math.inf:
+            raise RegistrationError(
+                f"loss {self.name!r}: learning_rate is {self.learning_rate!r}; it is a factor above 0"
+            )
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
         for name in self.optional_inputs:

@@ -14,6 +14,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "SupCon",
         "Cross-entropy of each anchor's positives among all others of the batch.",
         KHOSLA,
+        schedulable=("temperature",),
         family="contrastive",
         aliases=("supcon",),
         deviations=(
@@ -31,6 +32,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
             2020,
             "2002.05709",
         ),
+        schedulable=("temperature",),
         family="contrastive",
         deviations=(
             "SimCLR has one positive an anchor. With several, each stands against the negatives alone, and by "
@@ -65,6 +67,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "DecoupledContrastive",
         "The cross-entropy of a positive pair without the positive in its denominator.",
         published("Yeh, Hong, Hsu, Liu, Chen, LeCun", "Decoupled Contrastive Learning", 2021, "2110.06848"),
+        schedulable=("temperature",),
         family="contrastive",
         aliases=("dcl",),
         deviations=("An anchor may have several positives, each with a cost of its own; the paper's has one.",),
@@ -76,6 +79,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "NPair",
         "A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.",
         published("Sohn", "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016, "NeurIPS"),
+        schedulable=("l2_weight",),
         family="contrastive",
         deviations=(
             "Every sample is an anchor, with all its positives and negatives; the paper's batch has one pair a class, "
@@ -93,6 +97,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "TupletMargin",
         "A positive nearer in angle than all negatives at once, the hardest of which count most.",
         published("Yu, Tao", "Deep Metric Learning with Tuplet Margin Loss", 2019, "ICCV"),
+        schedulable=("margin", "scale"),
         family="contrastive",
         deviations=(
             "An angle below the slack counts as the slack; by the paper's cos(θ − β) near positives are pushed away.",
@@ -105,6 +110,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "NCA",
         "The chance that an anchor, choosing a neighbour at random, chooses one of its class.",
         published("Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"),
+        schedulable=("scale",),
         family="neighbours",
         deviations=(
             NORMALIZED,

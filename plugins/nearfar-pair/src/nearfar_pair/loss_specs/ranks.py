@@ -18,6 +18,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             2019,
             "1903.03238",
         ),
+        schedulable=("margin", "alpha", "negative_temperature", "positive_temperature", "balance"),
         family="ranking",
         default_distance="core.euclidean",
         thresholds={"alpha": "negative"},
@@ -39,6 +40,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             2020,
             "2007.12163",
         ),
+        schedulable=("temperature",),
         family="ranking",
         deviations=("Classes may be of any sizes and in any order; the authors' code wants equal ones, sorted.",),
         synchronizations=1,
@@ -53,6 +55,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             2022,
             "2108.11179",
         ),
+        schedulable=("rank_temperature", "temperature"),
         family="ranking",
         deviations=(
             "The share is of min(k, positives), as in the authors' code; the paper's is of the positives, so that "
@@ -79,6 +82,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             2022,
             "2102.04640",
         ),
+        schedulable=("alpha", "b", "temperature"),
         family="ranking",
         deviations=(
             "An anchor is no positive of itself; in the authors' code it is, and its list always begins with one.",

@@ -13,6 +13,7 @@ TRIPLET_LOSSES: tuple[LossSpec, ...] = (
         name="triplet",
         target="nearfar_pair.losses.triplet:Triplet",
         summary="A negative farther from the anchor than a positive, by a margin.",
+        schedulable=("margin",),
         family="triplet",
         paper=SCHROFF,
         deviations=(
@@ -52,6 +53,7 @@ TRIPLET_LOSSES: tuple[LossSpec, ...] = (
             2013,
             "NeurIPS",
         ),
+        schedulable=("margin",),
         family="triplet",
         deviations=("An anchor may have several positives, over which the mean is taken; the paper's has one.",),
         synchronizations=1,
@@ -67,6 +69,7 @@ TRIPLET_LOSSES: tuple[LossSpec, ...] = (
             2019,
             "1801.07698",
         ),
+        schedulable=("margin",),
         family="triplet",
         deviations=("The paper gives no margin for its triplets; the default is that of its softmax.",),
         emits=("triplet",),

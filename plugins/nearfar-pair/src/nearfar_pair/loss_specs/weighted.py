@@ -14,6 +14,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         "MultiSimilarity",
         "Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.",
         WANG_2019,
+        schedulable=("alpha", "beta", "base"),
         family="weighted",
         deviations=(
             "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and "
@@ -39,6 +40,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
             2020,
             "2002.10857",
         ),
+        schedulable=("margin", "scale"),
         family="weighted",
         deviations=("Anchors without a positive or without a negative are left out.",),
         presets={
@@ -58,6 +60,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         "GeneralizedLifted",
         "All positives of an anchor nearer than all its negatives, as smooth maxima.",
         HERMANS,
+        schedulable=("margin",),
         family="lifted",
         deviations=(NORMALIZED, "The paper gives no margin; 1 is pytorch-metric-learning's."),
         default_distance="core.euclidean",
@@ -72,6 +75,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
             2016,
             "1511.06452",
         ),
+        schedulable=("margin",),
         family="lifted",
         deviations=(
             NORMALIZED,
@@ -86,6 +90,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         "Angular",
         "The angle at each negative, of the triangle that it forms with a positive pair, below a bound.",
         published("Wang, Zhou, Wen, Liu, Lin", "Deep Metric Learning with Angular Loss", 2017, "1708.01682"),
+        schedulable=("angle",),
         family="contrastive",
         deviations=("The paper adds it to the N-pair loss: n_pair + 2 * angular.",),
         emits=("pos_pair",),
