@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["counted_normal"]
+__all__ = ["counted_below", "counted_normal"]
 
 # The increment and the multipliers of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit numbers.
 _INCREMENT, _FIRST, _SECOND = (n - 2**64 for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -34,6 +34,15 @@ def counted_normal(seed: int, step: Tensor, count: int) -> Tensor:
     # Box and Muller: 24 bits each, the first moved off 0, of which there is no logarithm.
     radius = (-2 * ((uniform[:, 0] + 0.5) / 2**24).log()).sqrt()
     return radius * (2 * math.pi * uniform[:, 1] / 2**24).cos()
+
+
+def counted_below(seed: int, step: Tensor, places: Tensor, share: float) -> Tensor:
+    """Whether each place's uniform number of a step is below ``share``, (n,) of bool, for places (n,) of int64.
+
+    It depends on nothing but the seed, the step and the place itself, whatever other places are asked for.
+    """
+    bits = _shifted(_mixed(_mixed(_mixed(step) ^ seed) + places), 11)
+    return bits < int(share * 2**53)
 
 
 def _mixed(x: Tensor) -> Tensor:
