@@ -36,8 +36,8 @@ from nearfar_margin.unified_ce import UnifiedCE
 
 C, D = 40, 6
 ENGINES = ("plain", "chunked")
-#: A scale that is learned; a survey that does not depend on how many classes there are; rows that others depend on; state
-#: of the batch; several vectors a class; sums of losses with a learned bias; lengths; a linear classifier.
+#: A scale that is learned; a survey that does not depend on how many classes there are; rows that others depend on;
+#: state of the batch; several vectors a class; sums of losses with a learned bias; lengths; a linear classifier.
 LOSSES = {
     "arcface": lambda c, **k: ArcFace(c, D, **k),
     "cosface": lambda c, **k: CosFace(c, D, **k),
@@ -260,15 +260,15 @@ class Largest(TorchDispatchMode):
         given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor) and not t.is_sparse}
         result = function(*args, **(kwargs or {}))
         for each in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(each, Tensor) and not each.is_sparse:
-                if each.untyped_storage().data_ptr() not in given | self.storages:
-                    self.most = max(self.most, each.untyped_storage().nbytes() // each.element_size())
+            dense = isinstance(each, Tensor) and not each.is_sparse
+            if dense and each.untyped_storage().data_ptr() not in given | self.storages:
+                self.most = max(self.most, each.untyped_storage().nbytes() // each.element_size())
         return result
 
 
 @pytest.mark.parametrize("optimizer", ["RowSGD", "RowAdamW", "FusedSGD"])
 def test_a_step_makes_nothing_of_the_size_of_the_weight(optimizer):
-    """But the state, once. What is made has the size of the sample, of a chunk, or of the classes without dimensions."""
+    """But the state, once. What is made has the size of the sample, of a chunk, or of the classes alone."""
     classes, dim = 60_000, 64
     loss = CosFace(classes, dim, engine="chunked")
     if optimizer == "FusedSGD":
@@ -295,11 +295,11 @@ def test_a_step_makes_nothing_of_the_size_of_the_weight(optimizer):
 
 def test_what_cannot_be_sampled_is_told_why():
     for rate in (0.0, -0.1, 1.5, math.nan):
-        with pytest.raises(ArgumentError, match="above 0 and up to 1|finite number"):
+        with pytest.raises(ArgumentError, match=r"above 0 and up to 1|finite number"):
             sample(CosFace(C, D), rate)
     with pytest.raises(ArgumentError, match="seed of sampled classes"):
         sample(CosFace(C, D), 0.1, seed=-1)
-    with pytest.raises(ArgumentError, match="CosFace is sampled already, with rate=0.1"):
+    with pytest.raises(ArgumentError, match=r"CosFace is sampled already, with rate=0\.1"):
         sample(sample(CosFace(C, D), 0.1), 0.2)
     with pytest.raises(ArgumentError, match="Linear is not computed by an engine"):
         sample(nn.Linear(2, 2), 0.1)

@@ -31,7 +31,6 @@ class Gradients:
         self.bias = None if bias is None else torch.empty_like(bias)
         kept = chunks.needs_weight and chunks.fused is None
         self.weight = torch.empty_like(chunks.weight) if kept else None
-        self.step = None if chunks.fused is None else chunks.begin_step()
         self._chunks, self._narrow = chunks, narrow
 
     def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:
@@ -68,8 +67,8 @@ class Gradients:
                 found.addcmul_(block.weight, (radius * block.inverse)[:, None])
             if found is not share:
                 share.copy_(found)
-            if self.step is not None:
-                self.step.chunk(block.start, block.stop, share)
+            if chunks.step is not None:
+                chunks.step.chunk(block.start, block.stop, share)
 
     def _share(self, block: Block) -> Tensor:
         """Where the gradient of a chunk's weights is written to, (k, d)."""

@@ -159,11 +159,11 @@ class Chunks:
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
         )
 
-    def begin_step(self) -> FusedStep:
-        """Start stepping the weight."""
-        assert self.fused is not None
-        self.fused.begin(self.steps)
-        return FusedStep(self.fused, self.labels, self.weight.shape)
+    def begin_step(self) -> None:
+        """Start stepping the weight, where that is fused."""
+        if self.fused is not None:
+            self.fused.begin(self.steps)
+            self.step = FusedStep(self.fused, self.labels, self.weight.shape)
 
     def num_classes(self) -> int:
         """How many classes take part, of all ranks."""

@@ -258,6 +258,7 @@ class _Others(torch.autograd.Function):
                 "the chunked engine cannot be differentiated twice (create_graph=True); use engine='plain'"
             )
         chunks: Chunks = ctx.chunks
+        chunks.begin_step()
         _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
         to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         if chunks.shard is not None:
@@ -291,9 +292,9 @@ class _Others(torch.autograd.Function):
                 g, to_lengths = changed.backward(g)
             gradients.add(block, g, c, shares, to_lengths)
         chunks.clear()
-        chunks.gradient, chunks.step = gradients.weight, gradients.step
-        if gradients.step is not None:
-            gradients.step.end_of_chunks()
+        chunks.gradient = gradients.weight
+        if chunks.step is not None:
+            chunks.step.end_of_chunks()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
         return None, gradients.left, to_own, to_factor, gradients.bias, *to_given
 

@@ -31,8 +31,8 @@ class Sampler(Stepping):
     """Which classes a step has: those of its samples, and of all others a random share.
 
     Whether a class is drawn is a function of the seed, the step and the class alone: a run that is resumed, on any
-    number of ranks, draws what one that was not interrupted draws. A step is a call in training mode, unless it follows an
-    optimiser (:meth:`nearfar.nn.Criterion.follow`); then all calls of one step draw the same classes.
+    number of ranks, draws what one that was not interrupted draws. A step is a call in training mode, unless it follows
+    an optimiser (:meth:`nearfar.nn.Criterion.follow`); then all calls of one step draw the same classes.
 
     Parameters
     ----------
