@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from nearfar.errors import ArgumentError, InputError
@@ -66,7 +66,9 @@ class FusedSGD(torch.optim.Optimizer):
         if loss.engine == "plain":
             raise ArgumentError(f"{name} has engine='plain', which has no backward pass of its own; use 'chunked'")
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__([loss.weight], {key: non_negative(key, value) for key, value in numbers.items()})
+        super().__init__(
+            [cast("nn.Parameter", loss.weight)], {key: non_negative(key, value) for key, value in numbers.items()}
+        )
         #: How often the weight has been stepped: a value that was computed before the last one is out of date.
         self.steps = 0
         self._open = False
@@ -114,7 +116,7 @@ class FusedSGD(torch.optim.Optimizer):
         increment_version(self._weight)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's overloads
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """End a step, in which the backward pass has stepped the weight.
 
         Raises
@@ -179,7 +181,7 @@ class FusedStep:
     def __init__(self, optimizer: FusedSGD, labels: Tensor, shape: torch.Size) -> None:
         self._optimizer, self._shape = optimizer, shape
         self._mine = (labels >= 0) & (labels < shape[0])
-        self._rows, self._places = labels[self._mine].unique(return_inverse=True)
+        self._rows, self._places = torch.unique(labels[self._mine], return_inverse=True)
         self._before = optimizer.rows(self._rows)
         self._own = torch.zeros_like(self._before[0])
 

@@ -44,7 +44,7 @@ class RowOptimizer(torch.optim.Optimizer):
         """Step on ``rows`` of ``weight`` and of its state, of which ``g`` is the gradient, and may be written to."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's overloads
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step on all gradients there are.
 
         Raises
@@ -102,7 +102,7 @@ class RowSGD(RowOptimizer):
 
     def __init__(self, params: Any, lr: float = 1e-3, *, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, {name: _checked(name, value) for name, value in numbers.items()})
+        super().__init__(params, {name: non_negative(name, value) for name, value in numbers.items()})
 
     def prepare(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         return {"momentum_buffer": torch.zeros_like(parameter)} if group["momentum"] else {}
@@ -156,7 +156,9 @@ class RowAdamW(RowOptimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(f"RowAdamW: betas lie in [0, 1); got {betas}")
         numbers = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {name: _checked(name, value) for name, value in numbers.items()} | {"betas": betas})
+        super().__init__(
+            params, {name: non_negative(name, value) for name, value in numbers.items()} | {"betas": betas}
+        )
 
     def prepare(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         return {
@@ -249,8 +251,3 @@ def _correction(beta: float, step: Tensor) -> Tensor:
     if not beta:
         return torch.ones_like(step, dtype=torch.float32)
     return -torch.expm1(step.double() * math.log(beta))
-
-
-def _checked(name: str, value: float) -> float:
-    # A learning rate may be a tensor, as schedulers that are compiled want it.
-    return value if isinstance(value, Tensor) else non_negative(name, value)
