@@ -23,7 +23,7 @@ from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
 from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
-from nearfar_margin.engine_sharded import sharded
+from nearfar_margin.engine_sharded import sharded, sharded_linear
 from nearfar_margin.fused import FusedSGD
 from nearfar_margin.sampling import Sampler
 from nearfar_margin.shard import Shard
@@ -130,6 +130,19 @@ def compute_linear(
 
     ``smoothing`` / c of the probability is put on every class.
     """
+    if settings.shard is not None:
+        return sharded_linear(
+            embeddings,
+            cast("DTensor", weight),
+            bias,
+            labels,
+            smoothing,
+            settings.shard,
+            budget=settings.bytes,
+            products=settings.products,
+            sampler=settings.sampler,
+            fused=settings.fused,
+        )
     if settings.sampler is not None:
         drawn = settings.sampler.draw(labels, len(weight))
         weight, labels = drawn.among(weight), drawn.places

@@ -80,7 +80,7 @@ def chunked(
     if loss.times_weight_norm:
         z_own = z_own * weight_norm
     lse, total = _sums(loss, chunks, x, z_own, factor, rows)
-    return _smoothed(lse, z_own, total, loss.label_smoothing, chunks)
+    return _smoothed(lse, z_own, total, loss.spread, chunks)
 
 
 def chunked_linear(
@@ -92,15 +92,22 @@ def chunked_linear(
     *,
     budget: float,
     products: torch.dtype | None = None,
+    shard: Shard | None = None,
+    sample: Sample | None = None,
     fused: FusedSGD | None = None,
+    own_bias: Tensor | None = None,
 ) -> Tensor:
-    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``."""
-    chunks = Chunks.of(embeddings, weight, labels, budget, products, fused=fused)
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``.
+
+    ``shard``, ``sample`` and ``fused`` are as in :func:`chunked`; the bias is of the classes that the weight is of, and
+    where these are not all classes ``own_bias`` (n,) is that of each sample's own.
+    """
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard, sample, fused)
     chunks.unit = chunks.unit_weight = False
     x, _, z_own, _ = _Target.apply(embeddings, weight, chunks)
     if bias is not None:
         bias = bias.to(chunks.dtype)
-        z_own = z_own + bias[labels]
+        z_own = z_own + (bias[labels] if own_bias is None else own_bias.to(chunks.dtype))
     chunks.wants_total = smoothing > 0
     lse, total = _Others.apply(chunks, x, z_own, None, bias)
     return _smoothed(lse, z_own, total, smoothing, chunks)
@@ -119,7 +126,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of each sample's logits, and the sum of those of the other classes."""
     chunks.wants_lse = not loss.separate
-    chunks.wants_total = loss.separate or loss.label_smoothing > 0
+    chunks.wants_total = loss.separate or loss.spread > 0
     each = factor[:, None] if isinstance(factor, Tensor) and factor.ndim else factor
     probe = x.new_zeros(len(x), 1)
     with torch.no_grad():

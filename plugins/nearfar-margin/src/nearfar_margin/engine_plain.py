@@ -49,7 +49,7 @@ def plain(
         z = z * norm[:, None]
     if loss.times_weight_norm:
         z = z * weight_norm
-    return cross_entropy(z, places, loss.label_smoothing)
+    return cross_entropy(z, places, loss.spread)
 
 
 def cosines(x: Tensor, w: Tensor) -> Tensor:

@@ -186,9 +186,12 @@ def sgd(weight: Tensor, momentum: Tensor | None, rows: Rows, g: Tensor, group: d
     if group["weight_decay"]:
         g.add_(w, alpha=group["weight_decay"])
     if momentum is not None:
-        v = momentum[rows].mul_(group["momentum"]).add_(g)
-        momentum[rows] = g = v
-    weight[rows] = w - group["lr"] * g
+        g = momentum[rows].mul_(group["momentum"]).add_(g)
+    w.add_(g, alpha=-group["lr"])
+    if isinstance(rows, Tensor):  # of which these are copies
+        weight[rows] = w
+        if momentum is not None:
+            momentum[rows] = g
 
 
 def local(tensor: Tensor) -> Tensor:

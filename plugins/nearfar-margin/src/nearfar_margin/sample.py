@@ -13,7 +13,7 @@ from nearfar_margin.shard import Shard
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["Sample", "is_sampled"]
+__all__ = ["Sample", "is_sampled", "sampled_rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,14 +58,19 @@ class Sample:
 
     def among(self, tensor: Tensor, shard: Shard | None = None) -> Tensor:
         """The rows (m, …) of these classes, a copy; the gradient of ``tensor`` is a sparse tensor of them."""
-        # So that optimisers that cannot take such a gradient are told from it, whichever tensor that is by now.
-        tensor.nearfar_sampled = True  # type: ignore[attr-defined]
-        own: Tensor = _Rows.apply(tensor, self.rows, 0 if shard is None else shard.start)
-        return own
+        return sampled_rows(tensor, self.rows, 0 if shard is None else shard.start)
 
     def classes(self, shard: Shard | None) -> int:
         """How many there are, of all ranks."""
         return len(self.rows) if shard is None else sum(shard.sizes(len(self.rows), self.rows.device))
+
+
+def sampled_rows(tensor: Tensor, rows: Tensor, start: int = 0) -> Tensor:
+    """Rows (m, …) of a tensor, a copy, with a sparse gradient; of a DTensor, those of this rank, from ``start`` on."""
+    # So that optimisers that cannot take such a gradient are told from it, whichever tensor that is by now.
+    tensor.nearfar_sampled = True  # type: ignore[attr-defined]
+    own: Tensor = _Rows.apply(tensor, rows, start)
+    return own
 
 
 def is_sampled(parameter: Tensor) -> bool:
@@ -90,7 +95,5 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, to_rows: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
-        gradient = torch.sparse_coo_tensor(
-            (rows + ctx.start)[None], to_rows, ctx.shape, is_coalesced=True, check_invariants=False
-        )
+        gradient = torch.sparse_coo_tensor((rows + ctx.start)[None], to_rows, ctx.shape, check_invariants=False)
         return gradient, None, None
