@@ -21,9 +21,12 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.declaration import Rows
+from nearfar_margin.fused import FusedSGD
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.plugin import nearfar_losses
+from nearfar_margin.row_optimizers import RowAdamW, RowSGD
+from nearfar_margin.sampling import sample
 from nearfar_margin.shard import Shard, shard
 from nearfar_margin.softmax import Softmax
 from nearfar_margin.weights import load_weight, save_weight
@@ -82,12 +85,30 @@ LOSSES = {spec.name: of(spec) for spec in nearfar_losses()} | {
     "third party": lambda **k: ThirdParty(C, D, scale=3.0, **k),
     "third party-smoothed": lambda **k: ThirdParty(C, D, scale=3.0, label_smoothing=0.2, smoothing="others", **k),
 }
+#: Of each kind one: what is drawn does not depend on the formula.
+SAMPLED = (
+    "adacos",
+    "arcface",
+    "kappaface",
+    "mv_softmax",
+    "npcface",
+    "norm_softmax-learned",
+    "cosface-smoothed",
+    "softmax-smoothed",
+    "sphereface2",
+    "subcenter_arcface",
+    "third party",
+)
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1),
 }
+ROW_OPTIMIZERS = {
+    "sgd": lambda parameters: RowSGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adamw": lambda parameters: RowAdamW(parameters, lr=0.1, weight_decay=0.1),
+}
 #: Samples of each rank: ragged, and none at all.
-SIZES = {2: (4, 3), 3: (5, 0, 2), 4: (1, 2, 0, 4)}
+SIZES = {1: (7,), 2: (4, 3), 3: (5, 0, 2), 4: (1, 2, 0, 4)}
 
 
 def made(name):
@@ -219,6 +240,111 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def compare_sampled(rank, world, folder):
+    """Ranks draw together what one process draws, and have its values, gradients and estimates."""
+    own = own_of(rank, world)
+    for name in SAMPLED:
+        one, (x, y) = sample(made(name), 0.4), batch()
+        # In either order.
+        spread = shard(sample(made(name), 0.4)) if world == 2 else sample(shard(made(name)), 0.4)
+        for _ in range(2):
+            leaf, mine = x.clone().requires_grad_(), x[own].clone().requires_grad_()
+            expected, found = one(leaf, y), spread(mine, y[own])
+            one.zero_grad()
+            spread.zero_grad()
+            (expected * weights()).sum().backward()
+            (found * weights()[own]).sum().backward()
+            close(name, found, expected[own])
+            close(name, mine.grad, leaf.grad[own])
+            for (what, theirs), parameter in zip(one.named_parameters(), spread.parameters(), strict=True):
+                gradient = theirs.grad.to_dense() / world
+                if what == "weight":
+                    drawn = one.weight.grad.coalesce().indices()[0]
+                    share = spread.shard
+                    held = drawn[(drawn >= share.start) & (drawn < share.stop)]
+                    assert torch.equal(parameter.grad.coalesce().indices()[0], held)
+                    assert parameter.grad.shape == (C, *theirs.shape[1:])
+                    close(f"{name}.{what}", parameter.grad.to_dense()[held], gradient[held])
+                else:
+                    close(f"{name}.{what}", parameter.grad.to_dense(), gradient)
+        for mine, theirs in zip(spread.buffers(), one.buffers(), strict=True):
+            close(name, mine, theirs)
+
+
+def row_step(loss, optimizer, step, own=slice(None), over=1):
+    """One of training on the drawn classes; the batch is another each time."""
+    g = torch.Generator().manual_seed(step)
+    x, y = torch.randn(7, D, generator=g, dtype=torch.float64), torch.randint(C, (7,), generator=g)
+    optimizer.zero_grad()
+    (loss(x[own], y[own]).sum() / over).backward()
+    optimizer.step()
+
+
+def sampled(name="subcenter_arcface"):
+    return sample(made(name), 0.4)
+
+
+def row_train_and_save(rank, world, folder):
+    for name, make in ROW_OPTIMIZERS.items():
+        loss = shard(sampled())
+        optimizer = make(loss.parameters())
+        for step in range(3):
+            row_step(loss, optimizer, step, own_of(rank, world))
+        state = state_of(loss, optimizer)
+        assert all(hasattr(each, "to_local") for each in state["optimizer"]["state"]["weight"].values())
+        save(state, checkpoint_id=f"{folder}/rows-{name}")
+
+
+def in_one_go(name, *worlds):
+    """One process with all classes, three steps of each number of ranks."""
+    loss = sampled()
+    optimizer = ROW_OPTIMIZERS[name](loss.parameters())
+    for step, world in enumerate(w for w in worlds for _ in range(3)):
+        row_step(loss, optimizer, step, over=world)
+    return loss, optimizer
+
+
+def row_load_and_train(rank, world, folder):
+    for name, make in ROW_OPTIMIZERS.items():
+        loss = sampled()
+        with torch.no_grad():
+            loss.weight.zero_()
+        shard(loss)
+        optimizer = make(loss.parameters())
+        state = state_of(loss, optimizer)
+        load(state, checkpoint_id=f"{folder}/rows-{name}")
+        set_state_dict(loss, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        for step in range(3, 6):
+            row_step(loss, optimizer, step, own_of(rank, world))
+        expected, reference = in_one_go(name, 2, world)
+        close(name, loss.weight.full_tensor(), expected.weight)
+        for key, tensor in optimizer.state[loss.weight].items():
+            close(f"{name}.{key}", tensor.full_tensor(), reference.state[expected.weight][key])
+
+
+def fused_in_ranks(rank, world, folder):
+    """And its momentum, in shards, with another number of ranks."""
+    own = own_of(rank, world)
+    one, spread = made("mv_softmax"), shard(made("mv_softmax"))
+    theirs = OPTIMIZERS["sgd"](one.parameters())
+    ours = FusedSGD(spread, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for i in range(3):
+        row_step(one, theirs, i, over=world)
+        row_step(spread, ours, i, own)
+    assert spread.weight.grad is None
+    close("fused", spread.weight.full_tensor(), one.weight)
+    momentum = ours.state[spread.weight]["momentum_buffer"].full_tensor()
+    close("momentum", momentum, theirs.state[one.weight]["momentum_buffer"])
+
+
+def refuse_other_optimizers(rank, world, folder):
+    loss = shard(sampled())
+    row_step(loss, RowSGD(loss.parameters(), lr=0.0), 0, own_of(rank, world))
+    for make in (*OPTIMIZERS.values(), lambda p: torch.optim.SGD(p, lr=0.1)):
+        with pytest.raises(ArgumentError, match="RowSGD or RowAdamW"):
+            make(loss.parameters()).step()
+
+
 def start_nowhere_whole(rank, world, folder):
     """Ranks that are seeded alike draw different weights, as large as one process would."""
     torch.manual_seed(0)
@@ -274,11 +400,23 @@ def on_two(rank, world, folder):
     extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
     train_and_save(rank, world, folder)
+    compare_sampled(rank, world, folder)
+    row_train_and_save(rank, world, folder)
+    fused_in_ranks(rank, world, folder)
+    refuse_other_optimizers(rank, world, folder)
 
 
 def on_three(rank, world, folder):
     compare(rank, world, folder)
     load_and_train(rank, world, folder)
+    compare_sampled(rank, world, folder)
+    row_load_and_train(rank, world, folder)
+    fused_in_ranks(rank, world, folder)
+
+
+def on_another_number(rank, world, folder):
+    load_and_train(rank, world, folder)
+    row_load_and_train(rank, world, folder)
 
 
 def extremes_are_finite(rank, world, folder):
@@ -307,9 +445,11 @@ def extremes_are_finite(rank, world, folder):
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as is asked for
 def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path):
-    """Two ranks save, three go on, and one process, without any group, has it all in one matrix."""
+    """Two ranks save; three, one and four go on; and one process, without any group, has it all in one matrix."""
     run(on_two, 2, tmp_path)
     run(on_three, 3, tmp_path)
+    run(on_another_number, 4, tmp_path)
+    on_a_rank(0, 1, tmp_path, on_another_number)
     for name, make in OPTIMIZERS.items():
         loss, expected = made("arcface"), made("arcface")
         step(expected, make(expected.parameters()), over=2)
@@ -317,12 +457,13 @@ def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path
         load(state, checkpoint_id=tmp_path / name, no_dist=True)
         loss.load_state_dict(state["model"])
         close(name, loss.weight, expected.weight)
-
-
-@pytest.mark.long
-def test_four_ranks_go_on_from_what_two_have_saved(tmp_path):
-    run(train_and_save, 2, tmp_path)
-    run(load_and_train, 4, tmp_path)
+    for name in ROW_OPTIMIZERS:
+        loss = sampled()
+        state = {"model": loss.state_dict()}
+        load(state, checkpoint_id=tmp_path / f"rows-{name}", no_dist=True)
+        loss.load_state_dict(state["model"])
+        close(name, loss.weight, in_one_go(name, 2)[0].weight)
+        assert loss.sampler.steps == 3
 
 
 def test_without_a_process_group_it_says_what_to_do():

@@ -12,6 +12,8 @@ from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
+from nearfar_margin.fused import FusedSGD
+from nearfar_margin.sampling import Sampler
 from nearfar_margin.shard import Shard
 
 if TYPE_CHECKING:
@@ -100,6 +102,10 @@ class EngineLoss(ClassLoss):
         self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
         #: This rank's share of the classes, where :func:`nearfar_margin.shard.shard` has spread them.
         self.shard: Shard | None = None
+        #: What draws the classes of a step, where :func:`nearfar_margin.sampling.sample` has asked for it.
+        self.sampler: Sampler | None = None
+        #: What steps the weight, in the backward pass, where a :class:`nearfar_margin.fused.FusedSGD` was made for it.
+        self.fused: FusedSGD | None = None
         self._products: torch.dtype | None = None
 
     def _checked_smoothing(self, epsilon: float) -> float:
@@ -130,7 +136,8 @@ class EngineLoss(ClassLoss):
     @property
     def settings(self) -> Settings:
         """How the call at hand is to be computed."""
-        return Settings(self.engine, self.memory_budget, self._products, self.shard)
+        steps = (self.sampler, self.fused) if self.training else (None, None)
+        return Settings(self.engine, self.memory_budget, self._products, self.shard, *steps)
 
     def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # handed on
         # Work on a batch is taken out of autocast, so what that asks for is asked here.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nearfar.nn.counted import mixed
 
-__all__ = ["counted_normal"]
+__all__ = ["counted_below", "counted_normal"]
 
 
 def counted_normal(seed: int, step: Tensor, count: int) -> Tensor:
@@ -33,3 +33,12 @@ def counted_normal(seed: int, step: Tensor, count: int) -> Tensor:
     # Box and Muller: 24 bits each, the first moved off 0, of which there is no logarithm.
     radius = (-2 * ((uniform[:, 0] + 0.5) / 2**24).log()).sqrt()
     return radius * (2 * math.pi * uniform[:, 1] / 2**24).cos()
+
+
+def counted_below(seed: int, step: Tensor, places: Tensor, share: float) -> Tensor:
+    """Whether each place's uniform number of a step is below ``share``, (n,) of bool, for places (n,) of int64.
+
+    It depends on nothing but the seed, the step and the place itself, whatever other places are asked for.
+    """
+    bits = mixed(mixed(mixed(step) ^ seed) + places) >> 11 & 2**53 - 1
+    return bits < int(share * 2**53)

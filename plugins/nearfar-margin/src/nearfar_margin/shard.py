@@ -200,7 +200,20 @@ def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _summed(share: Shard) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient if _Within.pass_through else share.sum(gradient.clone())
+    def summed(gradient: Tensor) -> Tensor:
+        if _Within.pass_through:
+            return gradient
+        return _union(gradient.coalesce(), share) if gradient.is_sparse else share.sum(gradient.clone())
+
+    return summed
+
+
+def _union(gradient: Tensor, share: Shard) -> Tensor:
+    """The sum over the ranks of gradients of some rows each."""
+    rows, values = gradient.indices()[0], gradient.values()
+    sizes = share.sizes(len(rows), rows.device)
+    everything = share.gather(rows, sizes)[None], share.gather(values, sizes)
+    return torch.sparse_coo_tensor(*everything, gradient.shape, check_invariants=False).coalesce()
 
 
 class _Within:
