@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import nearfar
-from nearfar.errors import ArgumentError, InputError, RecipeError
+from nearfar.errors import ArgumentError, InputError, NearfarWarning, RecipeError
 from nearfar.nn.distances import Cosine
 from nearfar_pair.combinators.cross_batch_memory import CrossBatchMemory
 from nearfar_pair.combinators.matryoshka import Matryoshka
@@ -144,8 +144,9 @@ def test_what_is_not_finite_is_not_remembered() -> None:
 
 
 def test_a_foreign_loss_has_a_memory_too() -> None:
-    with pytest.warns(nearfar.errors.NearfarWarning):
+    with pytest.warns(NearfarWarning):
         criterion = nearfar.compose("cross_batch_memory(pml.contrastive_loss, size=12)")
+    with pytest.warns(NearfarWarning):
         plain = nearfar.create_loss("pml.contrastive_loss")
     criterion(batch(0), LABELS)
     expected = plain(batch(1), LABELS) + plain(batch(1), LABELS, ref_emb=batch(0), ref_labels=LABELS.clone())
@@ -202,7 +203,7 @@ def test_two_towers_of_one_output_are_still_two() -> None:
 
 def test_a_foreign_loss_keeps_its_own_pairs() -> None:
     """Theirs take one tensor of labels on both sides for a batch compared with itself."""
-    with pytest.warns(nearfar.errors.NearfarWarning):
+    with pytest.warns(NearfarWarning):
         criterion = nearfar.compose("symmetric(pml.nt_xent_loss(temperature=0.1))")
     ours = Symmetric(InfoNCE(temperature=0.1))
     rows = torch.arange(6)
@@ -214,7 +215,8 @@ def test_a_temperature_learns_from_both_directions() -> None:
     criterion = nearfar.compose("symmetric(info_nce(learned=True))").double()
     criterion(batch(0), LABELS, ref_emb=batch(1), ref_labels=LABELS).backward()
     (scale,) = criterion.parameters()
-    assert scale.grad is not None and scale.grad.abs() > 0
+    assert scale.grad is not None
+    assert scale.grad.abs() > 0
 
 
 def test_symmetric_asks_for_both_sides() -> None:

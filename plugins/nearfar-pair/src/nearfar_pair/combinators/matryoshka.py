@@ -105,7 +105,7 @@ class Matryoshka(Around):
 
 
 def _checked(dims: Sequence[int]) -> list[int]:
-    if isinstance(dims, str) or not isinstance(dims, Sequence) or not dims:
+    if not isinstance(dims, list | tuple) or not dims:
         raise ArgumentError(f"Matryoshka: dims is a list of widths, such as [8, 16, 32]; got {dims!r}")
     for width in dims:
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:

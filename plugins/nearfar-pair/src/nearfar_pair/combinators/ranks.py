@@ -46,8 +46,8 @@ def collected(call: Call) -> Call:
     try:
         embeddings = check_embeddings(call.embeddings, "embeddings")
         reference = None if call.ref_emb is None else check_embeddings(call.ref_emb, "ref_emb").to(embeddings.dtype)
-        for name, labels, rows in (("labels", call.labels, embeddings), ("ref_labels", call.ref_labels, reference)):
-            if labels is not None and (rows is None or len(labels) != len(rows)):
+        for name, labels, own in (("labels", call.labels, embeddings), ("ref_labels", call.ref_labels, reference)):
+            if labels is not None and (own is None or len(labels) != len(own)):
                 raise InputError(f"{name} must be one for each embedding; got {tuple(labels.shape)}")
         selection = as_selection(
             call.indices_tuple, len(embeddings), len(embeddings if reference is None else reference)

@@ -40,8 +40,8 @@ class Symmetric(Around):
 
     Notes
     -----
-    Called ``loss(a, labels, ref_emb=b, ref_labels=labels)``. Without labels, row i of A belongs with row i of B and with
-    no other. Embeddings of one side are never compared with each other.
+    Called ``loss(a, labels, ref_emb=b, ref_labels=labels)``. Without labels, row i of A belongs with row i of B and
+    with no other. Embeddings of one side are never compared with each other.
 
     References
     ----------
@@ -69,9 +69,8 @@ class Symmetric(Around):
         first, second = embeddings, ref_emb.view_as(ref_emb) if ref_emb is embeddings else ref_emb
         if labels is None:
             if len(embeddings) != len(ref_emb):
-                raise InputError(
-                    f"without labels row i belongs with row i; got {len(embeddings)} embeddings and {len(ref_emb)} ref_emb"
-                )
+                sizes = f"{len(embeddings)} embeddings and {len(ref_emb)} ref_emb"
+                raise InputError(f"without labels row i belongs with row i; got {sizes}")
             labels = ref_labels = torch.arange(len(embeddings), device=embeddings.device)
         # Nor may labels be one tensor: pytorch-metric-learning's losses leave out a batch's pairs with itself by that.
         assert ref_labels is not None
