@@ -20,7 +20,6 @@ from nearfar.nn.reducers import (
 )
 from nearfar.nn.terms import MaterialTerms, element_terms
 
-
 REDUCERS = [
     *(Mean(), Sum(), AvgNonZero(), TopK(2), PerGroup(), Threshold(low=0.5), Threshold(high=1)),
     *(ClassWeighted([2.0, 3.0, 4.0, 5.0]), PerAnchor(), Divisor()),

@@ -56,6 +56,8 @@ def test_the_parts() -> None:
         "pair_margin",
         "batch_easy_hard",
         "angular",
+        "hdc",
+        "uniform_histogram",
         "distance_weighted",
     ]
 
