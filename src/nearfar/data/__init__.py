@@ -18,7 +18,7 @@ from nearfar.data.augment import Augment
 from nearfar.data.emoji import SPLITS, Emoji
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
-from nearfar.data.sampling import Draw, Keyed, PKSampler
+from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.source import Adapted, ClassSubset, ImageSource
 from nearfar.data.split import FRACTIONS, split_classes
 from nearfar.errors import DataError
@@ -31,6 +31,7 @@ __all__ = [
     "ClassSubset",
     "Draw",
     "Emoji",
+    "HardSampler",
     "ImageFolder",
     "ImageSource",
     "Keyed",
