@@ -27,6 +27,7 @@ COMMANDS = {
     "show": ("nearfar.cli.show", "Show what a part is, or recipes that are worth knowing."),
     "plugins": ("nearfar.cli.plugins", "List every plugin, its status and what it registers."),
     "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
+    "explain": ("nearfar.cli.explain", "Show how a loss weighs pairs, and what its weights answer to."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
     "bench": ("nearfar.cli.bench", "Rerun an experiment of a paper; plugins add them."),
