@@ -64,7 +64,7 @@ def test_ranks_need_classes_of_their_own():
 
 
 def hard(**changes):
-    """Of each image of a class of several the next two of its class, and the first image of the two classes after it."""
+    """Of each image of a class of several: the next two of its class, and the first image of the next two classes."""
     anchors, positives, negatives = [], [], []
     for image, label in enumerate(LABELS.tolist()):
         members = [i for i, other in enumerate(LABELS.tolist()) if other == label]
@@ -91,7 +91,7 @@ def test_hard_batches_have_p_different_classes_in_pairs_and_k_images_of_each():
         assert len(set(classes[:, 0].tolist())) == 4
         for own, other in (groups[:2], groups[2:]):
             step = int(LABELS[other[0]] - LABELS[own[0]]) % 10
-            members = (LABELS == LABELS[own[0]]).nonzero()[:, 0].tolist()
+            members = (LABELS[own[0]] == LABELS).nonzero()[:, 0].tolist()
             at = members.index(int(own[0]))
             following = [members[(at + k) % len(members)] for k in (0, 1, 2)]
             paired += step in (1, 2) and int(other[0]) in first_of and own.tolist() == following

@@ -165,9 +165,9 @@ class HardSampler(PKSampler):
     """Batches of P classes × K images that stand in pairs: what is hard to tell apart comes together.
 
     A pair is an anchor, in whose class its farthest positives come first, and one of the anchor's nearest negatives,
-    with more images of its class. Anchors are taken in the order of a permutation, another every epoch; one whose class,
-    or whose negative's, the batch has already is passed over. Where no pair is left, and for the last class where P is
-    odd, classes are drawn as by :class:`PKSampler`.
+    with more images of its class. Anchors are taken in the order of a permutation, another every epoch; one whose
+    class, or whose negatives', the batch has already is passed over. Where no pair is left, and for the last class
+    where P is odd, classes are drawn as by :class:`PKSampler`.
 
     Parameters
     ----------

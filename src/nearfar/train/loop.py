@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -33,6 +33,7 @@ from nearfar.models import save_model
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable
+from nearfar.train.mined import batches
 from nearfar.train.schedule import factor
 from nearfar.train.sources import leave_interrupts_to_parent
 from nearfar.train.spread import CollapseWatch, spread
@@ -48,21 +49,16 @@ class _StopNow(BaseException):
 def fit(job: Job) -> None:
     """Do the steps that are left; on Ctrl-C stop after the one being done, with ``job.interrupted`` set."""
     keeper = Keeper(job)
-    sampler = PKSampler(
-        job.train.labels,
-        classes_per_batch=job.config.batch.classes_per_batch,
-        samples_per_class=job.config.batch.samples_per_class,
-        steps=job.steps,
-        seed=job.config.seed,
-        start_step=job.step,
-    )
-    loader = DataLoader(
-        Keyed(job.train, job.config.seed),
-        batch_sampler=sampler,
-        num_workers=job.workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        pin_memory=job.device.type == "cuda",
-    )
+
+    def loader(sampler: PKSampler) -> Iterable[Any]:
+        return DataLoader(
+            Keyed(job.train, job.config.seed),
+            batch_sampler=sampler,
+            num_workers=job.workers,
+            worker_init_fn=leave_interrupts_to_parent,
+            pin_memory=job.device.type == "cuda",
+        )
+
     with _quiet(), _random_state_kept():
         tensorboard = TensorBoardLogger(job.folder.logs, name="", version="tensorboard", purge_step=job.step + 1)
         trainer = L.Trainer(
@@ -85,7 +81,7 @@ def fit(job: Job) -> None:
         job.narrator.begin(job.step, job.steps, job.seconds)
         try:
             with _interruptible(job):
-                trainer.fit(_Step(job), loader)
+                trainer.fit(_Step(job), batches(job, loader))
         except _StopNow:
             job.interrupted = True
         finally:

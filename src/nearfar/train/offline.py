@@ -74,7 +74,7 @@ def hardest(
     Parameters
     ----------
     embeddings : Tensor
-        (n, d), finite; :func:`nearfar.train.embed` makes them of a model and a source.
+        (n, d), finite; :func:`nearfar.train.table.embed` makes them of a model and a source.
     labels : Tensor
         (n,) class ids.
     positives, negatives : int
@@ -122,9 +122,9 @@ def _farthest(x: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     found = labels.new_full((len(x), count), -1)
     distance = x.new_zeros(len(x))
     order = labels.argsort(stable=True)
-    for members in order.split(labels.unique(return_counts=True)[1].tolist()):
+    for members in torch.split(order, torch.unique(labels, return_counts=True)[1].tolist()):
         k = min(count, len(members) - 1)
-        for rows in members.split(max(1, _CHUNK // max(1, len(members)))) if k else ():
+        for rows in torch.split(members, max(1, _CHUNK // max(1, len(members)))) if k else ():
             d = (2 - 2 * x[rows] @ x[members].T).clamp_min_(0).sqrt_()
             d[rows[:, None] == members] = -1
             values, places = d.sort(dim=1, descending=True, stable=True)
@@ -139,7 +139,7 @@ def _nearest(x: Tensor, labels: Tensor, count: int, least: Tensor, search: _Sear
     waiting, k = torch.arange(len(x), device=x.device), min(len(x), 2 * count + 32)
     while len(waiting):
         short = []
-        for rows in waiting.split(max(1, _CHUNK // (k * max(1, x.shape[1])))):
+        for rows in torch.split(waiting, max(1, _CHUNK // (k * max(1, x.shape[1])))):
             places = search(x[rows], k).sort(dim=1).values
             # Measured again, so that whatever searched decides nothing but who is looked at.
             d = (2 - 2 * torch.einsum("rd,rkd->rk", x[rows], x[places])).clamp_min_(0).sqrt_()
