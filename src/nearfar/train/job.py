@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from nearfar.build import compose
-from nearfar.data import NAMED, Augment, ImageSource, PKSampler, counted
+from nearfar.data import NAMED, Augment, ImageSource, PKSampler
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
-from nearfar.nn import Criterion
+from nearfar.nn import Criterion, counted
 from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest

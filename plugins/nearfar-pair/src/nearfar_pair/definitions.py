@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
-from nearfar_pair.loss_definitions import euclidean, unit
+from nearfar_pair.loss_definitions.floats import euclidean, unit
 
 __all__ = [
     "all_triplets",

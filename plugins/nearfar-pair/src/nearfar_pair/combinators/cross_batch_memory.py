@@ -103,6 +103,8 @@ class CrossBatchMemory(Around, Stepping):
             raise InputError("CrossBatchMemory compares with its memory, so it takes no ref_emb")
         if labels is None:
             raise InputError("CrossBatchMemory needs labels: by them a batch is compared with later ones")
+        if not isinstance(labels, Tensor):
+            raise InputError("CrossBatchMemory remembers labels that are tensors: class ids, or one column a label")
         value = self.value(self.loss, embeddings, labels, indices_tuple)
         if len(self.memory) and (not self.warm_up or int(self.steps) >= self.warm_up):
             if self.memory.shape[1] != embeddings.shape[1]:

@@ -47,6 +47,8 @@ def collected(call: Call) -> Call:
         embeddings = check_embeddings(call.embeddings, "embeddings")
         reference = None if call.ref_emb is None else check_embeddings(call.ref_emb, "ref_emb").to(embeddings.dtype)
         for name, labels, own in (("labels", call.labels, embeddings), ("ref_labels", call.ref_labels, reference)):
+            if labels is not None and not isinstance(labels, Tensor):
+                raise InputError(f"{name} of several ranks are gathered as tensors: class ids, or one column a label")
             if labels is not None and (own is None or len(labels) != len(own)):
                 raise InputError(f"{name} must be one for each embedding; got {tuple(labels.shape)}")
         selection = as_selection(

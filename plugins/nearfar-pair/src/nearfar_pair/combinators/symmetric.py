@@ -74,7 +74,8 @@ class Symmetric(Around):
             labels = ref_labels = torch.arange(len(embeddings), device=embeddings.device)
         # Nor may labels be one tensor: pytorch-metric-learning's losses leave out a batch's pairs with itself by that.
         assert ref_labels is not None
-        ref_labels = ref_labels.view_as(ref_labels)
+        if isinstance(ref_labels, Tensor):
+            ref_labels = ref_labels.view_as(ref_labels)
         there = self.value(self.loss, first, labels, None, second, ref_labels)
         back = self.value(self.loss, second, ref_labels, None, first, labels)
         return (there + back) / 2
