@@ -177,6 +177,8 @@ def _composes(spec: PartSpec) -> Iterator[str]:
             yield f"{name} is compared with the distance itself: {side} pairs cost {_BEYOND.get(side, 'by it')}"
         if spec.wraps != ("*",):
             yield f"takes the losses: {', '.join(spec.wraps)}"
+        if spec.asks:
+            yield f"takes losses on embeddings{' with a reference set' if 'reference' in spec.asks else ''}"
     elif isinstance(spec, MinerSpec):
         yield f"produces: {spec.produces}" + (", with a reference set or without" if spec.reference else "")
         if spec.produces == "elements":

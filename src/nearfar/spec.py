@@ -47,6 +47,9 @@ COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
 #: What a loss on embeddings is called with, in order, as pytorch-metric-learning's are.
 EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_labels")
 
+#: What a loss around others may ask of them.
+ASKED = frozenset({"embeddings", "reference"})
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -248,6 +251,9 @@ class LossSpec(PartSpec):
         name → ``"positive"`` (positive pairs cost beyond it) or ``"negative"`` (negative pairs cost within it).
     wraps
         Shell patterns of the full names of the losses it can take as an argument.
+    asks
+        What it asks of the losses it takes, told by their specs: ``embeddings``, that they are on embeddings;
+        ``reference``, that they take a reference set.
     sample
         A function ``(n, seed) -> tuple of tensors`` that makes inputs for checks, ``"package.module:function"``,
         where the inputs are none that :mod:`nearfar.testing` knows: ``n`` rows or so, floating ones in float64, drawn
@@ -283,6 +289,7 @@ class LossSpec(PartSpec):
     uses_norm: bool = False
     thresholds: Mapping[str, str] = field(default_factory=dict)
     wraps: tuple[str, ...] = ("*",)
+    asks: tuple[str, ...] = ()
     sample: str = ""
     optimum: float | None = None
     detached: str = ""
@@ -301,6 +308,7 @@ class LossSpec(PartSpec):
             raise RegistrationError(
                 f"loss {self.name!r}: learning_rate is {self.learning_rate!r}; it is a factor above 0"
             )
+        self._among("asks", self.asks, ASKED)
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
         for name in self.optional_inputs:

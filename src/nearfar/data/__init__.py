@@ -19,7 +19,7 @@ from nearfar.data.emoji import SPLITS, Emoji
 from nearfar.data.faces import ORL, RecordFaces
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
-from nearfar.data.sampling import Draw, Keyed, PKSampler
+from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.source import Adapted, ClassSubset, ImageSource
 from nearfar.data.split import FRACTIONS, split_classes
 from nearfar.data.tables import TABLES, ImageTable
@@ -35,6 +35,7 @@ __all__ = [
     "ClassSubset",
     "Draw",
     "Emoji",
+    "HardSampler",
     "ImageFolder",
     "ImageSource",
     "ImageTable",

@@ -79,6 +79,18 @@ class Batch(Section):
     samples_per_class: Annotated[int, Field(ge=2)] = 4
 
 
+class Mining(Section):
+    """What batches are made of besides chance."""
+
+    #: In epochs: so often the whole training set is searched for what is hard to tell apart, of which batches are made
+    #: from then on; None: never.
+    offline: _Count | None = None
+    #: A negative nearer than this, on normalised embeddings, is taken for a near-duplicate and left out.
+    absolute_margin: _NotNegative = 0.0
+    #: As is one nearer than so many times the anchor's farthest positive.
+    relative_margin: _NotNegative = 0.0
+
+
 class Optimizer(Section):
     """One optimiser for the model and for what the criterion learns."""
 
@@ -140,6 +152,7 @@ class Config(Section):
     augment: Augmentation = Augmentation()
     batch: Batch = Batch()
     head: Head = Head()
+    mining: Mining = Mining()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     validation: Validation = Validation()

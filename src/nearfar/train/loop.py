@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -39,6 +39,7 @@ from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.environment import Environment
 from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable
+from nearfar.train.mined import batches
 from nearfar.train.ranks import Share, gathered
 from nearfar.train.schedule import factor
 from nearfar.train.shards import sharded_names, whole
@@ -56,21 +57,16 @@ class _StopNow(BaseException):
 def fit(job: Job) -> None:
     """Do the steps that are left; on Ctrl-C stop after the one being done, with ``job.interrupted`` set."""
     keeper = Keeper(job)
-    sampler = PKSampler(
-        job.train.labels,
-        classes_per_batch=job.config.batch.classes_per_batch,
-        samples_per_class=job.config.batch.samples_per_class,
-        steps=job.steps,
-        seed=job.config.seed,
-        start_step=job.step,
-    )
-    loader = DataLoader(
-        Keyed(job.train, job.config.seed),
-        batch_sampler=sampler if job.ranks.world == 1 else Share(sampler, job.ranks),
-        num_workers=job.workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        pin_memory=job.device.type == "cuda",
-    )
+
+    def loader(sampler: PKSampler) -> Iterable[Any]:
+        return DataLoader(
+            Keyed(job.train, job.config.seed),
+            batch_sampler=sampler if job.ranks.world == 1 else Share(sampler, job.ranks),
+            num_workers=job.workers,
+            worker_init_fn=leave_interrupts_to_parent,
+            pin_memory=job.device.type == "cuda",
+        )
+
     module = _Step(job)
     with _quiet(), _random_state_kept():
         trainer = L.Trainer(
@@ -92,7 +88,7 @@ def fit(job: Job) -> None:
         job.narrator.begin(job.step, job.steps, job.seconds)
         try:
             with _interruptible(job):
-                trainer.fit(module, loader)
+                trainer.fit(module, batches(job, loader))
         except _StopNow:
             job.interrupted = True
         finally:

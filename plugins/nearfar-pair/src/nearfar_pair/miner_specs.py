@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.spec import MinerSpec
-from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019, WANG_ANGULAR, WU, XUAN
+from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019, WANG_ANGULAR, WU, XUAN, YUAN_2017
 
 __all__ = ["MINERS"]
 
@@ -131,6 +131,26 @@ MINERS = (
         distances=(),
         memory=3,
         synchronizations=2,
+    ),
+    _miner(
+        "hdc",
+        "HDC",
+        "Of all positive pairs the share that is farthest apart, of all negative pairs the nearest.",
+        family="pair",
+        paper=YUAN_2017,
+        deviations=("The share is of all pairs of the batch; the paper's is of those that a shallower model kept.",),
+        produces="pairs",
+        synchronizations=2,
+    ),
+    _miner(
+        "uniform_histogram",
+        "UniformHistogram",
+        "Pairs drawn so that the distances of positives, and those of negatives, are spread evenly.",
+        family="pair",
+        produces="pairs",
+        definition="",
+        order_dependent=True,
+        synchronizations=5,
     ),
     _miner(
         "distance_weighted",
