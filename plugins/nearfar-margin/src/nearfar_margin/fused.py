@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from nearfar.errors import ArgumentError, InputError
@@ -66,9 +66,7 @@ class FusedSGD(torch.optim.Optimizer):
         if loss.engine == "plain":
             raise ArgumentError(f"{name} has engine='plain', which has no backward pass of its own; use 'chunked'")
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(
-            [cast("nn.Parameter", loss.weight)], {key: non_negative(key, value) for key, value in numbers.items()}
-        )
+        super().__init__([loss.weight], {key: non_negative(key, value) for key, value in numbers.items()})
         #: How often the weight has been stepped: a value that was computed before the last one is out of date.
         self.steps = 0
         self._open = False
