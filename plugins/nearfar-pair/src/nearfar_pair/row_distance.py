@@ -34,6 +34,8 @@ class RowDistance:
 
     def __init__(self, distance: Distance, query: Tensor, reference: Tensor) -> None:
         self._query, self._reference = query, reference
+        #: How many references there are.
+        self.width = len(reference)
         self._is_self = query is reference
         self._is_similarity = distance.is_inverted
         self._has_root = isinstance(distance, Euclidean)
@@ -98,6 +100,23 @@ class RowDistance:
                 weight = _over(weight, rows.d_an)
         if by_ap is not None:
             weight.scatter_add_(1, rows.positives, by_ap)
+        self.pull_weight(rows.anchors, weight, gradients, factor)
+
+    def pull_weight(self, anchors: slice, weight: Tensor, gradients: Gradients, factor: int = 1) -> None:
+        """Add to the gradients what comes of those by half the squared distances, or by the negated similarities.
+
+        Parameters
+        ----------
+        anchors
+            Whose rows they are.
+        weight
+            (r, m).
+        gradients
+            What is added to.
+        factor
+            What the weights are to be multiplied with.
+        """
+        query, to_query = self._query[anchors], gradients.query[anchors]
         to_query.addmm_(weight, self._reference, alpha=-factor)
         gradients.reference.addmm_(weight.T, query, alpha=-factor)
         if not self._is_similarity:
@@ -108,7 +127,9 @@ class RowDistance:
         self, positives: Tensor, weight: Tensor, query: Tensor, to_query: Tensor, gradients: Gradients, factor: int
     ) -> None:
         index, weight = positives.reshape(-1), weight * factor
-        to_query.sub_((weight[:, None] @ self._reference[positives])[:, 0])
+        # Not indexing by a tensor, which takes six times as long as this.
+        points = self._reference.index_select(0, index).unflatten(0, positives.shape)
+        to_query.sub_((weight[:, None] @ points)[:, 0])
         gradients.reference.index_add_(0, index, (weight[:, :, None] * query[:, None]).flatten(0, 1), alpha=-1)
         if not self._is_similarity:
             to_query.addcmul_(weight.sum(1, keepdim=True), query)
