@@ -43,7 +43,7 @@ class DistanceRule(PairRule):
         """``(anchor, positive, anchor, negative)``, each sort by anchor and then by place in the reference."""
         with full_precision(self.batch.embeddings):
             batch = dataclasses.replace(self.batch, selection=self)
-            return choices(batch, self.distance, _kept).outputs  # type: ignore[return-value]
+            return choices(batch, self.distance, _kept, is_ragged=True).outputs  # type: ignore[return-value]
 
 
 def _kept(rows: Rows) -> tuple[Tensor, ...]:

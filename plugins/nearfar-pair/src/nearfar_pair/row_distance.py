@@ -55,7 +55,7 @@ class RowDistance:
         if self._is_self:
             out.diagonal(anchors.start).fill_(FAR)
         # On a GPU asking whether there are any would stall the stream.
-        if out.device.type == "cpu" and bool(out.min() < self._near):
+        if out.device.type == "cpu" and bool(out.amin() < self._near):
             self._mend_near(out, anchors)
         out.clamp_min_(0)
         return out.sqrt_() if self._has_root else out
@@ -87,7 +87,7 @@ class RowDistance:
         if by_ap is not None:
             by_ap = by_ap.masked_fill(~rows.valid, 0)
             if self._has_root:
-                by_ap = _over(by_ap, rows.d_ap)
+                by_ap = _over(by_ap, rows.d_ap, rows.d_ap.abs())
             # Few positives are gathered; many are as cheap as all references.
             if by_an is None and by_ap.shape[1] * query.shape[1] <= len(self._reference):
                 self._pull_few(rows.positives, by_ap, query, to_query, gradients, factor)
@@ -97,7 +97,7 @@ class RowDistance:
         else:
             weight = by_an.contiguous()
             if self._has_root:
-                weight = _over(weight, rows.d_an)
+                weight = _over(weight, rows.d_an, rows.d_an)
         if by_ap is not None:
             weight.scatter_add_(1, rows.positives, by_ap)
         self.pull_weight(rows.anchors, weight, gradients, factor)
@@ -161,9 +161,12 @@ def row_distance(distance: Any) -> bool:
     return type(distance) in (Cosine, Dot, Euclidean, SquaredEuclidean)
 
 
-def _over(gradient: Tensor, distance: Tensor) -> Tensor:
-    """``gradient / distance`` in place, and 0 where two points are one: the subgradient of smallest norm."""
+def _over(gradient: Tensor, distance: Tensor, size: Tensor) -> Tensor:
+    """``gradient / distance`` in place, and 0 where two points are one: the subgradient of smallest norm.
+
+    ``size`` is that of the distance, which is negative where there is none.
+    """
     # On a GPU asking whether there are any would stall the stream.
-    if distance.device.type != "cpu" or not bool(distance.abs().min() > 0):
+    if distance.device.type != "cpu" or not bool(size.amin() > 0):
         return gradient.div_(distance).masked_fill_(distance == 0, 0)
     return gradient.div_(distance)

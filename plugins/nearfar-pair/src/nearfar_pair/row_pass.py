@@ -27,9 +27,9 @@ __all__ = ["Formula", "RowPass", "rule_of"]
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
 
-# Elements of a few rows: buffers of 512 kB stay in the second-level cache of a CPU, and on a GPU launching a kernel
-# costs more than its work below this.
-CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
+# Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs more
+# than is gained; on a GPU launching a kernel costs more than its work below this.
+CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**22
 
 
 class RowPass:
@@ -47,6 +47,9 @@ class RowPass:
         Of how many outputs, the first, the sum may be asked for.
     narrow
         As for :class:`~nearfar_pair.sides.Sides`.
+    is_ragged
+        Whether the outputs are lists of as many things as there are, not one row for each anchor; nothing is
+        differentiated then.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class RowPass:
         *,
         sums: int = 1,
         narrow: bool = False,
+        is_ragged: bool = False,
     ) -> None:
         self._sums = sums
+        self._is_ragged = is_ragged
         self._batch, self._distance, self._formula = batch, distance, formula
         self._parameters = tuple(parameters)
         self.sides = Sides(batch, rule_of(batch, distance), narrow=narrow)
@@ -138,7 +143,7 @@ class RowPass:
 
     @cached_property
     def _plan(self) -> _Plan:
-        return _Plan(self._distance, self.sides, self._formula)
+        return _Plan(self._distance, self.sides, self._formula, self._is_ragged)
 
 
 def rule_of(batch: Batch, distance: Any) -> PairRule | None:
@@ -159,6 +164,7 @@ class _Plan:
     distance: Any
     sides: Sides
     formula: Formula
+    is_ragged: bool = False
     sums: int = 0
 
     def chunks(self) -> Iterator[slice]:
@@ -168,11 +174,13 @@ class _Plan:
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
     def rows(self, distance: RowDistance, anchors: slice, buffer: Tensor) -> Rows:
-        return self.sides.rows(distance.rows(anchors, buffer[: anchors.stop - anchors.start]), anchors, in_place=True)
+        """The rows of these anchors, in the first part of a buffer, whose second is their scratch memory."""
+        d, scratch = buffer[:, : anchors.stop - anchors.start]
+        return self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
 
     def buffer(self, like: Tensor) -> Tensor:
         first = next(self.chunks())
-        return like.new_empty(first.stop - first.start, self.sides.shape[1])
+        return like.new_empty(2, first.stop - first.start, self.sides.shape[1])
 
     def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
         """The outputs from the whole matrix: for second derivatives."""
@@ -197,7 +205,15 @@ class _Pull:
         rows = dataclasses.replace(rows, d_ap=d_ap, d_an=d_an)
         return rows, self._plan.formula(rows, *self.leaves)
 
-    def add(self, rows: Rows, leaves: Sequence[Tensor], outputs: Sequence[Tensor], by: Sequence[Tensor | None]) -> None:
+    def add(
+        self,
+        rows: Rows,
+        leaves: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        by: Sequence[Tensor | None],
+        *,
+        is_last: bool = True,
+    ) -> None:
         """Add what comes of the gradients ``by`` the outputs, made of ``rows`` and ``leaves``."""
         used = [(o, g) for o, g in zip(outputs, by, strict=True) if g is not None and o.requires_grad]
         if not used:
@@ -205,7 +221,7 @@ class _Pull:
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         roots, by_root = zip(*used, strict=True)
         by_ap, by_an, *rest = torch.autograd.grad(
-            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=True
+            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=not is_last
         )
         with torch.no_grad():
             self._distance.pull(rows, by_ap, by_an, self._embeddings)
@@ -217,6 +233,34 @@ class _Pull:
         return (*self._embeddings.finished(), *self._parameters)
 
 
+class _Found:
+    """The outputs for a few anchors after another.
+
+    They are written where all have their place: kept one by one, they would lie between the large buffers of one turn
+    and those of the next, and memory would grow by what no longer fits.
+    """
+
+    def __init__(self, plan: _Plan) -> None:
+        self._size = plan.sides.shape[0]
+        self._is_ragged = plan.is_ragged
+        self._whole: list[Tensor] = []
+        self._parts: list[Sequence[Tensor]] = []
+
+    def add(self, anchors: slice, outputs: Sequence[Tensor]) -> None:
+        """Those of these anchors."""
+        if self._is_ragged:
+            self._parts.append(outputs)
+            return
+        if not self._whole:
+            self._whole = [output.new_empty(self._size, *output.shape[1:]) for output in outputs]
+        for whole, output in zip(self._whole, outputs, strict=True):
+            whole[anchors] = output.detach()
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return tuple(map(torch.cat, zip(*self._parts, strict=True))) if self._is_ragged else tuple(self._whole)
+
+
 class _Outputs(torch.autograd.Function):
     """The outputs of a formula; the backward pass computes the rows once more."""
 
@@ -224,8 +268,10 @@ class _Outputs(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         buffer = plan.buffer(query)
-        parts = [plan.formula(plan.rows(distance, anchors, buffer), *parameters) for anchors in plan.chunks()]
-        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        found = _Found(plan)
+        for anchors in plan.chunks():
+            found.add(anchors, plan.formula(plan.rows(distance, anchors, buffer), *parameters))
+        outputs = found.outputs()
         ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
         ctx.set_materialize_grads(False)
         ctx.plan = plan
@@ -256,17 +302,17 @@ class _Totals(torch.autograd.Function):
         buffer = plan.buffer(query)
         needs = ctx.needs_input_grad
         pulls = [_Pull(plan, distance, parameters, needs[3:]) for _ in range(plan.sums if any(needs) else 0)]
-        parts = []
+        found = _Found(plan)
         for anchors in plan.chunks():
             rows = plan.rows(distance, anchors, buffer)
             if not pulls:
-                parts.append(plan.formula(rows, *parameters))
+                found.add(anchors, plan.formula(rows, *parameters))
                 continue
             rows, outputs = pulls[0].outputs(rows)
             for pull, output in zip(pulls, outputs, strict=False):
-                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)])
-            parts.append(tuple(output.detach() for output in outputs))
-        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)], is_last=pull is pulls[-1])
+            found.add(anchors, outputs)
+        outputs = found.outputs()
         ctx.mark_non_differentiable(*outputs)
         ctx.set_materialize_grads(False)
         ctx.plan = plan

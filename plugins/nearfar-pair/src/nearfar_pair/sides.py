@@ -24,6 +24,8 @@ __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 FAR = 1e18
 #: Up to so many distances a matrix of all, with masks, costs less than rows.
 SMALL = 2**14
+#: A table of positives that is no wider is made once; of wider ones only the part for a few anchors is.
+FEW = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,8 @@ class Rows:
         (r, k) which references the positives are; where there is none, any.
     num_positives, num_negatives
         (r,) int64.
+    scratch
+        (r, m) memory for what one function keeps of the references for its gradient, which is taken once; or None.
     """
 
     d_ap: Tensor
@@ -53,6 +57,7 @@ class Rows:
     positives: Tensor
     num_positives: Tensor
     num_negatives: Tensor
+    scratch: Tensor | None = None
 
     @property
     def d_ap_or_far(self) -> Tensor:
@@ -128,6 +133,7 @@ class Sides:
         else:
             assert batch.selection is not None
             self._from_pairs(*batch.selection.pairs())
+        self._table: tuple[Tensor, Tensor] | None = None
         #: How wide the table of positives is.
         self.width = max(1, int(self._positives.max()) if self._narrow and self.shape[0] else self.shape[1])
 
@@ -160,7 +166,7 @@ class Sides:
         self._bounds = torch.searchsorted(self._chosen, starts)
         self._negatives = self._bounds.diff()
 
-    def rows(self, d: Tensor, anchors: slice, *, in_place: bool) -> Rows:
+    def rows(self, d: Tensor, anchors: slice, *, in_place: bool, scratch: Tensor | None = None) -> Rows:
         """Split rows of the matrix of distances in two.
 
         Parameters
@@ -171,6 +177,8 @@ class Sides:
             Which they are.
         in_place
             Whether ``d`` may become :attr:`Rows.d_an`; else the parts are differentiable in ``d``.
+        scratch
+            As of :class:`Rows`.
         """
         index, valid = self.table(anchors)
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
@@ -183,13 +191,21 @@ class Sides:
             d_ap = torch.where(valid, d_ap, -FAR)
             d_an = d_an.masked_fill_(~keep_an, FAR) if in_place else d_an.masked_fill(~keep_an, FAR)
             positives, negatives = valid.sum(1), (d_an != FAR).sum(1)
-        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives)
+        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives, scratch)
 
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
         if not self._narrow:
             valid = self._valid[anchors]
             return self._every.expand_as(valid), valid
+        if self.width > FEW:
+            return self._part_of_table(anchors)
+        if self._table is None:
+            self._table = self._part_of_table(slice(0, self.shape[0]))
+        index, valid = self._table
+        return index[anchors], valid[anchors]
+
+    def _part_of_table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         place = torch.arange(self.width, device=self._first.device)
         valid = place < self._positives[anchors, None]
         place = place + self._first[anchors, None]

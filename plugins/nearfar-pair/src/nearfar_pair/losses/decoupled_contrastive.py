@@ -63,7 +63,7 @@ class DecoupledContrastive(PositiveLoss):
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
-        costs = log_sum_exp(rows.d_an, -1 / self.temperature)[:, None] + rows.d_ap / self.temperature
+        costs = log_sum_exp(rows.d_an, -1 / self.temperature, rows.scratch)[:, None] + rows.d_ap / self.temperature
         return torch.where(has_cost, costs, 0), has_cost
 
     def extra_repr(self) -> str:
