@@ -173,14 +173,16 @@ class _Plan:
         step = max(1, elements // m)
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
-    def rows(self, distance: RowDistance, anchors: slice, buffer: Tensor) -> Rows:
-        """The rows of these anchors, in the first part of a buffer, whose second is their scratch memory."""
-        d, scratch = buffer[:, : anchors.stop - anchors.start]
+    def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
+        """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""
+        d, scratch = (buffer[: anchors.stop - anchors.start] for buffer in buffers)
         return self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
 
-    def buffer(self, like: Tensor) -> Tensor:
+    def buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Two for the rows of a few anchors; not one in two parts, as autograd would take a change of one for both."""
         first = next(self.chunks())
-        return like.new_empty(2, first.stop - first.start, self.sides.shape[1])
+        size = first.stop - first.start, self.sides.shape[1]
+        return like.new_empty(size), like.new_empty(size)
 
     def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
         """The outputs from the whole matrix: for second derivatives."""
@@ -267,10 +269,10 @@ class _Outputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffer = plan.buffer(query)
+        buffers = plan.buffers(query)
         found = _Found(plan)
         for anchors in plan.chunks():
-            found.add(anchors, plan.formula(plan.rows(distance, anchors, buffer), *parameters))
+            found.add(anchors, plan.formula(plan.rows(distance, anchors, buffers), *parameters))
         outputs = found.outputs()
         ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
         ctx.set_materialize_grads(False)
@@ -286,9 +288,9 @@ class _Outputs(torch.autograd.Function):
         plan: _Plan = ctx.plan
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         pull = _Pull(plan, distance, parameters, ctx.needs_input_grad[3:])
-        buffer = plan.buffer(query)
+        buffers = plan.buffers(query)
         for anchors in plan.chunks():
-            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffer))
+            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffers))
             pull.add(rows, pull.leaves, outputs, [None if g is None else g[anchors] for g in by_output])
         return None, *pull.finished()
 
@@ -299,12 +301,12 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffer = plan.buffer(query)
+        buffers = plan.buffers(query)
         needs = ctx.needs_input_grad
         pulls = [_Pull(plan, distance, parameters, needs[3:]) for _ in range(plan.sums if any(needs) else 0)]
         found = _Found(plan)
         for anchors in plan.chunks():
-            rows = plan.rows(distance, anchors, buffer)
+            rows = plan.rows(distance, anchors, buffers)
             if not pulls:
                 found.add(anchors, plan.formula(rows, *parameters))
                 continue
