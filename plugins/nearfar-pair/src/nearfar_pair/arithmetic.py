@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["first_least", "hinge_sums", "log_sum_exp", "softplus"]
+__all__ = ["exponential_", "first_least", "hinge_sums", "log_sum_exp", "softplus"]
 
+LOG2_E = 1 / math.log(2)
 #: How many numbers of a row are compared at once.
 GROUP = 32
 
@@ -29,7 +31,7 @@ class _LogSumExp(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: float, scratch: Tensor | None) -> Tensor:
         first = x.amax(1) if scale > 0 else x.amin(1)
         # The difference first: that of two rounded products may be above zero, and far above where they are large.
-        weights = torch.sub(x, first[:, None], out=scratch).mul_(scale).exp_()
+        weights = exponential_(torch.sub(x, first[:, None], out=scratch), scale)
         total = weights.sum(1)
         ctx.scale = scale
         found = scale * first + total.log()
@@ -93,6 +95,14 @@ class _HingeSums(torch.autograd.Function):
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)); torch's own is by default the identity from 20 on, 2e-9 off."""
     return F.softplus(x, threshold=40.0)
+
+
+def exponential_(x: Tensor, scale: float) -> Tensor:
+    """exp(scale · x) in place.
+
+    As a power of two: torch's exp takes four times as long, and sixty times where the result is nearly 0 or too small.
+    """
+    return x.mul_(scale * LOG2_E).exp2_()
 
 
 def first_least(x: Tensor) -> Tensor:

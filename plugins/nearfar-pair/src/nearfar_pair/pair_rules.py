@@ -12,7 +12,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance
 from nearfar.nn.precision import full_precision
 from nearfar_pair.mining import choices
-from nearfar_pair.sides import PairRule, Rows
+from nearfar_pair.sides import FAR, PairRule, Rows
 
 __all__ = ["BesideOpposite", "DistanceRule", "Margins"]
 
@@ -74,6 +74,11 @@ class BesideOpposite(DistanceRule):
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
         return ~(nearest - d_ap >= self.slack), ~(d_an - farthest >= self.slack)
 
+    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        farthest, nearest = d_ap.amax(1, keepdim=True), d_an.amin(1, keepdim=True)
+        beyond = torch.sub(d_an, farthest, out=scratch)
+        return ~(nearest - d_ap >= self.slack), torch.ge(beyond, min(self.slack, FAR / 2), out=scratch)
+
 
 class Margins(DistanceRule):
     """Positives farther than one distance, negatives nearer than another.
@@ -94,3 +99,6 @@ class Margins(DistanceRule):
     def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
         return ~(d_ap <= self.beyond), ~(d_an >= self.within)
+
+    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        return ~(d_ap <= self.beyond), torch.ge(d_an, min(self.within, FAR / 2), out=scratch)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.arithmetic import exponential_, log_sum_exp, softplus
 from nearfar_pair.row_losses import AnchorLoss
 from nearfar_pair.sides import FAR, Rows
 
@@ -98,7 +98,7 @@ class _Negatives(torch.autograd.Function):
         n = torch.sub(2 * m, shifted, out=scratch).clamp_min_(0).mul_(shifted)
         torch.maximum(n, shifted.sub_(FAR / 2), out=n)  # what is far away stays far
         first = n.amin(1, keepdim=True)
-        total = n.sub_(first).mul_(-scale).exp_().sum(1, keepdim=True)
+        total = exponential_(n.sub_(first), -scale).sum(1, keepdim=True)
         ctx.save_for_backward(d, total)
         # Not as a saved tensor, whose memory nobody may write to.
         ctx.weights, ctx.m, ctx.scale = n, m, scale

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite, non_negative, within
+from nearfar_pair.arithmetic import exponential_
 from nearfar_pair.row_losses import AnchorLoss, threshold
 from nearfar_pair.sides import Rows
 
@@ -102,7 +103,7 @@ def _weighed(excess: Tensor, temperature: float) -> Tensor:
     costs = torch.relu(excess)
     given = costs.detach()
     # Of the largest first, so that no exponential overflows; what does not cost has no weight.
-    weights = ((given - given.amax(1, keepdim=True)) * temperature).exp_().mul_(given.sign())
+    weights = exponential_(given - given.amax(1, keepdim=True), temperature).mul_(given.sign())
     return (weights * costs).sum(1) / weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
@@ -112,7 +113,7 @@ class _Weighed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, d: Tensor, end: float, temperature: float, scratch: Tensor) -> Tensor:
         costs = torch.sub(end, d).clamp_min_(0)
-        weights = torch.sub(costs, costs.amax(1, keepdim=True), out=scratch).mul_(temperature).exp_()
+        weights = exponential_(torch.sub(costs, costs.amax(1, keepdim=True), out=scratch), temperature)
         total = torch.linalg.vecdot(weights, costs)
         weights.mul_(costs.sign_())
         sums = weights.sum(1).clamp_min_(torch.finfo(d.dtype).tiny)
