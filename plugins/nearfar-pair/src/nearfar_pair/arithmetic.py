@@ -113,9 +113,10 @@ def first_least(x: Tensor) -> Tensor:
     m = x.shape[1]
     if m <= 2 * GROUP:
         return x.argmin(1, keepdim=True)
-    least = x[:, : m // GROUP * GROUP].unflatten(1, (-1, GROUP)).amin(2)
+    least = x[:, : m // GROUP * GROUP].reshape(len(x), -1, GROUP).amin(2)
     if m % GROUP:
         least = torch.cat([least, x[:, m - GROUP :].amin(1, keepdim=True)], 1)
     # The last group ends where the row does: what it has in common with the one before is found there.
     start = (least.argmin(1, keepdim=True) * GROUP).clamp_max_(m - GROUP)
-    return start + x.gather(1, start + torch.arange(GROUP, device=x.device)).argmin(1, keepdim=True)
+    place: Tensor = start + x.gather(1, start + torch.arange(GROUP, device=x.device)).argmin(1, keepdim=True)
+    return place

@@ -128,7 +128,7 @@ class RowDistance:
     ) -> None:
         index, weight = positives.reshape(-1), weight * factor
         # Not indexing by a tensor, which takes six times as long as this.
-        points = self._reference.index_select(0, index).unflatten(0, positives.shape)
+        points = self._reference.index_select(0, index).view(*positives.shape, -1)
         to_query.sub_(points.mul_(weight[:, :, None]).sum(1))
         gradients.reference.index_add_(0, index, (weight[:, :, None] * query[:, None]).flatten(0, 1), alpha=-1)
         if not self._is_similarity:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import distance_matrix
+from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 
@@ -27,8 +27,8 @@ __all__ = ["Formula", "RowPass", "rule_of"]
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
 
-# Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs more
-# than is gained; on a GPU launching a kernel costs more than its work below this.
+# Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs
+# more than is gained; on a GPU launching a kernel costs more than its work below this.
 CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**22
 
 
@@ -69,7 +69,7 @@ class RowPass:
         self._parameters = tuple(parameters)
         self.sides = Sides(batch, rule_of(batch, distance), narrow=narrow)
 
-    @cached_property
+    @once
     def outputs(self) -> tuple[Tensor, ...]:
         """The outputs of the formula for all anchors, (n, …), differentiable."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -77,7 +77,7 @@ class RowPass:
                 return self._whole
             return _Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
-    @cached_property
+    @once
     def totals(self) -> tuple[Tensor, ...]:
         """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -92,7 +92,7 @@ class RowPass:
         """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
         return self.totals[self._sums :] if "totals" in self.__dict__ else self.outputs
 
-    @cached_property
+    @once
     def table(self) -> tuple[Tensor, Tensor]:
         """(n, k) the positives of each anchor, and which of them there are."""
         return self.sides.table(slice(0, self.sides.shape[0]))
@@ -107,7 +107,7 @@ class RowPass:
     def _whole(self) -> tuple[Tensor, ...]:
         return self._formula(self._rows(self.matrix), *self._parameters)
 
-    @cached_property
+    @once
     def matrix(self) -> Tensor:
         """(n, m) all distances, small for near; with one far reference where there is none."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -124,7 +124,7 @@ class RowPass:
     def _rows(self, matrix: Tensor) -> Rows:
         return self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
 
-    @cached_property
+    @once
     def needs_grad(self) -> bool:
         """Whether anything that is asked for may be differentiated."""
         # Kept for whoever asks next, so with a graph even where the first to ask wants none.
@@ -136,12 +136,12 @@ class RowPass:
         n, m = self.sides.shape
         return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
 
-    @cached_property
+    @once
     def _embeddings(self) -> tuple[Tensor, Tensor | None]:
         query = self._distance.maybe_normalize(self._batch.embeddings)
         return query, None if self._batch.is_self else self._distance.maybe_normalize(self._batch.reference)
 
-    @cached_property
+    @once
     def _plan(self) -> _Plan:
         return _Plan(self._distance, self.sides, self._formula, self._is_ragged)
 

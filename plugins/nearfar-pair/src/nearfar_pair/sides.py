@@ -132,7 +132,7 @@ class Sides:
         self._is_self = batch.is_self
         self._by_label = rule is not None or batch.selection is None
         n, m = self.shape
-        costs_less = self.device.type == "cpu" and n * m > SMALL
+        costs_less = self.device.type == "cpu" and n * m > SMALL and not torch.compiler.is_compiling()
         self._narrow = narrow or not self._by_label or costs_less or not m
         if self._by_label:
             if batch.labels is None or batch.reference_labels is None:

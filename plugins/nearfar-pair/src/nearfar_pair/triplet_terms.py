@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import TripletRule, warn_if_many
 from nearfar.nn.terms import Terms
 from nearfar_pair.hinges import hinges
+from nearfar_pair.once import once
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import Rows
 
@@ -111,7 +111,7 @@ class TripletTerms(Terms):
             a, p = a[pair], p[pair]
             yield torch.relu(d[a, p] - d[a, n] + self._margin), (a, p, n)
 
-    @cached_property
+    @once
     def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         with torch.set_grad_enabled(self._rows.needs_grad):
             parts = list(self.blocks())

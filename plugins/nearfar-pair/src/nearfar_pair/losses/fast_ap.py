@@ -97,11 +97,11 @@ class _Cumulated(torch.autograd.Function):
         if d.shape[1] <= FEW:
             centres = torch.arange(1, bins + 2, device=d.device)[:, None]
             return (centres - scaled[:, None]).clamp_(0, 1).sum(2)
-        found = d.new_empty(len(d), bins + 1)
+        found = d.new_empty(bins + 1, len(d))
         buffer = torch.empty_like(d)
         for j in range(bins + 1):
-            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[:, j])
-        return found
+            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[j])
+        return found.T
 
     @staticmethod
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, None, None]:

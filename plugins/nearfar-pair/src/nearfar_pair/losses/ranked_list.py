@@ -120,7 +120,8 @@ class _Weighed(torch.autograd.Function):
         # Not as a saved tensor, whose memory nobody may write to.
         ctx.weights = weights
         ctx.save_for_backward(sums)
-        return total / sums
+        found: Tensor = total / sums
+        return found
 
     @staticmethod
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, ...]:

@@ -7,7 +7,7 @@ arXiv:1503.03832.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch

@@ -59,7 +59,7 @@ def _nearest_beyond(rows: Rows) -> tuple[Tensor, Tensor]:
     # What is not a number must show in the loss: such a positive is near, such a negative far, and both are taken.
     d_ap, d_an = rows.d_ap.nan_to_num(nan=-FAR), rows.d_an.nan_to_num(nan=FAR / 2)
     if d_ap.shape[1] <= FEW:
-        places = [first_least(_far_unless_beyond(d_an, d)) for d in d_ap.split(1, dim=1)]
+        places = [first_least(_far_unless_beyond(d_an, d)) for d in torch.split(d_ap, 1, dim=1)]
         nearest = torch.cat(places, 1)
     else:
         # In order, the first beyond a positive is found by bisection.
