@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nearfar.data import Augment, Draw, Emoji, Keyed, PKSampler, counted
+from nearfar.data import Augment, Draw, Emoji, Keyed, PKSampler
 from nearfar.errors import ArgumentError, DataError
+from nearfar.nn import counted
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([4, 2, 9, 4, 4, 30, 4, 4, 1, 4]))
 

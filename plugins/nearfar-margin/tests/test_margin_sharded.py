@@ -2,54 +2,92 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import importlib
 import os
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
-from nearfar_margin.adacos import AdaCos
-from nearfar_margin.adaface import AdaFace
-from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
-from nearfar_margin.curricularface import CurricularFace
-from nearfar_margin.kappaface import KappaFace
-from nearfar_margin.l_softmax import LSoftmax
-from nearfar_margin.mv_softmax import MVSoftmax
+from nearfar_margin.declaration import Rows
+from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
-from nearfar_margin.npcface import NPCFace
+from nearfar_margin.plugin import nearfar_losses
 from nearfar_margin.shard import Shard, shard
-from nearfar_margin.sphereface2 import SphereFace2
-from nearfar_margin.subcenter_arcface import SubcenterArcFace
+from nearfar_margin.softmax import Softmax
+from nearfar_margin.weights import load_weight, save_weight
 
 C, D = 11, 5
-#: A scale that is learned; rows that others depend on; state of the whole batch, two of them; several vectors a class;
-#: a sum of losses with a learned bias; lengths.
-LOSSES = {
-    "arcface": lambda **k: ArcFace(C, D, **k),
-    "norm_softmax": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
-    "mv_softmax": lambda **k: MVSoftmax(C, D, **k),
-    "curricularface": lambda **k: CurricularFace(C, D, **k),
-    "adacos": lambda **k: AdaCos(C, D, **k),
-    "adaface": lambda **k: AdaFace(C, D, **k),
-    "npcface": lambda **k: NPCFace(C, D, **k),
-    "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
-    "sphereface2": lambda **k: SphereFace2(C, D, **k),
-    "kappaface": lambda **k: KappaFace(C, D, renewal=1, **k),
-    "l_softmax": lambda **k: LSoftmax(C, D, **k),
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WithShift(Rows):
+    shift: Tensor
+
+
+class ThirdParty(MarginSoftmax):
+    """Rows of its own, state of the whole batch, a survey, learned numbers, lengths; and nothing about ranks."""
+
+    times_norm = times_weight_norm = surveys = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.margin = torch.nn.Parameter(torch.tensor(0.2))
+        self.hardness = torch.nn.Parameter(torch.tensor(1.2))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def prepare(self, rows):
+        self.mean.lerp_(rows.norm.detach().mean().to(self.mean), 0.5)
+        return WithShift(rows.t, rows.norm, rows.labels, shift=0.1 * rows.norm * rows.t - self.mean.clone())
+
+    def survey(self, c, rows):
+        return (c.square(),)
+
+    def settle(self, rows, total):
+        return WithShift(rows.t, rows.norm, rows.labels, shift=rows.shift + 0.01 * total)
+
+    def target(self, t, rows):
+        return t - self.margin - rows.shift
+
+    def others(self, c, rows):
+        hard = c > self.target(rows.t, rows)[:, None]
+        return torch.where(hard, self.hardness * c + 0.2, c - 0.1 * c.square() * rows.shift[:, None])
+
+
+def of(spec):
+    """The class of a spec, without the search for plugins, which every rank would begin with."""
+    module, _, name = spec.target.partition(":")
+    arguments = {"renewal": 1} if spec.name == "kappaface" else {}
+    return lambda **k: getattr(importlib.import_module(module), name)(C, D, **arguments, **k)
+
+
+#: Every loss of the plugin; KappaFace renews its margins between the two steps. And smoothing, learned numbers, a
+#: declaration from outside.
+LOSSES = {spec.name: of(spec) for spec in nearfar_losses()} | {
+    "softmax-smoothed": lambda **k: Softmax(C, D, label_smoothing=0.1, smoothing="others", **k),
+    "softmax-unbiased": lambda **k: Softmax(C, D, bias=False, **k),
+    "norm_softmax-learned": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
+    "cosface-smoothed": lambda **k: CosFace(C, D, label_smoothing=0.1, **k),
+    "third party": lambda **k: ThirdParty(C, D, scale=3.0, **k),
+    "third party-smoothed": lambda **k: ThirdParty(C, D, scale=3.0, label_smoothing=0.2, smoothing="others", **k),
 }
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1),
 }
 #: Samples of each rank: ragged, and none at all.
-SIZES = {2: (4, 3), 3: (5, 0, 2)}
+SIZES = {2: (4, 3), 3: (5, 0, 2), 4: (1, 2, 0, 4)}
 
 
 def made(name):
@@ -196,8 +234,44 @@ def start_nowhere_whole(rank, world, folder):
         shard(loss)
 
 
+def exchange_weights(rank, world, folder):
+    """Each rank reads its own classes of another program's head; one of them writes all."""
+    whole = torch.arange(C * D, dtype=torch.float64).view(C, D)
+    for loss in (shard(made("cosface")), shard(made("softmax"))):
+        load_weight(loss, {"W": whole.T})
+        share = loss.shard
+        assert torch.equal(loss.weight.to_local(), whole[share.start : share.stop])
+        (file,) = save_weight(loss, f"{folder}/exchanged-{world}.pt", layout="columns")
+        dist.barrier()
+        assert torch.equal(torch.load(file)["W"], whole.T)
+        dist.barrier()
+
+
+def compare_replicated(rank, world, folder):
+    """Under DistributedDataParallel, each rank with a whole head: a loss without state is that of one process. One with
+    a running mean has that of rank 0's part of the batch before a call, and its own part in it.
+    """
+    own, (x, y) = own_of(rank, world), batch()
+    for name in ("cosface", "curricularface"):
+        head = DistributedDataParallel(made(name))
+        alone = made(name)
+        values = alone(x, y)
+        found = head(x[own], y[own])
+        if name == "curricularface":
+            t = F.cosine_similarity(x[own], alone.weight.detach()[y[own]]).mean()
+            close(name, head.module.tau, (0.01 * t).float().double())
+            assert abs(head.module.tau - alone.tau) > 1e-6
+            continue
+        close(name, found, values[own])
+        found.sum().backward()
+        close(name, head.module.weight.grad, torch.autograd.grad(values.sum() / world, alone.weight)[0])
+
+
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
+    exchange_weights(rank, world, folder)
+    compare_replicated(rank, world, folder)
+    extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
     train_and_save(rank, world, folder)
 
@@ -205,6 +279,30 @@ def on_two(rank, world, folder):
 def on_three(rank, world, folder):
     compare(rank, world, folder)
     load_and_train(rank, world, folder)
+
+
+def extremes_are_finite(rank, world, folder):
+    """Cosines of ±1 and vectors without a direction, of classes too, whoever holds them; labels at both ends."""
+    axes = torch.cat([torch.eye(D), torch.eye(D)[:2]])
+    own, y = own_of(rank, world), torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1])
+    for name in LOSSES:
+        loss = LOSSES[name](reducer=NoReduction())
+        with torch.no_grad():
+            weight = loss.weight.normal_(generator=torch.Generator().manual_seed(0)).view(C, -1, D)
+            weight[:D, 0] = torch.eye(D)
+            weight[D + 1] = 0
+        shard(loss)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast"):
+            for x in (axes, -axes, 0 * axes, 1e4 * axes):
+                leaf = (x if dtype == "autocast" else x.to(dtype))[own].requires_grad_()
+                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
+                    value = loss(leaf, y[own])
+                loss.zero_grad()
+                value.sum().backward()
+                gradients = [leaf.grad, *(p.grad for p in loss.parameters())]
+                gradients[1 + [n for n, _ in loss.named_parameters()].index("weight")] = loss.weight.grad.to_local()
+                assert value.isfinite().all(), (name, dtype)
+                assert all(g.isfinite().all() for g in gradients), (name, dtype)
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as is asked for
@@ -219,6 +317,12 @@ def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path
         load(state, checkpoint_id=tmp_path / name, no_dist=True)
         loss.load_state_dict(state["model"])
         close(name, loss.weight, expected.weight)
+
+
+@pytest.mark.long
+def test_four_ranks_go_on_from_what_two_have_saved(tmp_path):
+    run(train_and_save, 2, tmp_path)
+    run(load_and_train, 4, tmp_path)
 
 
 def test_without_a_process_group_it_says_what_to_do():

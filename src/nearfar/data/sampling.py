@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from nearfar.data import counted
 from nearfar.data.source import ImageSource
 from nearfar.errors import ArgumentError, DataError
+from nearfar.nn import counted
 
 # What a key is for; keys of different purposes never coincide by having the same counters.
 _CLASSES, _IMAGES, _AUGMENTATION = 0, 1, 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.element_miners import ElementMiner
+from nearfar.nn.labels import RuledLabels
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
@@ -203,6 +204,8 @@ class Criterion(nn.Module):
             selection = self._select(name, embeddings, labels, reference)
         if isinstance(loss, EmbeddingLoss):
             return loss(embeddings, labels, selection, **reference, **optional)
+        if isinstance(labels, RuledLabels):
+            raise InputError(f"the term {name!r} is no loss of nearfar's: it takes tensors, and no labels with a rule")
         if isinstance(selection, Selection):
             selection = selection.indices()
         arguments = reference | optional | ({} if selection is None else {"indices_tuple": selection})
@@ -218,6 +221,8 @@ class Criterion(nn.Module):
         miner = self.miners[name]
         if isinstance(miner, Miner):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
+        if isinstance(labels, RuledLabels):
+            raise InputError(f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule")
         with full_precision(embeddings):
             return miner(embeddings, labels, **reference)
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from nearfar.build import compose
-from nearfar.data import Augment, ImageSource, PKSampler, counted
+from nearfar.data import NAMED, Augment, ImageSource, PKSampler
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
-from nearfar.nn import Criterion
+from nearfar.nn import Criterion, counted
 from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
@@ -60,7 +60,7 @@ def anchored(config: Config) -> Config:
     """The configuration with whole paths, so that the run goes on from any working directory."""
 
     def whole(path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path is not None and path != "emoji" and Path(path).exists() else path
+        return str(Path(path).resolve()) if path is not None and path not in NAMED and Path(path).exists() else path
 
     data = config.data.model_copy(update={"source": whole(config.data.source)})
     model = config.model.model_copy(update={"checkpoint": whole(config.model.checkpoint)})

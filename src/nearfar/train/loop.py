@@ -27,9 +27,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nearfar.data import Keyed, PKSampler, counted
+from nearfar.data import Keyed, PKSampler
 from nearfar.errors import Diverged, InputError
 from nearfar.models import save_model
+from nearfar.nn import counted
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable

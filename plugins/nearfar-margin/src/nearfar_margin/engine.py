@@ -22,7 +22,7 @@ from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
 from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
-from nearfar_margin.engine_sharded import sharded
+from nearfar_margin.engine_sharded import sharded, sharded_linear
 from nearfar_margin.shard import Shard
 
 if TYPE_CHECKING:
@@ -99,6 +99,18 @@ def compute_linear(
 
     ``smoothing`` / c of the probability is put on every class.
     """
+    if settings.shard is not None:
+        part = cast("DTensor", weight).to_local()
+        return sharded_linear(
+            embeddings,
+            part,
+            bias,
+            labels,
+            smoothing,
+            settings.shard,
+            budget=settings.bytes,
+            products=settings.products,
+        )
     if settings.chosen(embeddings, weight) == "chunked":
         return chunked_linear(
             embeddings, weight, bias, labels, smoothing, budget=settings.bytes, products=settings.products

@@ -75,7 +75,7 @@ def chunked(
     if loss.times_weight_norm:
         z_own = z_own * weight_norm
     lse, total = _sums(loss, chunks, x, z_own, factor, rows)
-    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight) if shard is None else shard.num_classes)
+    return _smoothed(lse, z_own, total, loss.spread, len(weight) if shard is None else shard.num_classes)
 
 
 def chunked_linear(
@@ -87,17 +87,22 @@ def chunked_linear(
     *,
     budget: float,
     products: torch.dtype | None = None,
+    shard: Shard | None = None,
 ) -> Tensor:
-    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``."""
-    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``.
+
+    With a ``shard`` as :func:`chunked`; the bias (c,) is that of all classes.
+    """
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard)
     chunks.unit = chunks.unit_weight = False
     x, _, z_own, _ = _Target.apply(embeddings, weight, chunks)
     if bias is not None:
         bias = bias.to(chunks.dtype)
         z_own = z_own + bias[labels]
+        bias = bias if shard is None else bias[shard.start : shard.stop]
     chunks.wants_total = smoothing > 0
     lse, total = _Others.apply(chunks, x, z_own, None, bias)
-    return _smoothed(lse, z_own, total, smoothing, len(weight))
+    return _smoothed(lse, z_own, total, smoothing, len(weight) if shard is None else shard.num_classes)
 
 
 def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, classes: int) -> Tensor:
@@ -113,7 +118,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of each sample's logits, and the sum of those of the other classes."""
     chunks.wants_lse = not loss.separate
-    chunks.wants_total = loss.separate or loss.label_smoothing > 0
+    chunks.wants_total = loss.separate or loss.spread > 0
     each = factor[:, None] if isinstance(factor, Tensor) and factor.ndim else factor
     probe = x.new_zeros(len(x), 1)
     with torch.no_grad():

@@ -44,7 +44,7 @@ def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor)
         z = z * norm[:, None]
     if loss.times_weight_norm:
         z = z * weight_norm
-    return cross_entropy(z, labels, loss.label_smoothing)
+    return cross_entropy(z, labels, loss.spread)
 
 
 def cosines(x: Tensor, w: Tensor) -> Tensor:

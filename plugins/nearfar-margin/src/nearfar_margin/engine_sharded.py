@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from nearfar_margin.declaration import Declaration
-from nearfar_margin.engine_chunked import chunked
+from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.shard import Gathered, Scattered, Shard
 
-__all__ = ["sharded"]
+__all__ = ["sharded", "sharded_linear"]
 
 
 def sharded(
@@ -31,6 +31,34 @@ def sharded(
     everything = Gathered.apply(embeddings, shard, sizes)
     values = chunked(
         loss, everything, weight, shard.gather(labels, sizes), budget=budget, products=products, shard=shard
+    )
+    own: Tensor = Scattered.apply(values, shard, sizes)
+    return own
+
+
+def sharded_linear(
+    embeddings: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float,
+    shard: Shard,
+    *,
+    budget: float,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """The cross entropy of each of this rank's samples, (n,); every rank has the whole ``bias``."""
+    sizes = shard.sizes(len(embeddings), embeddings.device)
+    everything = Gathered.apply(embeddings, shard, sizes)
+    values = chunked_linear(
+        everything,
+        weight,
+        bias,
+        shard.gather(labels, sizes),
+        smoothing,
+        budget=budget,
+        products=products,
+        shard=shard,
     )
     own: Tensor = Scattered.apply(values, shard, sizes)
     return own

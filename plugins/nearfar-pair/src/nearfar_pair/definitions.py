@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nearfar_pair.loss_definitions import euclidean, unit
+from nearfar_pair.loss_definitions.floats import euclidean, unit
 
 __all__ = [
     "all_triplets",

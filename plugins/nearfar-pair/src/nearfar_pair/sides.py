@@ -125,6 +125,8 @@ class Sides:
         There are neither labels nor a selection.
     """
 
+    _table: tuple[Tensor, Tensor] | None = None
+
     def __init__(self, batch: Batch, rule: PairRule | None = None, *, narrow: bool = False) -> None:
         self.shape = len(batch.embeddings), len(batch.reference)
         self.device = batch.embeddings.device
@@ -141,7 +143,6 @@ class Sides:
         else:
             assert batch.selection is not None
             self._from_pairs(*batch.selection.pairs())
-        self._table: tuple[Tensor, Tensor] | None = None
         #: How wide the table of positives is.
         self.width = max(1, int(self._positives.max()) if self._narrow and self.shape[0] else self.shape[1])
 
