@@ -41,7 +41,7 @@ def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) 
         loss = term.loss if isinstance(term.loss, Live) else planner.part(term.loss, "loss")
         if loss is not None:
             planned.append(PlannedTerm(loss, term.weight))
-    planner.problems.extend(check_sum(planned, registry))
+    planner.problems.extend(check_sum(planned, registry, signature_of))
     return Plan(tuple(planned), tuple(dict.fromkeys(planner.problems)))
 
 

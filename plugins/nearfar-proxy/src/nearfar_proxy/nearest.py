@@ -53,7 +53,7 @@ def _own(labels: Tensor, block: slice) -> Tensor:
     return labels[:, None] == torch.arange(block.start, block.stop, device=labels.device)
 
 
-def _least(units: Tensor, weight: Tensor, labels: Tensor, number: int, share: Share | None) -> Tensor:
+def _least(units: Tensor, weight: Tensor, lengths: Tensor, labels: Tensor, number: int, share: Share | None) -> Tensor:
     """(n,) the least cosine to a proxy of another class that a sample keeps."""
     n, each = len(units), weight.shape[1]
     classes = len(weight) if share is None else share.num_classes
@@ -63,7 +63,7 @@ def _least(units: Tensor, weight: Tensor, labels: Tensor, number: int, share: Sh
         return units.new_full((n,), torch.inf)
     best = units.new_empty(n, 0)
     for block in blocks(n * each, weight):
-        found = _cosines(units, unit(weight[block], -1)[0])
+        found = _cosines(units, _directions(weight[block], lengths[block]))
         found.masked_fill_(_own(labels, block)[..., None], -torch.inf)
         best = torch.cat([best, found.flatten(1)], 1)
         best = best.topk(min(number, best.shape[1]), 1, sorted=False).values
@@ -82,11 +82,14 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, scale: float, of_others: int, share: Share | None
     ) -> Tensor:
-        least = _least(units, weight, labels, of_others, share)
-        n = len(units)
+        n, lengths = len(units), weight.new_empty(weight.shape[:2])
+        for block in blocks(n * weight.shape[1], weight):
+            lengths[block] = unit(weight[block], -1)[1]
+        least = _least(units, weight, lengths, labels, of_others, share)
         top, total, own = units.new_full((n,), -torch.inf), units.new_zeros(n), units.new_zeros(n)
         for block in blocks(n * weight.shape[1], weight):
-            _, _, logits, _ = _kept(units, weight[block], labels, block, least, scale)
+            centers = _directions(weight[block], lengths[block])
+            logits, _ = _kept(units, centers, labels, block, least, scale)
             column, inside = own_columns(labels, block)
             own = torch.where(inside, logits.gather(1, column), own[:, None])[:, 0]
             # Of a block of which nothing is kept there is nothing to sum: −inf less itself were not a number.
@@ -98,18 +101,19 @@ class _CrossEntropy(torch.autograd.Function):
             total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
             share.sum(own)
         lse = top + total.log()
-        ctx.save_for_backward(units, weight, labels, least, lse)
+        ctx.save_for_backward(units, weight, lengths, labels, least, lse)
         ctx.scale = scale
         return lse - own
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        units, weight, labels, least, lse = ctx.saved_tensors
+        units, weight, lengths, labels, least, lse = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
         by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
-            centers, lengths, logits, keeps = _kept(units, weight[block], labels, block, least, ctx.scale)
+            centers = _directions(weight[block], lengths[block])
+            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
             column, inside = own_columns(labels, block)
             by_logits = logits.sub_(lse[:, None]).exp_()
             by_logits.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_logits))
@@ -120,20 +124,21 @@ class _CrossEntropy(torch.autograd.Function):
                 by_units.addmm_(by_cosines, rows)
             if by_weight is not None:
                 by_centers = (by_cosines.T @ units).view_as(centers)
-                by_weight[block] = through_unit(by_centers, centers, lengths, -1)
+                by_weight[block] = through_unit(by_centers, centers, lengths[block], -1)
         return by_units, by_weight, None, None, None, None
 
 
+def _directions(weight: Tensor, lengths: Tensor) -> Tensor:
+    """Unit proxies, 0 of length 0: everywhere the same bits, so that what lies at the limit is not lost to rounding."""
+    return weight * torch.where(lengths > 0, 1 / lengths, 0)[..., None]
+
+
 def _kept(
-    units: Tensor, weight: Tensor, labels: Tensor, block: slice, least: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of a block of classes the unit proxies (c, K, d) and lengths, the logits (n, c), −inf where no proxy is kept, and
-    which are, (n, c, K).
-    """
-    # The same products as those among which the least was found, so that its own sample is not lost to rounding.
-    centers, lengths = unit(weight, -1)
+    units: Tensor, centers: Tensor, labels: Tensor, block: slice, least: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Of a block of classes the logits (n, c), −inf where no proxy is kept, and which are, (n, c, K)."""
     cosines = _cosines(units, centers)
     keeps = cosines >= least[:, None, None]
     keeps |= _own(labels, block)[..., None]
     logits = cosines.masked_fill_(~keeps, 0).sum(2).mul_(scale).masked_fill_(~keeps.any(2), -torch.inf)
-    return centers, lengths, logits, keeps
+    return logits, keeps

@@ -42,8 +42,8 @@ def nearfar_losses() -> list[LossSpec]:
                 "Distances are multiplied with a scale, which the paper does not have; at 1 it is the paper's.",
                 "As the paper leaves the own proxy out of the denominator, values may be below zero, and "
                 "core.avg_non_zero takes those for satisfied; denominator='all' has none.",
-                "For dynamic assignment the paper samples triplets; here each sample is an anchor, with the mean over its "
-                "positives in the batch, and all its negatives as Z.",
+                "For dynamic assignment the paper samples triplets; here each sample is an anchor, with the mean over "
+                "its positives in the batch, and all its negatives as Z.",
                 UNMINED,
             ),
             presets={
