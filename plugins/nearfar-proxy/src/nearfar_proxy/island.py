@@ -95,7 +95,8 @@ class Island(Center):
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         labels, weights = self.checked(batch)
         # Before the losses, at the end of which the centres may move.
-        u, _ = unit(*self.common(self.centers))
+        (centers,) = self.common(self.centers)
+        u, _ = unit(centers)
         cosines = (u * (u.sum(0) - u)).sum(1)
         apart = self.factor * (cosines + (self.num_classes - 1))
         near = element_terms(self.losses(batch.embeddings, labels), weights=weights, labels=labels)

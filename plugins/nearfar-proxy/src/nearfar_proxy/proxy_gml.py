@@ -129,7 +129,8 @@ class ProxyGML(ProxyLoss):
         }
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return self._values(*self.common(embeddings, self.weight), labels)
+        x, weight = self.common(embeddings, self.weight)
+        return self._values(x, weight, labels)
 
     def _values(self, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         of_others = math.ceil(self.ratio * self.num_classes * self.proxies_per_class) - self.proxies_per_class

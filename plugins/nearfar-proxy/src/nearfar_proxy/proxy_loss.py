@@ -89,11 +89,11 @@ class ProxyLoss(ClassLoss):
 
     def own_weight(self) -> Tensor:
         """The proxies of this rank's classes; of all where they are not sharded."""
-        return self.weight if self.shard is None else self.weight.to_local()  # type: ignore[operator]  # a DTensor
+        return self.weight if self.shard is None else self.weight.to_local()  # type: ignore[attr-defined]  # a DTensor
 
     def every_weight(self) -> Tensor:
         """The proxies of all classes; where they are sharded all ranks must call it."""
-        return self.weight if self.shard is None else self.weight.full_tensor()  # type: ignore[operator]  # a DTensor
+        return self.weight if self.shard is None else self.weight.full_tensor()  # type: ignore[attr-defined]  # a DTensor
 
     def every_class(self, values: Tensor) -> Tensor:
         """Values of all classes (num_classes, …), of those of this rank's."""

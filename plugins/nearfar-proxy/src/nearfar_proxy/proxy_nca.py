@@ -148,7 +148,8 @@ class ProxyNCA(ProxyLoss):
         return element_terms(values, weights=whole.weights, labels=whole.labels)
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return self._values(*self.common(embeddings, self.weight), labels)
+        x, weight = self.common(embeddings, self.weight)
+        return self._values(x, weight, labels)
 
     def _values(self, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         if self._on_cosines() and (self.shard is not None or len(x) * len(weight) >= MANY):

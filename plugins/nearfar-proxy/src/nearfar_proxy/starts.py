@@ -52,7 +52,8 @@ def proxies(owner: object, init: str, rows: int, dim: int, *, std: float = 1.0) 
     if init == "uniform":
         return nn.init.uniform_(drawn, -std * 3**0.5, std * 3**0.5)
     nn.init.orthogonal_(drawn)
-    return unit(drawn)[0] * (std * dim**0.5)
+    length: float = std * dim**0.5
+    return unit(drawn)[0] * length
 
 
 def centres(owner: object, init: str, rows: int, dim: int) -> Tensor:
