@@ -92,7 +92,9 @@ class Command:
 
     @property
     def trains(self) -> bool:
-        return len(self.words) > 1 and self.words[1] in ("train", "evaluate")
+        """Whether it trains, or uses what was trained."""
+        trained = ("train", "evaluate", "embed", "search", "calibrate", "verify", "export")
+        return len(self.words) > 1 and self.words[1] in trained
 
 
 def commands(block: Block) -> Iterator[Command]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from nearfar.errors import ArgumentError, NearfarError, NearfarWarning, RecipeError
@@ -14,10 +16,12 @@ from nearfar.grammar import Live, Part, parse_part
 from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
 from nearfar.nn.matching import Matcher
+from nearfar.nn.schedules import Scheduled, attach, unmovable
 from nearfar.plan import PlannedPart
 from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
 from nearfar.registry import Entry, Registry, default_registry
+from nearfar.schedule import Schedule
 from nearfar.spec import LossSpec
 
 __all__ = ["compose", "create_distance", "create_loss", "create_miner", "create_reducer"]
@@ -68,40 +72,64 @@ def compose(
         text = f"{len(messages)} things are wrong with {read}:{listed}" if len(messages) > 1 else messages[0]
         raise RecipeError(text, problems=messages)
     terms: list[CriterionTerm] = []
-    versions: dict[str, str] = {}
-    matchers: list[tuple[Any, Matcher]] = []
+    bench = _Bench()
     for term in planned.terms:
-        if isinstance(term.loss, Live):
-            terms.append(_live_term(term.loss.value, term.weight, terms))
+        made = _live_term(term.loss.value, terms) if isinstance(term.loss, Live) else _term(term.loss, terms, bench)
+        if isinstance(term.weight, Schedule):
+            terms.append(replace(made, weight=term.weight.at(0), curve=term.weight))
         else:
-            terms.append(_term(term.loss, term.weight, terms, versions, matchers))
-    return Criterion(terms, recipe=read.with_plugins(versions))
+            terms.append(replace(made, weight=term.weight))
+    return Criterion(terms, recipe=read.with_plugins(bench.versions), scheduled=bench.scheduled)
 
 
-def _term(
-    planned: PlannedPart,
-    weight: float,
-    terms: list[CriterionTerm],
-    versions: dict[str, str],
-    matchers: list[tuple[Any, Matcher]],
-) -> CriterionTerm:
+@dataclass(slots=True)
+class _Bench:
+    """What comes to light while parts are made.
+
+    Attributes
+    ----------
+    versions
+        Namespace → version of the plugins that made them.
+    matchers
+        Of terms that match boxes: as planned and as made.
+    scheduled
+        Numbers of them that move with the steps.
+    """
+
+    versions: dict[str, str] = field(default_factory=dict)
+    matchers: list[tuple[Any, Matcher]] = field(default_factory=list)
+    scheduled: list[Scheduled] = field(default_factory=list)
+
+
+def _term(planned: PlannedPart, terms: list[CriterionTerm], bench: _Bench) -> CriterionTerm:
     spec = planned.entry.spec
     assert isinstance(spec, LossSpec)
-    loss, miner = _make(planned, versions), _value(planned.miner, versions)
+    loss, miner = _make(planned, bench), _value(planned.miner, bench)
     if isinstance(miner, Matcher):
         # One object for terms that match alike, which then are matched once a call.
-        known = next((made for plan, made in matchers if plan == planned.miner), None)
-        matchers.append((planned.miner, miner))
+        known = next((made for plan, made in bench.matchers if plan == planned.miner), None)
+        bench.matchers.append((planned.miner, miner))
         miner = known or miner
-    return CriterionTerm(_distinct(spec.name, terms), loss, spec.inputs, weight, miner, spec.optional_inputs)
+    name, rate = _distinct(spec.name, terms), _learning_rate(planned)
+    return CriterionTerm(name, loss, spec.inputs, 1.0, miner, spec.optional_inputs, rate)
 
 
-def _live_term(loss: Any, weight: float, terms: list[CriterionTerm]) -> CriterionTerm:
+def _learning_rate(value: Any) -> float:
+    """The greatest that a loss, or one that it wraps, wants."""
+    if isinstance(value, PlannedPart):
+        own = value.entry.spec.learning_rate if isinstance(value.entry.spec, LossSpec) else 1.0
+        return max(own, _learning_rate([*value.arguments.values(), *value.variadic]))
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return max(map(_learning_rate, value), default=1.0) if isinstance(value, list | tuple) else 1.0
+
+
+def _live_term(loss: Any, terms: list[CriterionTerm]) -> CriterionTerm:
     if not isinstance(loss, nn.Module):
         raise RecipeError(f"a loss is a torch module; got {loss!r}")
     inputs = getattr(loss, "inputs", ("embeddings", "labels"))
     optional = tuple(getattr(loss, "optional_inputs", ()))
-    return CriterionTerm(_distinct(type(loss).__name__, terms), loss, tuple(inputs), weight, None, optional)
+    return CriterionTerm(_distinct(type(loss).__name__, terms), loss, tuple(inputs), 1.0, None, optional)
 
 
 def _distinct(name: str, terms: list[CriterionTerm]) -> str:
@@ -113,13 +141,15 @@ def _distinct(name: str, terms: list[CriterionTerm]) -> str:
     return distinct
 
 
-def _make(planned: PlannedPart, versions: dict[str, str]) -> Any:
+def _make(planned: PlannedPart, bench: _Bench) -> Any:
     """Build a part, its nested parts first."""
     entry = planned.entry
-    versions[entry.namespace] = entry.plugin.version
+    bench.versions[entry.namespace] = entry.plugin.version
     cls = _import(entry)
-    arguments = {name: _value(value, versions) for name, value in planned.arguments.items()}
-    positional = [_value(value, versions) for value in planned.variadic]
+    schedules = {name: value for name, value in planned.arguments.items() if isinstance(value, Schedule)}
+    arguments = {name: _value(value, bench) for name, value in planned.arguments.items()}
+    arguments |= {name: schedule.start for name, schedule in schedules.items()}
+    positional = [_value(value, bench) for value in planned.variadic]
     try:
         made = cls(*positional, **arguments)
     except NearfarError:
@@ -136,26 +166,39 @@ def _make(planned: PlannedPart, versions: dict[str, str]) -> Any:
     for name, value in planned.attributes.items():
         if not isinstance(made, Loss):
             raise ArgumentError(f"{entry.full_name} takes no {name}: its constructor has no such parameter")
-        setattr(made, name, _value(value, versions))
+        setattr(made, name, _value(value, bench))
+    if schedules:
+        bench.scheduled += _scheduled(entry, made, lambda more: cls(*positional, **arguments | more), schedules)
     return made
 
 
-def _value(value: Any, versions: dict[str, str]) -> Any:
+def _scheduled(
+    entry: Entry, made: Any, make: Callable[[dict[str, Any]], Any], schedules: Mapping[str, Schedule]
+) -> list[Scheduled]:
+    """What is to move of a part, once it is sure that nothing else of it would have to move along."""
+    with torch.random.fork_rng(devices=[]):  # what another one draws is not missed by what is made next
+        other = make({name: schedule.end for name, schedule in schedules.items()})
+    if why := unmovable(made, other, schedules):
+        raise ArgumentError(f"{entry.full_name}: {' and '.join(schedules)} cannot be scheduled: {why}")
+    return [Scheduled(made, name, schedule) for name, schedule in schedules.items()]
+
+
+def _value(value: Any, bench: _Bench) -> Any:
     if isinstance(value, PlannedPart):
-        made = _make(value, versions)
+        made = _make(value, bench)
         if value.miner is None:
             return made
         # A nested loss brings its miner along as a criterion of one term.
         spec = value.entry.spec
         assert isinstance(spec, LossSpec)
-        miner = _value(value.miner, versions)
+        miner = _value(value.miner, bench)
         return Criterion([CriterionTerm(spec.name, made, spec.inputs, 1.0, miner, spec.optional_inputs)])
     if isinstance(value, Live):
         return value.value
     if isinstance(value, list | tuple):
-        return [_value(item, versions) for item in value]
+        return [_value(item, bench) for item in value]
     if isinstance(value, Mapping):
-        return {key: _value(item, versions) for key, item in value.items()}
+        return {key: _value(item, bench) for key, item in value.items()}
     return value
 
 
@@ -188,7 +231,16 @@ def make_part(part: Part, kind: str, registry: Registry, context: Mapping[str, A
         if len(plan.errors) == 1 and plan.errors[0].cause is not None:
             raise plan.errors[0].cause
         raise ArgumentError("; ".join(problem.message for problem in plan.errors))
-    return _value(planned, {})
+    bench = _Bench()
+    made = _value(planned, bench)
+    if bench.scheduled and kind != "loss":
+        raise ArgumentError(
+            f"{part}: what moves with the steps does so with those of a loss; write the {kind} in a recipe, or as an "
+            "argument of a loss"
+        )
+    if bench.scheduled:
+        attach(made, bench.scheduled)
+    return made
 
 
 def _create(kind: str, name: str | Part, arguments: Mapping[str, Any]) -> Any:

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 
 __all__ = [
     "avg_non_zero",
+    "class_weighted",
     "cosine",
+    "divisor",
     "dot",
     "euclidean",
     "mean",
     "none",
+    "per_anchor",
     "per_group",
     "squared_euclidean",
+    "threshold",
     "top_k",
     "total",
 ]
@@ -42,6 +46,28 @@ def avg_non_zero(values: Row) -> float:
 def top_k(values: Row, k: int) -> float:
     """The mean of the k greatest values."""
     return mean(sorted(values, reverse=True)[:k])
+
+
+def divisor(values: Row, normalizer: float | None = None) -> float:
+    """Σ v over what the loss gives to divide by, or K; 0 where that is 0."""
+    return mean(values, normalizer)
+
+
+def threshold(values: Row, low: float | None, high: float | None) -> float:
+    """The mean of the values between both bounds; 0 where there is none."""
+    return mean([v for v in values if (low is None or v > low) and (high is None or v < high)])
+
+
+def class_weighted(
+    values: Row, anchors: Sequence[int], labels: Sequence[int], class_weights: Row, normalizer: float | None = None
+) -> float:
+    """Σ w v / K, w of the class of the anchor."""
+    return mean([class_weights[labels[a]] * v for v, a in zip(values, anchors, strict=True)], normalizer)
+
+
+def per_anchor(values: Row, anchors: Sequence[int]) -> float:
+    """The mean over anchors of the mean within each."""
+    return per_group(values, anchors, labels=range(max(anchors, default=-1) + 1))
 
 
 def per_group(

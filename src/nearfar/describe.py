@@ -177,6 +177,8 @@ def _composes(spec: PartSpec) -> Iterator[str]:
             yield f"{name} is compared with the distance itself: {side} pairs cost {_BEYOND.get(side, 'by it')}"
         if spec.wraps != ("*",):
             yield f"takes the losses: {', '.join(spec.wraps)}"
+        if spec.asks:
+            yield f"takes losses on embeddings{' with a reference set' if 'reference' in spec.asks else ''}"
     elif isinstance(spec, MinerSpec):
         yield f"produces: {spec.produces}" + (", with a reference set or without" if spec.reference else "")
         if spec.produces == "elements":
@@ -191,6 +193,8 @@ def _composes(spec: PartSpec) -> Iterator[str]:
     elif isinstance(spec, DistanceSpec):
         sort = "a similarity (larger is nearer)" if spec.similarity else "a distance (smaller is nearer)"
         yield f"{sort}, in [{spec.range[0]:g}, {spec.range[1]:g}]"
+    if spec.schedulable:
+        yield f"can move with the steps: {', '.join(spec.schedulable)}"
     if spec.needs:
         yield f"from its context: {', '.join(spec.needs)}"
 
@@ -223,6 +227,8 @@ def _properties(spec: PartSpec) -> Iterator[str]:
             *others, last = spec.invariances
             named = f"{', '.join(others)} and {last}" if others else last
             yield f"{named} of all boxes together leaves its value as it is"
+        if spec.learning_rate != 1:
+            yield f"what it learns wants {spec.learning_rate:g} times the learning rate of the network"
         if spec.separates:
             yield "it goes on growing as boxes that share nothing move apart"
     if isinstance(spec, DistanceSpec) and spec.metric:

@@ -14,6 +14,7 @@
     ├── DataError              a data set cannot be read                              (ValueError)
     ├── CheckpointError        a file of weights or of a run cannot be used           (ValueError)
     ├── Diverged               the loss became infinite or not a number          (ArithmeticError)
+    ├── RankFailed             a process of a run ended before the run did
     └── MissingExtra           an optional dependency is not installed                (ImportError)
 
     NearfarWarning             (UserWarning)
@@ -87,6 +88,10 @@ class CheckpointError(NearfarError, ValueError):
 
 class Diverged(NearfarError, ArithmeticError):
     """The loss of a training run became infinite or not a number."""
+
+
+class RankFailed(NearfarError):
+    """A process of a run ended before the run did."""
 
 
 class MissingExtra(NearfarError, ImportError):

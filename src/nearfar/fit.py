@@ -12,6 +12,7 @@ from typing import Any
 from nearfar.errors import NearfarError
 from nearfar.plan import PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Entry, Registry
+from nearfar.schedule import Schedule
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 
@@ -39,6 +40,20 @@ def check_loss(
     for inner in _inner_losses((*planned.variadic, *planned.arguments.values())):
         if not any(fnmatch.fnmatchcase(inner.entry.full_name, pattern) for pattern in spec.wraps):
             yield _error(f"{name} takes {' or '.join(spec.wraps)} only, not {inner.entry.full_name}")
+    yield from _check_asked(name, spec, planned)
+
+
+def _check_asked(name: str, spec: LossSpec, planned: PlannedPart) -> Iterator[Problem]:
+    """Whether the losses inside, and those inside them, are what a loss around them asks for."""
+    for inner in _inner_losses((*planned.variadic, *planned.arguments.values())):
+        found = inner.entry.spec
+        assert isinstance(found, LossSpec)
+        if "embeddings" in spec.asks and not found.on_embeddings:
+            yield _error(f"{name} is around losses on embeddings, and {found.name} takes {', '.join(found.inputs)}")
+        elif "reference" in spec.asks and not (found.reference or "ref_emb" in found.inputs):
+            yield _error(f"{name} is around losses that take a reference set, and {inner.entry.full_name} takes none")
+        else:
+            yield from _check_asked(name, spec, inner)
 
 
 def _inner_losses(values: Iterable[Any]) -> Iterator[PlannedPart]:
@@ -132,6 +147,7 @@ def check_thresholds(
     for name, role in spec.thresholds.items() if distance_spec is not None else ():
         assert distance_spec is not None
         value = planned.arguments.get(name, signature[name].default if name in signature else None)
+        value = value.end if isinstance(value, Schedule) else value
         if role != "negative" or not isinstance(value, int | float):
             continue
         nearest, similarity = distance_spec.nearest, distance_spec.similarity

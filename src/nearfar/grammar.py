@@ -3,13 +3,15 @@
 The string is a Python expression, read by :mod:`ast` against this grammar and never evaluated::
 
     recipe    ::=  term ("+" term)*
-    term      ::=  [number "*"] part
+    term      ::=  [(number | schedule) "*"] part
     part      ::=  name | name "(" [argument ("," argument)*] ")"
     name      ::=  identifier ["." identifier]
     argument  ::=  [identifier "="] value
-    value     ::=  part | literal | "[" [value ("," value)*] "]" | "{" [string ":" value ("," …)*] "}"
+    value     ::=  part | schedule | literal | "[" [value ("," value)*] "]" | "{" [string ":" value ("," …)*] "}"
+    schedule  ::=  ("linear" | "cosine" | "step") "(" number "," number "," "steps=" number ["," "after=" number] ")"
     literal   ::=  ["-"] number | string | True | False | None | inf | nan
 
+A schedule stands where a number would, and is kept as a :class:`Part` of its name until it is known what stands there.
 ``miner=``, ``reducer=`` and ``distance=`` of a term's loss say what it composes with.
 """
 
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nearfar.errors import RecipeError
+from nearfar.schedule import Schedule
 from nearfar.spec import is_identifier
 
 __all__ = ["SLOTS", "Live", "Part", "Term", "parse_part", "parse_terms", "walk"]
@@ -77,13 +80,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A weighted loss; its ``miner``, ``reducer`` and ``distance`` are among the loss's named arguments."""
+    """A weighted loss; its ``miner``, ``reducer`` and ``distance`` are among the loss's named arguments.
+
+    The weight is a number, or a schedule as a part of its name.
+    """
 
     loss: Part | Live
-    weight: float = 1.0
+    weight: float | Part | Schedule = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
+        if isinstance(self.weight, Schedule):
+            object.__setattr__(self, "weight", _canonical(self.weight))
+        elif not isinstance(self.weight, Part) and not math.isfinite(self.weight):
             raise RecipeError(f"the weight of {self.loss} is {self.weight}; a weight is a finite number")
 
     def slot(self, name: str) -> Any:
@@ -155,18 +163,23 @@ class _Reader:
         return [node]
 
     def term(self, node: ast.expr) -> Term:
-        weight = 1.0
+        weight: float | Part = 1.0
         if isinstance(node, ast.BinOp):
             if not isinstance(node.op, ast.Mult):
                 raise self.refuse(node, "is not a term; a term is a loss, or a number times a loss")
-            number = self.literal(node.left)
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise self.refuse(node, "is not a term; the number comes first: 0.5 * loss")
-            weight, node = float(number), node.right
+            weight, node = self.weight(node), node.right
         value = self.value(node)
         if not isinstance(value, Part):
             raise self.refuse(node, "is not the name of a loss")
         return Term(value, weight)
+
+    def weight(self, product: ast.BinOp) -> float | Part:
+        if isinstance(product.left, ast.Call):
+            return self.call(product.left)
+        number = self.literal(product.left)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise self.refuse(product, "is not a term; the number comes first: 0.5 * loss")
+        return float(number)
 
     def value(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Call):
@@ -250,6 +263,9 @@ def _canonical(value: Any) -> Any:
     """A value in the one form all spellings share; what has no such form becomes :class:`Live`."""
     if value is None or isinstance(value, bool | int | float | str | Part | Live):
         return value
+    if isinstance(value, Schedule):
+        later = {"after": value.after} if value.after else {}
+        return Part(value.shape, (value.start, value.end), {"steps": value.steps} | later)
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from nearfar.errors import NearfarError
 from nearfar.grammar import Live
 from nearfar.registry import Entry
+from nearfar.schedule import Schedule
 
 __all__ = ["Plan", "PlannedPart", "PlannedTerm", "Problem"]
 
@@ -37,8 +38,8 @@ class PlannedPart:
     entry
         What it is.
     arguments
-        For the constructor, by name: literals, further planned parts, lists and dictionaries of such,
-        live objects.
+        For the constructor, by name: literals, schedules of numbers, further planned parts, lists and dictionaries of
+        such, live objects.
     variadic
         For its ``*args``.
     attributes
@@ -59,7 +60,7 @@ class PlannedTerm:
     """A term to be built; ``loss`` is a planned part or a live object."""
 
     loss: PlannedPart | Live
-    weight: float
+    weight: float | Schedule
 
 
 @dataclass(frozen=True, slots=True)

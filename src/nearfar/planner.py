@@ -16,7 +16,8 @@ from nearfar.fit import check_loss, check_miner, check_sum, check_thresholds
 from nearfar.grammar import SLOTS, Live, Part, Term
 from nearfar.plan import Plan, PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Entry, Registry
-from nearfar.signature import Parameter, Signature, read_class, read_target
+from nearfar.schedule import Schedule, read_schedule
+from nearfar.signature import REQUIRED, Parameter, Signature, read_class, read_target
 from nearfar.spec import KINDS, LossSpec, MinerSpec
 
 __all__ = ["plan", "plan_part", "signature_of"]
@@ -39,8 +40,9 @@ def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) 
     planned = []
     for term in terms:
         loss = term.loss if isinstance(term.loss, Live) else planner.part(term.loss, "loss")
+        weight = planner.weight(term.weight, term.loss)
         if loss is not None:
-            planned.append(PlannedTerm(loss, term.weight))
+            planned.append(PlannedTerm(loss, weight))
     planner.problems.extend(check_sum(planned, registry, signature_of))
     return Plan(tuple(planned), tuple(dict.fromkeys(planner.problems)))
 
@@ -93,6 +95,7 @@ class _Planner:
         except NearfarError as error:
             self.error(str(error), error)
             return None
+        self.read_schedules(entry, signature, bound)
         self.fill_from_context(entry, signature, bound)
         self.check_values(entry, signature, bound)
         if entry.spec.requires and not _installed(entry.spec.requires):
@@ -119,6 +122,26 @@ class _Planner:
             self.problems.extend(check_miner(planned, arguments.get("distance"), self.registry))
             self.problems.extend(check_thresholds(planned, arguments.get("distance"), signature, self.registry))
         return planned
+
+    def read_schedules(self, entry: Entry, signature: Signature, bound: dict[str, Any]) -> None:
+        """Put schedules in place of what stands where a number would; what is none is noted."""
+        for name, value in [*bound.items()]:
+            if not isinstance(value, Part) or name not in signature or not _is_number(parameter := signature[name]):
+                continue
+            try:
+                bound[name] = read_schedule(value.name, value.positional, value.named)
+            except ArgumentError as error:
+                self.error(f"{entry.spec.name}: {name} is {value}, but must be a number, or a schedule of one: {error}")
+                bound[name] = 1.0 if parameter.default is REQUIRED else parameter.default
+
+    def weight(self, weight: float | Part | Schedule, loss: Part | Live) -> float | Schedule:
+        if not isinstance(weight, Part):
+            return weight
+        try:
+            return read_schedule(weight.name, weight.positional, weight.named)
+        except ArgumentError as error:
+            self.error(f"the weight of {loss} is {weight}, but must be a number, or a schedule of one: {error}")
+            return 1.0
 
     def kind_of(self, name: str) -> str:
         kinds = self.registry.kinds_of(name)
@@ -163,6 +186,9 @@ class _Planner:
             if name not in signature or name in SLOTS or isinstance(value, Live):
                 continue
             parameter = signature[name]
+            if isinstance(value, Schedule):
+                self.check_schedule(entry, parameter, value)
+                continue
             if value is None and parameter.default is None:  # whatever its annotation says
                 continue
             wanted, choices = _types(parameter.annotation), _choices(parameter)
@@ -177,6 +203,14 @@ class _Planner:
                 self.error(f"{entry.spec.name}: {name} is one of {', '.join(map(repr, choices))}, not {value!r}{hint}")
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 self.check_range(entry, parameter, value)
+
+    def check_schedule(self, entry: Entry, parameter: Parameter, schedule: Schedule) -> None:
+        spec = entry.spec
+        if parameter.name not in spec.schedulable:
+            can = f"{' and '.join(spec.schedulable)} can" if spec.schedulable else "none of its numbers can"
+            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {can}")
+        for end in dict.fromkeys((schedule.start, schedule.end)):
+            self.check_range(entry, parameter, end)
 
     def check_range(self, entry: Entry, parameter: Parameter, value: float) -> None:
         if not parameter.holds(value):
@@ -216,6 +250,10 @@ def _kind_for(parameter: str) -> str | None:
     last = words[-1] if words else ""
     singular = {"losses": "loss"}.get(last, last.removesuffix("s") if last != "loss" else last)
     return singular if singular in KINDS else None
+
+
+def _is_number(parameter: Parameter) -> bool:
+    return bool({"float", "int"} & {piece.strip() for piece in parameter.annotation.split("|")})
 
 
 def _choices(parameter: Parameter) -> list[str]:

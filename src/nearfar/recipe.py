@@ -15,6 +15,7 @@ from nearfar.grammar import SLOTS, Live, Part, Term, parse_part, parse_terms, wa
 from nearfar.plan import Plan, Problem
 from nearfar.planner import plan
 from nearfar.registry import Registry, default_registry
+from nearfar.schedule import Schedule
 
 __all__ = ["Recipe"]
 
@@ -133,7 +134,8 @@ class Recipe:
         if not self.serialisable:
             raise RecipeError(f"this recipe holds live objects and cannot be written down: {self}")
         terms = [
-            ({} if term.weight == 1 else {"weight": term.weight}) | {"loss": _plain(term.loss)} for term in self.terms
+            ({} if term.weight == 1 else {"weight": _plain(term.weight)}) | {"loss": _plain(term.loss)}
+            for term in self.terms
         ]
         return {"terms": terms} | ({"plugins": dict(self.plugins)} if self.plugins else {})
 
@@ -238,8 +240,16 @@ def _term_from_data(data: Any) -> Term:
     if unknown := sorted(set(data) - _TERM_KEYS):
         raise RecipeError(f"a term has the keys {', '.join(sorted(_TERM_KEYS))}, not {unknown[0]!r}")
     weight = data.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise RecipeError(f"a term's weight is a number, not {weight!r}")
+    weight = _weight_from_data(weight)
     slots = {name: data.get(name) for name in SLOTS}
-    (term,) = Recipe((Term(_part_from_data(data["loss"]), float(weight)),)).with_slots(**slots).terms
+    (term,) = Recipe((Term(_part_from_data(data["loss"]), weight),)).with_slots(**slots).terms
     return term
+
+
+def _weight_from_data(weight: Any) -> Any:
+    """A number, or a schedule of one: an object, a text or data."""
+    if isinstance(weight, str | Mapping):
+        return _part_from_data(weight)
+    if isinstance(weight, bool) or not isinstance(weight, int | float | Part | Schedule):
+        raise RecipeError(f"a term's weight is a number or a schedule of one, not {weight!r}")
+    return float(weight) if isinstance(weight, int) else weight

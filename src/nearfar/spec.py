@@ -47,6 +47,9 @@ COMPARED = frozenset({"embeddings", "boxes", "rotated_boxes"})
 #: What a loss on embeddings is called with, in order, as pytorch-metric-learning's are.
 EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_labels")
 
+#: What a loss around others may ask of them.
+ASKED = frozenset({"embeddings", "reference"})
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -132,6 +135,9 @@ class PartSpec:
         classes as it is: 1, 2, 3 …; of a reducer, of the number of values. None where it does not say.
     synchronizations
         How often a call and its backward pass make the host wait for a GPU; None where it does not say.
+    schedulable
+        Parameters that it reads from attributes of the same name at each call, so that a recipe may have them move
+        with the steps: ``margin=linear(0, 0.5, steps=10000)``.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
@@ -156,6 +162,7 @@ class PartSpec:
     definition: str = ""
     memory: int | None = None
     synchronizations: int | None = None
+    schedulable: tuple[str, ...] = ()
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -244,6 +251,9 @@ class LossSpec(PartSpec):
         name → ``"positive"`` (positive pairs cost beyond it) or ``"negative"`` (negative pairs cost within it).
     wraps
         Shell patterns of the full names of the losses it can take as an argument.
+    asks
+        What it asks of the losses it takes, told by their specs: ``embeddings``, that they are on embeddings;
+        ``reference``, that they take a reference set.
     sample
         A function ``(n, seed) -> tuple of tensors`` that makes inputs for checks, ``"package.module:function"``,
         where the inputs are none that :mod:`nearfar.testing` knows: ``n`` rows or so, floating ones in float64, drawn
@@ -261,6 +271,9 @@ class LossSpec(PartSpec):
         ``scale``, ``flip``.
     separates
         Of a loss on boxes: whether it goes on growing as boxes that share nothing move apart.
+    learning_rate
+        How many times the network's learning rate what it learns wants, where nothing else is said: above 1 for
+        proxies, which move far while the network is tuned.
     """
 
     kind: ClassVar[str] = "loss"
@@ -276,12 +289,14 @@ class LossSpec(PartSpec):
     uses_norm: bool = False
     thresholds: Mapping[str, str] = field(default_factory=dict)
     wraps: tuple[str, ...] = ("*",)
+    asks: tuple[str, ...] = ()
     sample: str = ""
     optimum: float | None = None
     detached: str = ""
     collapses: str = ""
     invariances: tuple[str, ...] = ()
     separates: bool = False
+    learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         # Not super(): dataclass(slots=True) makes a new class, which zero-argument super() does not see.
@@ -289,6 +304,11 @@ class LossSpec(PartSpec):
         self._among("accepts", self.accepts, SELECTION_KINDS)
         self._among("emits", self.emits, TERM_KINDS)
         self._among("invariances", self.invariances, INVARIANCES)
+        if not 0 < self.learning_rate < math.inf:
+            raise RegistrationError(
+                f"loss {self.name!r}: learning_rate is {self.learning_rate!r}; it is a factor above 0"
+            )
+        self._among("asks", self.asks, ASKED)
         if not self.inputs:
             raise RegistrationError(f"loss {self.name!r}: inputs is empty; name the tensors it is called with")
         for name in self.optional_inputs:

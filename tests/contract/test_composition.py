@@ -44,7 +44,8 @@ def names(entries):
     return [entry.full_name for entry in entries]
 
 
-OUR_LOSSES = [entry for entry in first_party("loss") if entry.spec.on_embeddings]
+#: But for those around another that take its miner and leave the reducer to it.
+OUR_LOSSES = [entry for entry in first_party("loss") if entry.spec.on_embeddings and entry.spec.reducible]
 OUR_MINERS = [entry.full_name for entry in first_party("miner") if entry.spec.on_embeddings]
 #: Those that pytorch-metric-learning has too; the others are beside what they compute, below.
 OUR_REDUCERS = ["core.mean", "core.sum", "core.avg_non_zero"]
@@ -216,7 +217,7 @@ def inputs_of(loss: str):
 
 
 @pytest.mark.parametrize("reducer", THEIR_REDUCERS)
-@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss")])
+@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
 def test_their_reducers_reduce_our_losses(loss, reducer):
     make, definition = THEIR_REDUCERS[reducer]
     inputs = inputs_of(loss)
@@ -230,7 +231,7 @@ NORMALIZED = ("pair.margin_beta", "pair.siglip")
 
 
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
-@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss")])
+@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
 def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
     if loss in NORMALIZED and reducer == "core.mean":
         pytest.skip("its mean is that of its formula, over a normaliser of its own")
@@ -256,11 +257,44 @@ def mean_of_the_three_greatest(entry, labels):
 
 
 def mean_of_the_means_of_classes(entry, labels):
-    own = labels[entry["indices"][0] if isinstance(entry["indices"], tuple) else entry["indices"]]
+    own = labels[anchors_of(entry)]
     return torch.stack([entry["losses"][own == label].mean() for label in own.unique()]).mean()
 
 
-OURS_ALONE = {"core.top_k(k=3)": mean_of_the_three_greatest, "core.per_group": mean_of_the_means_of_classes}
+def anchors_of(entry):
+    return entry["indices"][0] if isinstance(entry["indices"], tuple) else entry["indices"]
+
+
+def mean_of_the_means_of_anchors(entry, labels):
+    anchors = anchors_of(entry)
+    return torch.stack([entry["losses"][anchors == anchor].mean() for anchor in anchors.unique()]).mean()
+
+
+def mean_between(entry, labels):
+    kept = (entry["losses"] > 0.05) & (entry["losses"] < 3)
+    return entry["losses"][kept].mean() if kept.any() else entry["losses"].sum() * 0
+
+
+def sum_over_the_divisor(entry, labels):
+    return entry["losses"].sum() / entry["divisor"]
+
+
+def weighted_by_class(entry, labels):
+    weights = torch.tensor(CLASS_WEIGHTS).to(entry["losses"])[labels[anchors_of(entry)]]
+    return (weights * entry["losses"]).sum() / entry["divisor"]
+
+
+CLASS_WEIGHTS = [1.0, 0.5, 2.0, 1.5, 0.25, 3.0]
+OURS_ALONE = {
+    "core.top_k(k=3)": mean_of_the_three_greatest,
+    "core.per_group": mean_of_the_means_of_classes,
+    "core.per_anchor": mean_of_the_means_of_anchors,
+    "core.threshold(low=0.05, high=3)": mean_between,
+    "core.divisor": sum_over_the_divisor,
+    f"core.class_weighted(class_weights={CLASS_WEIGHTS})": weighted_by_class,
+}
+#: What is said where a reducer cannot do without labels.
+WITHOUT_LABELS = {"core.per_group": "groups", "core.class_weighted": "labels"}
 
 
 def test_every_reducer_of_ours_is_composed_with_every_loss():
@@ -275,8 +309,9 @@ def test_reducers_of_ours_alone_reduce_our_losses_as_they_do_the_values(loss, re
     keeping = Keeping()
     compose(recipe_of(loss), reducer=keeping, **CONTEXT)(*inputs)
     criterion = compose(recipe_of(loss), reducer=reducer, **CONTEXT)
-    if reducer == "core.per_group" and not loss_has_labels(loss):
-        with pytest.raises(InputError, match="groups"):
+    name = reducer.partition("(")[0]
+    if name in WITHOUT_LABELS and not loss_has_labels(loss):
+        with pytest.raises(InputError, match=WITHOUT_LABELS[name]):
             criterion(*inputs)
         return
     expected = sum(OURS_ALONE[reducer](*entry) for entry in keeping.kept.values())

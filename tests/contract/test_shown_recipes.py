@@ -27,6 +27,7 @@ def inputs(names: tuple[str, ...], spec: RecipeSpec) -> dict[str, Tensor]:
     distances = (torch.randn(8, 4, 6, dtype=torch.float64, generator=torch.manual_seed(0)), torch.full((8, 4), 2.5))
     known = {
         ("embeddings", "labels"): batch(classes=4, per_class=3, dim=8),
+        ("ref_emb", "ref_labels"): batch(classes=4, per_class=3, dim=8, seed=1),
         ("logits", "targets"): logits,
         ("pred_boxes", "target_boxes"): boxes(n=8),
         ("distance_logits", "target_distances"): distances,

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from nearfar.data import Augment, Emoji, Normalise, Prepare, counted
+from nearfar.data import Augment, Emoji, Normalise, Prepare
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn import counted
 
 STILL = {
     "zoom": (1.0, 1.0),

@@ -287,8 +287,8 @@ def test_a_split_that_a_divided_folder_lacks(tmp_path):
     folder(tmp_path / "train")
     folder(tmp_path / "test")
     assert refusal(open_dataset, tmp_path, "validation") == (
-        f"{tmp_path} is divided into test, train and has no validation: add that folder, "
-        "or put all classes into one folder to have them divided"
+        f"{tmp_path} is divided into test, train and has no validation: add it, or put all classes "
+        "together to have them divided"
     )
 
 
@@ -407,7 +407,8 @@ def test_any_data_set_opens_and_is_divided_by_classes():
 
 def test_an_unknown_data_set_and_an_unknown_split():
     assert refusal(open_dataset, "emojis") == (
-        "there is no data set 'emojis': it is neither a folder nor the name of an embedded one (emoji)"
+        "there is no data set 'emojis': it is neither a folder, nor a table (.csv, .parquet) or record file (.rec), "
+        "nor the name of an embedded one (emoji, orl)"
     )
     assert refusal(open_dataset, "emoji", "dev") == ("there is no split 'dev': ask for train, validation or test")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nearfar.data import Augment, Draw, Emoji, Keyed, PKSampler, counted
+from nearfar.data import Augment, Draw, Emoji, HardSampler, Keyed, PKSampler
 from nearfar.errors import ArgumentError, DataError
+from nearfar.nn import counted
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([4, 2, 9, 4, 4, 30, 4, 4, 1, 4]))
 
@@ -42,9 +43,85 @@ def test_a_resumed_run_gets_what_the_uninterrupted_one_would_have_got(start):
     assert list(sampler(start_step=start)) == list(sampler())[start:]
 
 
-def test_the_length_is_the_number_of_steps_of_the_whole_run():
-    assert len(sampler()) == len(list(sampler())) == 40
-    assert len(sampler(start_step=30)) == 40
+@pytest.mark.parametrize("start", [0, 1, 30, 40])
+def test_the_length_is_the_number_of_batches_that_come(start):
+    assert len(sampler(start_step=start)) == len(list(sampler(start_step=start))) == 40 - start
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_batches_of_all_ranks_are_the_batch_of_one_process(world):
+    ranks = [sampler(classes_per_batch=3, rank=rank, world_size=world) for rank in range(world)]
+    whole = sampler(classes_per_batch=3 * world)
+    for step in range(40):
+        assert [draw for rank in ranks for draw in rank.batch(step)] == whole.batch(step)
+    assert {each.steps_per_epoch for each in ranks} == {whole.steps_per_epoch}
+
+
+def test_ranks_need_classes_of_their_own():
+    with pytest.raises(DataError, match="4 ranks of 3 classes need 12 classes, and there are 10"):
+        sampler(world_size=4)
+    with pytest.raises(ArgumentError, match="rank=2: there are 2 ranks"):
+        sampler(rank=2, world_size=2)
+
+
+def hard(**changes):
+    """Of each image of a class of several: the next two of its class, and the first image of the next two classes."""
+    anchors, positives, negatives = [], [], []
+    for image, label in enumerate(LABELS.tolist()):
+        members = [i for i, other in enumerate(LABELS.tolist()) if other == label]
+        if len(members) > 2:
+            at = members.index(image)
+            anchors.append(image)
+            positives.append([members[(at + 1) % len(members)], members[(at + 2) % len(members)]])
+            negatives.append([LABELS.tolist().index((label + step) % 10) for step in (1, 2)])
+    found = {
+        name: torch.tensor(v)
+        for name, v in zip(("anchors", "positives", "negatives"), (anchors, positives, negatives), strict=True)
+    }
+    arguments = {"classes_per_batch": 4, "samples_per_class": 3, "steps": 40, "seed": 7, **found, **changes}
+    return HardSampler(LABELS, **arguments)
+
+
+def test_hard_batches_have_p_different_classes_in_pairs_and_k_images_of_each():
+    first_of = [LABELS.tolist().index(label) for label in range(10)]
+    paired = 0
+    for batch in hard():
+        groups = torch.tensor(images(batch)).view(4, 3)
+        classes = LABELS[groups]
+        assert (classes == classes[:, :1]).all()
+        assert len(set(classes[:, 0].tolist())) == 4
+        for own, other in (groups[:2], groups[2:]):
+            step = int(LABELS[other[0]] - LABELS[own[0]]) % 10
+            members = (LABELS[own[0]] == LABELS).nonzero()[:, 0].tolist()
+            at = members.index(int(own[0]))
+            following = [members[(at + k) % len(members)] for k in (0, 1, 2)]
+            paired += step in (1, 2) and int(other[0]) in first_of and own.tolist() == following
+    assert paired == 80
+
+
+def test_hard_batches_depend_on_nothing_but_the_step_and_use_every_anchor():
+    assert [hard().batch(step) for step in reversed(range(40))][::-1] == list(hard())
+    assert list(hard(start_step=11)) == list(hard())[11:]
+    assert {batch[0].image for batch in hard(steps=400)} >= set(range(15, 45))
+
+
+@pytest.mark.parametrize("per_batch", [1, 5, 10])
+def test_classes_that_no_pair_is_left_for_are_drawn(per_batch):
+    for batch in hard(classes_per_batch=per_batch, steps=5):
+        assert len(set(LABELS[images(batch)].tolist())) == per_batch
+        assert len(batch) == 3 * per_batch
+
+
+def test_hard_batches_of_all_ranks_are_that_of_one_process():
+    ranks = [hard(classes_per_batch=2, rank=rank, world_size=2) for rank in range(2)]
+    assert all([*ranks[0].batch(step), *ranks[1].batch(step)] == hard().batch(step) for step in range(20))
+
+
+def test_what_is_hard_is_of_the_data_set():
+    with pytest.raises(ArgumentError, match="negatives run from 0 to 900"):
+        hard(negatives=torch.tensor([[0, 900]]).repeat(len(hard()._hard[0]), 1))
+    with pytest.raises(ArgumentError, match=r"positives \(m, p\)"):
+        hard(positives=torch.zeros(3, dtype=torch.int64))
 
 
 def test_a_longer_run_begins_like_a_shorter_one():

@@ -6,8 +6,24 @@ import pytest
 import torch
 
 from nearfar.errors import ArgumentError, InputError
-from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, PerGroup, Sum, TopK
+from nearfar.nn.reducers import (
+    AvgNonZero,
+    ClassWeighted,
+    Divisor,
+    Mean,
+    NoReduction,
+    PerAnchor,
+    PerGroup,
+    Sum,
+    Threshold,
+    TopK,
+)
 from nearfar.nn.terms import MaterialTerms, element_terms
+
+REDUCERS = [
+    *(Mean(), Sum(), AvgNonZero(), TopK(2), PerGroup(), Threshold(low=0.5), Threshold(high=1)),
+    *(ClassWeighted([2.0, 3.0, 4.0, 5.0]), PerAnchor(), Divisor()),
+]
 
 
 def triplets(values, **fields) -> MaterialTerms:
@@ -88,11 +104,65 @@ def test_without_groups_and_labels_there_is_nothing_to_tell_groups_by():
         PerGroup().reduce(triplets([1.0, 2.0]))
 
 
+def test_values_between_bounds_are_averaged():
+    terms = triplets([1.0, 0.0, 2.0, 4.0])
+    assert Threshold(low=1.0).reduce(terms).item() == 3.0  # a value at the bound is not above it
+    assert Threshold(high=2.0).reduce(terms).item() == 0.5
+    assert Threshold(low=0.5, high=3.0).reduce(terms).item() == 1.5
+    assert Threshold(low=0).reduce(terms).item() == AvgNonZero().reduce(terms).item()
+
+
+def test_what_is_not_a_number_is_within_every_bound():
+    terms = triplets([1.0, float("nan"), 2.0])
+    for bounds in ({"low": 5.0}, {"high": 0.5}, {"low": 0.5, "high": 1.5}):
+        assert Threshold(**bounds).reduce(terms).isnan()
+
+
+@pytest.mark.parametrize("bounds", [{}, {"low": 2.0, "high": 1.0}, {"low": 1.0, "high": 1.0}, {"low": float("nan")}])
+def test_bounds_that_leave_nothing_out_or_everything_are_refused(bounds):
+    with pytest.raises(ArgumentError):
+        Threshold(**bounds)
+
+
+def test_values_weigh_as_the_class_of_their_anchor():
+    terms = triplets([1.0, 3.0, 2.0, 4.0], labels=torch.tensor([2, 0, 1, 1]))
+    assert ClassWeighted([1.0, 10.0, 0.5]).reduce(terms).item() == (0.5 * 4 + 10 * 2 + 10 * 4) / 4
+    with pytest.raises(InputError, match="2 class weights; got labels from 0 to 2"):
+        ClassWeighted([1.0, 10.0]).reduce(terms)
+    with pytest.raises(InputError, match="give the loss labels"):
+        ClassWeighted([1.0, 10.0]).reduce(triplets([1.0]))
+
+
+@pytest.mark.parametrize("weights", [[], "12", [1.0, -1.0], [float("inf")], 3])
+def test_class_weights_are_numbers_of_at_least_zero(weights):
+    with pytest.raises(ArgumentError, match="class_weights"):
+        ClassWeighted(weights)
+
+
+def test_class_weights_are_kept_in_a_checkpoint():
+    one, other = ClassWeighted([1.0, 2.0]), ClassWeighted([5.0, 5.0])
+    other.load_state_dict(one.state_dict())
+    assert other.class_weights.tolist() == [1.0, 2.0]
+
+
+def test_anchors_count_the_same_however_many_values_they_have():
+    assert PerAnchor().reduce(triplets([1.0, 3.0, 5.0, 6.0])).item() == pytest.approx((2 + 5 + 6) / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("divisor", [8, 8.0, torch.tensor(8.0, dtype=torch.float64)])
+def test_the_divisor_is_what_the_loss_gives(divisor):
+    assert Divisor().reduce(triplets([1.0, 3.0], normalizer=divisor)).item() == 0.5
+    assert Divisor().reduce(triplets([1.0, 3.0])).item() == 2.0
+    nothing = Divisor().reduce(triplets([1.0, 3.0], normalizer=0 * divisor))
+    assert nothing.item() == 0.0
+    nothing.backward()
+
+
 def test_none_gives_every_value():
     assert NoReduction().reduce(triplets([1.0, 0.0])).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("reducer", [Mean(), Sum(), AvgNonZero(), TopK(2), PerGroup()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("reducer", REDUCERS, ids=lambda x: type(x).__name__)
 @pytest.mark.parametrize("values", [[], [0.0, 0.0]])
 def test_nothing_to_reduce_is_zero_with_a_usable_gradient(reducer, values):
     terms = triplets(values, labels=torch.tensor([0, 1, 1, 0]))

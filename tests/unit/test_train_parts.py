@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from nearfar.errors import CheckpointError, CollapseWarning, ConfigError
+import nearfar
+from nearfar.errors import CheckpointError, CollapseWarning, ConfigError, NearfarWarning
+from nearfar.nn import Criterion
+from nearfar.nn.criterion import CriterionTerm
 from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Optimizer, Schedule
 from nearfar.train.folder import RunFolder, replaced, write_text
 from nearfar.train.logs import CsvTable
-from nearfar.train.optimizer import make_optimizer, parameter_groups
+from nearfar.train.optimizer import make_optimizer, parameter_groups, told_rates
 from nearfar.train.schedule import factor
 from nearfar.train.spread import CollapseWatch, spread
 from nearfar.train.table import render
@@ -57,25 +60,75 @@ class Weights(nn.Module):
         self.frozen = nn.Parameter(torch.zeros(4, 4), requires_grad=False)
 
 
+def criterion_of(**rates: float) -> Criterion:
+    """A criterion with a term of each name, which asks for so many times the model's learning rate."""
+    return Criterion(
+        [CriterionTerm(name, Weights(), ("embeddings", "labels"), learning_rate=rate) for name, rate in rates.items()]
+    )
+
+
 def test_the_criterion_learns_at_its_own_rate_and_vectors_are_not_decayed() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    groups = parameter_groups(model, Weights(), Optimizer(lr=0.1, criterion_lr=0.5, weight_decay=0.2))
+    groups = parameter_groups(model, criterion_of(it=1), Optimizer(lr=0.1, criterion_lr=0.5, weight_decay=0.2))
     assert [(g["name"], g["lr"], g["weight_decay"], len(g["params"])) for g in groups] == [
         ("model", 0.1, 0.2, 1),
         ("model, no decay", 0.1, 0.0, 3),
-        ("criterion", 0.5, 0.2, 1),
+        ("criterion/it", 0.5, 0.2, 1),
     ]
 
 
-def test_without_a_rate_of_its_own_the_criterion_has_the_models() -> None:
-    groups = parameter_groups(nn.Linear(1, 1), Weights(), Optimizer(lr=0.3))
-    assert {group["lr"] for group in groups} == {0.3}
+def test_without_a_rate_of_its_own_each_term_has_what_it_asks_for() -> None:
+    groups = parameter_groups(nn.Linear(1, 1), criterion_of(plain=1, proxies=100, slow=0.5), Optimizer(lr=5e-5))
+    assert {g["name"]: g["lr"] for g in groups} == {
+        "model": 5e-5,
+        "model, no decay": 5e-5,
+        "criterion/plain": 5e-5,
+        "criterion/proxies": pytest.approx(5e-3),
+        "criterion/slow": pytest.approx(2.5e-5),
+    }
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(1e-4, 1e-2), (1e-3, 1e-2), (5e-2, 5e-2)])
+def test_proxies_outrun_a_network_no_further_than_published_rates(lr: float, expected: float) -> None:
+    groups = parameter_groups(nn.Linear(1, 1), criterion_of(proxies=100), Optimizer(lr=lr))
+    assert groups[-1]["lr"] == pytest.approx(expected)
+
+
+def test_a_rate_of_the_criterions_wins_over_what_terms_ask_for() -> None:
+    criterion, config = criterion_of(plain=1, proxies=10), Optimizer(lr=0.3, criterion_lr=0.6)
+    rates = {g["name"]: g["lr"] for g in parameter_groups(nn.Linear(1, 1), criterion, config)}
+    assert (rates["criterion/plain"], rates["criterion/proxies"]) == (0.6, 0.6)
+    assert "plain learns at 0.6, 2 times optimizer.lr" in told_rates(criterion, config)
+
+
+def test_another_rate_than_the_networks_is_told_and_the_same_is_not() -> None:
+    config = Optimizer(lr=0.001)
+    assert told_rates(criterion_of(plain=1), config) == ""
+    assert told_rates(criterion_of(plain=1, proxies=10), config) == (
+        "proxies learns at 0.01, 10 times optimizer.lr (optimizer.criterion_lr)"
+    )
+
+
+def test_a_tensor_that_two_terms_share_is_learned_once() -> None:
+    criterion = criterion_of(one=1, two=10)
+    criterion.losses["two"].weight = criterion.losses["one"].weight
+    groups = parameter_groups(nn.Linear(1, 1), criterion, Optimizer())
+    assert [g["name"] for g in groups] == ["model", "model, no decay", "criterion/one"]
+
+
+def test_a_loss_within_another_says_how_fast_its_proxies_learn() -> None:
+    criterion = nearfar.compose("softmax + proxy_anchor", num_classes=4, embedding_size=8)
+    assert criterion.learning_rates == {"softmax": 1.0, "proxy_anchor": 100.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NearfarWarning)  # of the defects of theirs
+        wrapped = nearfar.compose("pml.multiple_losses([pml.soft_triple_loss])", num_classes=4, embedding_size=8)
+    assert wrapped.learning_rates == {"multiple_losses": 100.0}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
 def test_the_optimizer_is_the_one_named(name: str, kind: type) -> None:
     config = Optimizer(name=name, momentum=0.0)  # type: ignore[arg-type]
-    assert type(make_optimizer(parameter_groups(nn.Linear(1, 1), nn.Identity(), config), config)) is kind
+    assert type(make_optimizer(parameter_groups(nn.Linear(1, 1), criterion_of(it=1), config), config)) is kind
 
 
 # ---- spread

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import importlib
 import math
 
 import pytest
@@ -11,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nearfar
-from nearfar.errors import ArgumentError, InputError
+from nearfar.errors import ArgumentError, InputError, RecipeError
 from nearfar.nn.reducers import NoReduction
+from nearfar.signature import read_target
 from nearfar.testing.meter import peak_bytes
 from nearfar_margin import chunks
 from nearfar_margin.arcface import ArcFace
@@ -89,12 +93,10 @@ class Detached(Everything):
 
 class Lengths(CosFace):
     times_norm = times_weight_norm = True
-    label_smoothing = 0.1
 
 
 class LengthsAndOthers(Everything):
     times_norm = times_weight_norm = True
-    label_smoothing = 0.2
 
 
 class Pairs(Everything):
@@ -126,8 +128,8 @@ LOSSES = {
     "binary": lambda **k: Binary(C, D, scale=4.0, **k),
     "surveyor": lambda **k: Surveyor(C, D, scale=4.0, **k),
     "detached": lambda **k: Detached(C, D, scale=4.0, **k),
-    "lengths": lambda **k: Lengths(C, D, scale=2.0, **k),
-    "lengths-and-others": lambda **k: LengthsAndOthers(C, D, scale=2.0, **k),
+    "lengths": lambda **k: Lengths(C, D, scale=2.0, label_smoothing=0.1, **k),
+    "lengths-and-others": lambda **k: LengthsAndOthers(C, D, scale=2.0, label_smoothing=0.2, smoothing="others", **k),
     "learned": lambda **k: Learned(C, D, scale=4.0, **k),
 }
 each = pytest.mark.parametrize("name", LOSSES)
@@ -246,7 +248,11 @@ def test_float32_is_near_double_precision(name, budget):
 SPECS = {spec.name: spec for spec in nearfar_losses()}
 
 
-@pytest.mark.parametrize("name", SPECS)
+SEPARATE = {"sphereface2", "p2sgrad", "unified_ce"}
+SMOOTHED = [f"{name}, smoothed" for name in SPECS if name not in SEPARATE]
+
+
+@pytest.mark.parametrize("name", [*SPECS, *SMOOTHED])
 @budgets
 def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
     """Called twice before the first backward pass, so that state which moves in between is seen not to matter."""
@@ -254,9 +260,11 @@ def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
 
     def run(engine):
         torch.manual_seed(2)
-        arguments = ", ".join(filter(None, (SPECS[name].example, "reducer=none")))
-        criterion = nearfar.compose(f"{name}({arguments})", num_classes=C, embedding_size=D)
-        loss = criterion.losses[name].double()
+        spec, _, smoothed = name.partition(", ")
+        smoothed = "label_smoothing=0.1" if smoothed else ""
+        arguments = ", ".join(filter(None, (SPECS[spec].example, "reducer=none", smoothed)))
+        criterion = nearfar.compose(f"{spec}({arguments})", num_classes=C, embedding_size=D)
+        loss = criterion.losses[spec].double()
         loss.engine, loss.memory_budget = engine, budget
         with torch.no_grad():
             loss.weight.normal_()
@@ -269,6 +277,14 @@ def test_every_loss_of_the_family_is_the_same_on_both_engines(name, budget):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", sorted(SEPARATE))
+def test_a_loss_for_each_class_has_nothing_to_smooth(name):
+    with pytest.raises(RecipeError, match="no parameter 'label_smoothing'"):
+        nearfar.compose(f"{name}(label_smoothing=0.1)", num_classes=C, embedding_size=D)
+    with pytest.raises(ArgumentError, match="Binary judges each class by itself"):
+        Binary(C, D, scale=4.0, label_smoothing=0.1)
+
+
 EXTREMES = {
     "on the axes": torch.cat([torch.eye(D), torch.eye(D)[:2]]),
     "opposite": -torch.cat([torch.eye(D), torch.eye(D)[:2]]),
@@ -278,49 +294,101 @@ EXTREMES = {
 }
 
 
-@each
-@pytest.mark.parametrize(
-    ("dtype", "budget"),
-    [("float64", 0.0), ("float32", None), ("float32", 0.0), ("bfloat16", 0.0), ("float16", 0.0), ("autocast", 0.0)],
-)
-def test_extremes_are_finite_and_the_engines_agree(name, dtype, budget):
-    """Cosines of ±1 to the last bit, vectors without a direction: of classes too."""
-    loss = made(name, memory_budget=budget).to(torch.float64 if dtype == "float64" else torch.float32)
+def of(spec):
+    module, _, name = spec.target.partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    needed = {"renewal": 2} if spec.name == "kappaface" else {}
+    return lambda *sizes, **k: cls(*(sizes or (C, D)), **needed, **k)
+
+
+LOSSES_OF_THE_PLUGIN = {name: of(spec) for name, spec in SPECS.items()}
+#: Dtype of the embeddings, or of autocast, and of the weights: 0 bits of the budget are recomputed, None is kept.
+PRECISIONS = [
+    ("float64", 0.0),
+    ("float64", None),
+    ("float32", 0.0),
+    ("float32", None),
+    ("bfloat16", 0.0),
+    ("float16", 0.0),
+    ("autocast bfloat16", 0.0),
+    ("autocast bfloat16", None),
+    ("autocast float16", 0.0),
+]
+
+
+def extreme(loss):
+    """Class vectors on the axes, and one without a direction."""
     with torch.no_grad():
-        weight = loss.weight.view(C, -1, D)
+        weight = loss.weight.normal_(generator=torch.Generator().manual_seed(1)).view(C, -1, D)
         weight[:D, 0] = torch.eye(D)
         weight[D + 1] = 0
-    y = torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1])
-    tolerance = 0.05 if dtype == "autocast" else 1e-5
+    return loss
 
-    def run(engine, x):
-        loss.engine = engine
-        leaf = x.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
-            value = loss(leaf, y)
-        loss.zero_grad()
-        value.sum().backward()
-        gradients = [leaf.grad, *(p.grad for p in loss.parameters() if p.grad is not None)]
-        assert all(g.isfinite().all() for g in gradients)
-        return value.detach()
 
+def finite_value(loss, x, engine, dtype="float32"):
+    """The losses of labels at both ends, in between and of the class without a direction; gradients are finite too."""
+    loss = copy.deepcopy(loss)  # state that moves is not to be seen by the next call
+    loss.engine = engine
+    kind, _, narrow = dtype.rpartition(" ")
+    leaf = x.to(torch.float32 if kind else getattr(torch, narrow)).clone().requires_grad_()
+    with torch.autocast("cpu", getattr(torch, narrow), enabled=True) if kind else contextlib.nullcontext():
+        value = loss(leaf, torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1]))
+    value.sum().backward()
+    gradients = [leaf.grad, *(p.grad for p in loss.parameters() if p.grad is not None)]
+    assert all(g.isfinite().all() for g in gradients)
+    assert value.isfinite().all()
+    return value.detach()
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *(f"{name}, of the plugin" for name in SPECS)])
+@pytest.mark.parametrize(("dtype", "budget"), PRECISIONS)
+def test_extremes_are_finite_and_the_engines_agree(name, dtype, budget):
+    """Cosines of ±1 to the last bit, vectors without a direction: of classes too. Angles and margins beyond π: those of
+    the opposite. On ranks: test_margin_sharded.
+    """
+    torch.manual_seed(1)
+    make = {**LOSSES, **{f"{n}, of the plugin": build for n, build in LOSSES_OF_THE_PLUGIN.items()}}[name]
+    loss = make(reducer=NoReduction(), memory_budget=budget)
+    loss = extreme(loss.to(torch.float64 if dtype == "float64" else torch.float32))
+    tolerance = 0.05 if dtype == "autocast bfloat16" else 1e-9 if dtype == "float64" else 1e-5
     for x in EXTREMES.values():
-        x = x.to(torch.float32 if dtype == "autocast" else getattr(torch, dtype))
-        found, expected = run("chunked", x), run("plain", x)
-        assert found.isfinite().all()
+        found, expected = finite_value(loss, x, "chunked", dtype), finite_value(loss, x, "plain", dtype)
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=64 * tolerance)
 
 
-@pytest.mark.parametrize("cls", [CosFace, ArcFace])
-@pytest.mark.parametrize("scale", [1.0, 128.0])
 @pytest.mark.parametrize("engine", ["plain", "chunked"])
-def test_one_class_costs_nothing_at_any_scale(cls, scale, engine):
-    loss = cls(1, D, scale=scale, engine=engine)
-    x = torch.randn(3, D, requires_grad=True)
-    value = loss(x, torch.zeros(3, dtype=torch.long))
+@pytest.mark.parametrize("scale", [1.0, 30.0, 128.0])
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if "scale" in read_target(spec.target)])
+def test_extremes_are_finite_at_any_scale(name, scale, engine):
+    loss = extreme(LOSSES_OF_THE_PLUGIN[name](reducer=NoReduction(), scale=scale, memory_budget=0.0))
+    for dtype in ("float32", "float16"):
+        for x in EXTREMES.values():
+            finite_value(loss, x, engine, dtype)
+
+
+#: The least number of classes, where it is not one.
+FEWEST = {"adacos": 3, "sphereface2": 2}
+
+
+@pytest.mark.parametrize("engine", ["plain", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SPECS)
+def test_as_few_classes_as_there_can_be_are_finite(name, dtype, engine):
+    """Of one class the softmax costs nothing, and teaches nothing."""
+    few = FEWEST.get(name, 1)
+    arguments = {"regularization": 0.0} if name == "magface" else {}
+    loss = LOSSES_OF_THE_PLUGIN[name](few, D, engine=engine, **arguments)
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    value = loss(x, torch.arange(5) % few)
     value.backward()
-    assert value.item() == 0
-    assert x.grad.abs().max() == 0
+    assert value.isfinite()
+    assert all(each.grad.isfinite().all() for each in (x, *loss.parameters()))
+    if few == 1 and name not in SEPARATE:
+        assert value.item() == 0
+        assert x.grad.abs().max() == 0
+    if few > 1:
+        with pytest.raises(ArgumentError, match=f"num_classes must be at least {few}"):
+            LOSSES_OF_THE_PLUGIN[name](few - 1, D)
 
 
 @pytest.mark.parametrize("engine", ["plain", "chunked"])

@@ -2,54 +2,113 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import importlib
 import os
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
-from nearfar_margin.adacos import AdaCos
-from nearfar_margin.adaface import AdaFace
-from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
-from nearfar_margin.curricularface import CurricularFace
-from nearfar_margin.kappaface import KappaFace
-from nearfar_margin.l_softmax import LSoftmax
-from nearfar_margin.mv_softmax import MVSoftmax
+from nearfar_margin.declaration import Rows
+from nearfar_margin.fused import FusedSGD
+from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
-from nearfar_margin.npcface import NPCFace
+from nearfar_margin.plugin import nearfar_losses
+from nearfar_margin.row_optimizers import RowAdamW, RowSGD
+from nearfar_margin.sampling import sample
 from nearfar_margin.shard import Shard, shard
-from nearfar_margin.sphereface2 import SphereFace2
-from nearfar_margin.subcenter_arcface import SubcenterArcFace
+from nearfar_margin.softmax import Softmax
+from nearfar_margin.weights import load_weight, save_weight
 
 C, D = 11, 5
-#: A scale that is learned; rows that others depend on; state of the whole batch, two of them; several vectors a class;
-#: a sum of losses with a learned bias; lengths.
-LOSSES = {
-    "arcface": lambda **k: ArcFace(C, D, **k),
-    "norm_softmax": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
-    "mv_softmax": lambda **k: MVSoftmax(C, D, **k),
-    "curricularface": lambda **k: CurricularFace(C, D, **k),
-    "adacos": lambda **k: AdaCos(C, D, **k),
-    "adaface": lambda **k: AdaFace(C, D, **k),
-    "npcface": lambda **k: NPCFace(C, D, **k),
-    "subcenter_arcface": lambda **k: SubcenterArcFace(C, D, **k),
-    "sphereface2": lambda **k: SphereFace2(C, D, **k),
-    "kappaface": lambda **k: KappaFace(C, D, renewal=1, **k),
-    "l_softmax": lambda **k: LSoftmax(C, D, **k),
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WithShift(Rows):
+    shift: Tensor
+
+
+class ThirdParty(MarginSoftmax):
+    """Rows of its own, state of the whole batch, a survey, learned numbers, lengths; and nothing about ranks."""
+
+    times_norm = times_weight_norm = surveys = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.margin = torch.nn.Parameter(torch.tensor(0.2))
+        self.hardness = torch.nn.Parameter(torch.tensor(1.2))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def prepare(self, rows):
+        self.mean.lerp_(rows.norm.detach().mean().to(self.mean), 0.5)
+        return WithShift(rows.t, rows.norm, rows.labels, shift=0.1 * rows.norm * rows.t - self.mean.clone())
+
+    def survey(self, c, rows):
+        return (c.square(),)
+
+    def settle(self, rows, total):
+        return WithShift(rows.t, rows.norm, rows.labels, shift=rows.shift + 0.01 * total)
+
+    def target(self, t, rows):
+        return t - self.margin - rows.shift
+
+    def others(self, c, rows):
+        hard = c > self.target(rows.t, rows)[:, None]
+        return torch.where(hard, self.hardness * c + 0.2, c - 0.1 * c.square() * rows.shift[:, None])
+
+
+def of(spec):
+    """The class of a spec, without the search for plugins, which every rank would begin with."""
+    module, _, name = spec.target.partition(":")
+    arguments = {"renewal": 1} if spec.name == "kappaface" else {}
+    return lambda **k: getattr(importlib.import_module(module), name)(C, D, **arguments, **k)
+
+
+#: Every loss of the plugin; KappaFace renews its margins between the two steps. And smoothing, learned numbers, a
+#: declaration from outside.
+LOSSES = {spec.name: of(spec) for spec in nearfar_losses()} | {
+    "softmax-smoothed": lambda **k: Softmax(C, D, label_smoothing=0.1, smoothing="others", **k),
+    "softmax-unbiased": lambda **k: Softmax(C, D, bias=False, **k),
+    "norm_softmax-learned": lambda **k: NormSoftmax(C, D, learn_scale=True, scale=6.0, **k),
+    "cosface-smoothed": lambda **k: CosFace(C, D, label_smoothing=0.1, **k),
+    "third party": lambda **k: ThirdParty(C, D, scale=3.0, **k),
+    "third party-smoothed": lambda **k: ThirdParty(C, D, scale=3.0, label_smoothing=0.2, smoothing="others", **k),
 }
+#: Of each kind one: what is drawn does not depend on the formula.
+SAMPLED = (
+    "adacos",
+    "arcface",
+    "kappaface",
+    "mv_softmax",
+    "npcface",
+    "norm_softmax-learned",
+    "cosface-smoothed",
+    "softmax-smoothed",
+    "sphereface2",
+    "subcenter_arcface",
+    "third party",
+)
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1),
 }
+ROW_OPTIMIZERS = {
+    "sgd": lambda parameters: RowSGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adamw": lambda parameters: RowAdamW(parameters, lr=0.1, weight_decay=0.1),
+}
 #: Samples of each rank: ragged, and none at all.
-SIZES = {2: (4, 3), 3: (5, 0, 2)}
+SIZES = {1: (7,), 2: (4, 3), 3: (5, 0, 2), 4: (1, 2, 0, 4)}
 
 
 def made(name):
@@ -181,6 +240,111 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def compare_sampled(rank, world, folder):
+    """Ranks draw together what one process draws, and have its values, gradients and estimates."""
+    own = own_of(rank, world)
+    for name in SAMPLED:
+        one, (x, y) = sample(made(name), 0.4), batch()
+        # In either order.
+        spread = shard(sample(made(name), 0.4)) if world == 2 else sample(shard(made(name)), 0.4)
+        for _ in range(2):
+            leaf, mine = x.clone().requires_grad_(), x[own].clone().requires_grad_()
+            expected, found = one(leaf, y), spread(mine, y[own])
+            one.zero_grad()
+            spread.zero_grad()
+            (expected * weights()).sum().backward()
+            (found * weights()[own]).sum().backward()
+            close(name, found, expected[own])
+            close(name, mine.grad, leaf.grad[own])
+            for (what, theirs), parameter in zip(one.named_parameters(), spread.parameters(), strict=True):
+                gradient = theirs.grad.to_dense() / world
+                if what == "weight":
+                    drawn = one.weight.grad.coalesce().indices()[0]
+                    share = spread.shard
+                    held = drawn[(drawn >= share.start) & (drawn < share.stop)]
+                    assert torch.equal(parameter.grad.coalesce().indices()[0], held)
+                    assert parameter.grad.shape == (C, *theirs.shape[1:])
+                    close(f"{name}.{what}", parameter.grad.to_dense()[held], gradient[held])
+                else:
+                    close(f"{name}.{what}", parameter.grad.to_dense(), gradient)
+        for mine, theirs in zip(spread.buffers(), one.buffers(), strict=True):
+            close(name, mine, theirs)
+
+
+def row_step(loss, optimizer, step, own=slice(None), over=1):
+    """One of training on the drawn classes; the batch is another each time."""
+    g = torch.Generator().manual_seed(step)
+    x, y = torch.randn(7, D, generator=g, dtype=torch.float64), torch.randint(C, (7,), generator=g)
+    optimizer.zero_grad()
+    (loss(x[own], y[own]).sum() / over).backward()
+    optimizer.step()
+
+
+def sampled(name="subcenter_arcface"):
+    return sample(made(name), 0.4)
+
+
+def row_train_and_save(rank, world, folder):
+    for name, make in ROW_OPTIMIZERS.items():
+        loss = shard(sampled())
+        optimizer = make(loss.parameters())
+        for step in range(3):
+            row_step(loss, optimizer, step, own_of(rank, world))
+        state = state_of(loss, optimizer)
+        assert all(hasattr(each, "to_local") for each in state["optimizer"]["state"]["weight"].values())
+        save(state, checkpoint_id=f"{folder}/rows-{name}")
+
+
+def in_one_go(name, *worlds):
+    """One process with all classes, three steps of each number of ranks."""
+    loss = sampled()
+    optimizer = ROW_OPTIMIZERS[name](loss.parameters())
+    for step, world in enumerate(w for w in worlds for _ in range(3)):
+        row_step(loss, optimizer, step, over=world)
+    return loss, optimizer
+
+
+def row_load_and_train(rank, world, folder):
+    for name, make in ROW_OPTIMIZERS.items():
+        loss = sampled()
+        with torch.no_grad():
+            loss.weight.zero_()
+        shard(loss)
+        optimizer = make(loss.parameters())
+        state = state_of(loss, optimizer)
+        load(state, checkpoint_id=f"{folder}/rows-{name}")
+        set_state_dict(loss, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        for step in range(3, 6):
+            row_step(loss, optimizer, step, own_of(rank, world))
+        expected, reference = in_one_go(name, 2, world)
+        close(name, loss.weight.full_tensor(), expected.weight)
+        for key, tensor in optimizer.state[loss.weight].items():
+            close(f"{name}.{key}", tensor.full_tensor(), reference.state[expected.weight][key])
+
+
+def fused_in_ranks(rank, world, folder):
+    """And its momentum, in shards, with another number of ranks."""
+    own = own_of(rank, world)
+    one, spread = made("mv_softmax"), shard(made("mv_softmax"))
+    theirs = OPTIMIZERS["sgd"](one.parameters())
+    ours = FusedSGD(spread, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for i in range(3):
+        row_step(one, theirs, i, over=world)
+        row_step(spread, ours, i, own)
+    assert spread.weight.grad is None
+    close("fused", spread.weight.full_tensor(), one.weight)
+    momentum = ours.state[spread.weight]["momentum_buffer"].full_tensor()
+    close("momentum", momentum, theirs.state[one.weight]["momentum_buffer"])
+
+
+def refuse_other_optimizers(rank, world, folder):
+    loss = shard(sampled())
+    row_step(loss, RowSGD(loss.parameters(), lr=0.0), 0, own_of(rank, world))
+    for make in (*OPTIMIZERS.values(), lambda p: torch.optim.SGD(p, lr=0.1)):
+        with pytest.raises(ArgumentError, match="RowSGD or RowAdamW"):
+            make(loss.parameters()).step()
+
+
 def start_nowhere_whole(rank, world, folder):
     """Ranks that are seeded alike draw different weights, as large as one process would."""
     torch.manual_seed(0)
@@ -196,22 +360,96 @@ def start_nowhere_whole(rank, world, folder):
         shard(loss)
 
 
+def exchange_weights(rank, world, folder):
+    """Each rank reads its own classes of another program's head; one of them writes all."""
+    whole = torch.arange(C * D, dtype=torch.float64).view(C, D)
+    for loss in (shard(made("cosface")), shard(made("softmax"))):
+        load_weight(loss, {"W": whole.T})
+        share = loss.shard
+        assert torch.equal(loss.weight.to_local(), whole[share.start : share.stop])
+        (file,) = save_weight(loss, f"{folder}/exchanged-{world}.pt", layout="columns")
+        dist.barrier()
+        assert torch.equal(torch.load(file)["W"], whole.T)
+        dist.barrier()
+
+
+def compare_replicated(rank, world, folder):
+    """Under DistributedDataParallel, each rank with a whole head: a loss without state is that of one process. One with
+    a running mean has that of rank 0's part of the batch before a call, and its own part in it.
+    """
+    own, (x, y) = own_of(rank, world), batch()
+    for name in ("cosface", "curricularface"):
+        head = DistributedDataParallel(made(name))
+        alone = made(name)
+        values = alone(x, y)
+        found = head(x[own], y[own])
+        if name == "curricularface":
+            t = F.cosine_similarity(x[own], alone.weight.detach()[y[own]]).mean()
+            close(name, head.module.tau, (0.01 * t).float().double())
+            assert abs(head.module.tau - alone.tau) > 1e-6
+            continue
+        close(name, found, values[own])
+        found.sum().backward()
+        close(name, head.module.weight.grad, torch.autograd.grad(values.sum() / world, alone.weight)[0])
+
+
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
+    exchange_weights(rank, world, folder)
+    compare_replicated(rank, world, folder)
+    extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
     train_and_save(rank, world, folder)
+    compare_sampled(rank, world, folder)
+    row_train_and_save(rank, world, folder)
+    fused_in_ranks(rank, world, folder)
+    refuse_other_optimizers(rank, world, folder)
 
 
 def on_three(rank, world, folder):
     compare(rank, world, folder)
     load_and_train(rank, world, folder)
+    compare_sampled(rank, world, folder)
+    row_load_and_train(rank, world, folder)
+    fused_in_ranks(rank, world, folder)
+
+
+def on_another_number(rank, world, folder):
+    load_and_train(rank, world, folder)
+    row_load_and_train(rank, world, folder)
+
+
+def extremes_are_finite(rank, world, folder):
+    """Cosines of ±1 and vectors without a direction, of classes too, whoever holds them; labels at both ends."""
+    axes = torch.cat([torch.eye(D), torch.eye(D)[:2]])
+    own, y = own_of(rank, world), torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1])
+    for name in LOSSES:
+        loss = LOSSES[name](reducer=NoReduction())
+        with torch.no_grad():
+            weight = loss.weight.normal_(generator=torch.Generator().manual_seed(0)).view(C, -1, D)
+            weight[:D, 0] = torch.eye(D)
+            weight[D + 1] = 0
+        shard(loss)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast"):
+            for x in (axes, -axes, 0 * axes, 1e4 * axes):
+                leaf = (x if dtype == "autocast" else x.to(dtype))[own].requires_grad_()
+                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
+                    value = loss(leaf, y[own])
+                loss.zero_grad()
+                value.sum().backward()
+                gradients = [leaf.grad, *(p.grad for p in loss.parameters())]
+                gradients[1 + [n for n, _ in loss.named_parameters()].index("weight")] = loss.weight.grad.to_local()
+                assert value.isfinite().all(), (name, dtype)
+                assert all(g.isfinite().all() for g in gradients), (name, dtype)
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as is asked for
 def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path):
-    """Two ranks save, three go on, and one process, without any group, has it all in one matrix."""
+    """Two ranks save; three, one and four go on; and one process, without any group, has it all in one matrix."""
     run(on_two, 2, tmp_path)
     run(on_three, 3, tmp_path)
+    run(on_another_number, 4, tmp_path)
+    on_a_rank(0, 1, tmp_path, on_another_number)
     for name, make in OPTIMIZERS.items():
         loss, expected = made("arcface"), made("arcface")
         step(expected, make(expected.parameters()), over=2)
@@ -219,6 +457,13 @@ def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path
         load(state, checkpoint_id=tmp_path / name, no_dist=True)
         loss.load_state_dict(state["model"])
         close(name, loss.weight, expected.weight)
+    for name in ROW_OPTIMIZERS:
+        loss = sampled()
+        state = {"model": loss.state_dict()}
+        load(state, checkpoint_id=tmp_path / f"rows-{name}", no_dist=True)
+        loss.load_state_dict(state["model"])
+        close(name, loss.weight, in_one_go(name, 2)[0].weight)
+        assert loss.sampler.steps == 3
 
 
 def test_without_a_process_group_it_says_what_to_do():

@@ -9,6 +9,7 @@ import statistics
 import pytest
 import torch
 
+from nearfar.nn.steps import follow
 from nearfar_margin.adacos import AdaCos
 from nearfar_margin.adaface import AdaFace
 from nearfar_margin.curricularface import CurricularFace
@@ -97,7 +98,7 @@ def test_an_empty_batch_leaves_the_statistics(name):
     loss(*batch(0))
     before = state(loss)
     loss(torch.zeros(0, D), torch.zeros(0, dtype=torch.long))
-    counters = {"step", "calls", "annealing.step"}
+    counters = {"step", "calls", "annealing.steps"}
     # The second call of KappaFace renews its margins, of what was there before it.
     if name != "kappaface":
         assert same({k: v for k, v in before.items() if k not in counters}, state(loss))
@@ -133,7 +134,35 @@ def test_lambda_falls_with_the_calls_and_stops():
     rows = Rows(*torch.ones(2, 3), torch.zeros(3, dtype=torch.long))
     found = [loss.prepare(rows).plain[0].item() for _ in range(6)]
     assert found == pytest.approx([10 / 4, 10 / 9, 10 / 16, 0.5, 0.5, 0.5])
-    assert loss.annealing.step == 6
+    assert loss.annealing.steps == 6
+
+
+@pytest.mark.parametrize("name", ["l_softmax", "sphereface"])
+def test_lambda_of_accumulated_calls_is_that_of_the_step_under_way(name):
+    """Two calls on halves of a batch, then a step, are one call on the whole of it, to the last digit of λ."""
+    halves, whole = made(name).double(), made(name).double()
+    optimizers = [torch.optim.SGD(loss.parameters(), lr=0.1) for loss in (halves, whole)]
+    follow(halves, optimizers[0])
+    for seed in range(3):
+        x, y = batch(seed)
+        for half in (slice(None, 4), slice(4, None)):
+            (halves(x[half].double(), y[half]) / 2).backward()
+        whole(x.double(), y).backward()
+        torch.testing.assert_close(halves.weight.grad, whole.weight.grad, rtol=1e-12, atol=1e-12)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        assert halves.annealing.steps == whole.annealing.steps == seed + 1
+    halves.eval(), whole.eval()
+    torch.testing.assert_close(halves(x.double(), y), whole(x.double(), y))
+
+
+def test_a_call_that_no_step_follows_moves_no_lambda():
+    loss = made("sphereface")
+    follow(loss, torch.optim.SGD(loss.parameters(), lr=0.1))
+    first = loss(*batch(0))
+    assert torch.equal(loss(*batch(0)), first)
+    assert loss.annealing.steps == 0
 
 
 # ---- the scale of AdaCos

@@ -89,6 +89,29 @@ def test_value_is_the_papers(case):
     assert loss(x, y).item() == pytest.approx(reference(loss, x, y, psi), rel=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["plain", "chunked"])
+@pytest.mark.parametrize(
+    ("epsilon", "smoothing"), [(0.1, "uniform"), (1.0, "uniform"), (0.1, "others"), (6 / 7, "others")]
+)
+@pytest.mark.parametrize("case", CASES)
+def test_a_smoothed_value_is_the_cross_entropy_with_smoothed_labels(case, epsilon, smoothing, engine):
+    """Of the logits that the margin has changed: −Σ q log softmax."""
+    cls, arguments, psi = CASES[case]
+    loss = made(cls, label_smoothing=epsilon, smoothing=smoothing, engine=engine, **arguments)
+    x, y = batch()
+    w, s = rows(loss.weight.detach()), float(loss.scale)
+    total = []
+    for xi, yi in zip(rows(x), y.tolist(), strict=True):
+        c = [cosine(xi, wj) for wj in w]
+        log = log_softmax([s * (psi(cj) if j == yi else cj) for j, cj in enumerate(c)])
+        if smoothing == "others":
+            q = [1 - epsilon if j == yi else epsilon / (C - 1) for j in range(C)]
+        else:
+            q = [(1 - epsilon) * (j == yi) + epsilon / C for j in range(C)]
+        total.append(-math.fsum(a * b for a, b in zip(q, log, strict=True)))
+    assert loss(x, y).item() == pytest.approx(math.fsum(total) / len(total), rel=1e-11)
+
+
 @pytest.mark.parametrize("case", ["arcface-wide", "arcface-raw", "arcface-detached"])
 def test_the_wide_margin_reaches_beyond_pi(case):
     """Or the cases above would say nothing about it."""

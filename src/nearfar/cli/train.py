@@ -24,6 +24,7 @@ from nearfar.cli.complete import expressions
 @click.option("--epochs", type=int, metavar="N", help="Draws of every training class, K images each.")
 @click.option("--data", metavar="emoji|FOLDER", help="Images as FOLDER/class/file, or FOLDER/split/class/file.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to train.")
+@click.option("--devices", type=int, metavar="N", help="How many processes share a batch, a device each.")
 @click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of the network; losses are in 32.")
 @click.option("--seed", type=int, metavar="N", help="Another seed, another run.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="The run folder.")
@@ -42,6 +43,7 @@ def command(
     epochs: int | None,
     data: str | None,
     device: str | None,
+    devices: int | None,
     precision: str | None,
     seed: int | None,
     output: Path | None,
@@ -68,6 +70,7 @@ def command(
         "--epochs": ("epochs", epochs),
         "--data": ("data.source", data),
         "--device": ("device", device),
+        "--devices": ("devices", devices),
         "--precision": ("precision", precision),
         "--seed": ("seed", seed),
     }

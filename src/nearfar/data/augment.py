@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.data import counted
 from nearfar.data.prepare import Normalise, resize, unit_floats
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn import counted
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -90,7 +90,7 @@ class Augment(nn.Module):
         images : (N, 3, H, W) uint8
             The pixels.
         keys : (N,) int64
-            One for each image, from :func:`nearfar.data.counted.key`.
+            One for each image, from :func:`nearfar.nn.counted.key`.
 
         Returns
         -------

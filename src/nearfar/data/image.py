@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from nearfar.data.prepare import resize
 from nearfar.errors import DataError
+
+_MOST_PIXELS = 2**26
 
 
 def read(path: Path, size: int | None = None) -> Image.Image:
@@ -32,12 +35,37 @@ def read(path: Path, size: int | None = None) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            _refuse_bomb(image)
             if size is not None:
                 image.draft("RGB", (2 * size, 2 * size))
             # Conversion decodes the whole file, so that a truncated one fails here and not later.
             return _over_white(ImageOps.exif_transpose(image))
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error …
         raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
+
+
+def decode(encoded: bytes, name: str) -> Image.Image:
+    """Decode a JPEG or PNG in memory to RGB; ``name`` says in messages which.
+
+    Raises
+    ------
+    DataError
+        It is none of these, has more than 2^26 pixels, or cannot be decoded to its end.
+    """
+    try:
+        # Other formats run decoders that a face never needs, some of them programs outside.
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+            _refuse_bomb(image)
+            return _over_white(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise DataError(f"cannot read {name}: {reason(error)}") from error
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """A header of a few bytes can ask for gigabytes."""
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"its header asks for {width} × {height} pixels, and {_MOST_PIXELS} are the most")
 
 
 def reason(error: Exception) -> str:

@@ -50,6 +50,8 @@ class ImageFolder(ImageSource):
         The folder is missing, has no class folders or no images, or a class has fewer than two.
     """
 
+    reads_files = True
+
     def __init__(self, root: str | os.PathLike[str], *, image_size: int = 64) -> None:
         self.root = Path(root)
         self.image_size = image_size

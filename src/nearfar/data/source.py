@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
 
     labels: Tensor
     class_names: tuple[str, ...]
+    #: Whether an image is read from a file each time, so that more processes read faster.
+    reads_files: bool = False
+    #: By split, where the source is divided already.
+    parts: Mapping[str, ImageSource] = {}
 
     @property
     def num_classes(self) -> int:

@@ -1,14 +1,40 @@
-"""How good an embedding is: exact nearest neighbours and the retrieval metrics made of them.
+"""How good an embedding is: exact nearest neighbours, and the metrics of retrieval, verification and identification.
 
 ::
 
-    from nearfar.evaluate import nearest, retrieval_metrics
+    from nearfar.evaluate import nearest, retrieval_metrics, verification_metrics
 
     retrieval_metrics(embeddings, labels)  # {"recall@1": …, "recall@5": …, "r_precision": …, "map@r": …, …}
     similarities, indices = nearest(queries, gallery, k=10, metric="cosine")
+    verification_metrics(similarities, same, folds=10).to_dict()  # {"auc": …, "eer": …, "tar@0.001": …, …}
 """
 
+from nearfar.evaluate.clusters import clustering_metrics
+from nearfar.evaluate.folds import FoldAccuracy, fold_accuracy
+from nearfar.evaluate.identification import Detection, Identification, identification_metrics
+from nearfar.evaluate.ranking import ranking_metrics
+from nearfar.evaluate.rerank import expand_queries, k_reciprocal
 from nearfar.evaluate.retrieval import retrieval_metrics
+from nearfar.evaluate.roc import OperatingPoint, Roc, roc
 from nearfar.evaluate.topk import nearest
+from nearfar.evaluate.verification import Verification, all_pairs, verification_metrics
 
-__all__ = ["nearest", "retrieval_metrics"]
+__all__ = [
+    "Detection",
+    "FoldAccuracy",
+    "Identification",
+    "OperatingPoint",
+    "Roc",
+    "Verification",
+    "all_pairs",
+    "clustering_metrics",
+    "expand_queries",
+    "fold_accuracy",
+    "identification_metrics",
+    "k_reciprocal",
+    "nearest",
+    "ranking_metrics",
+    "retrieval_metrics",
+    "roc",
+    "verification_metrics",
+]

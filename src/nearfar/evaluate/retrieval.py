@@ -80,10 +80,10 @@ def retrieval_metrics(
         check_embeddings("gallery", gallery)
         check_integers("gallery_labels", gallery_labels, len(gallery))
         check_fit(embeddings, gallery)
-    ks = _checked_ks(ks)
+    ks = checked_ks(ks)
     self_index = self_positions(exclude_self, embeddings, gallery)
     device = embeddings.device
-    labels, gallery_labels = labels.to(device, torch.int64), gallery_labels.to(device, torch.int64)
+    labels, gallery_labels = (given.to(device, torch.int64).contiguous() for given in (labels, gallery_labels))
 
     relevant = _count_relevant(labels, gallery_labels, self_index)
     # Searched in the order of R, so that a class of thousands does not lengthen everybody's list of neighbours.
@@ -140,7 +140,8 @@ def _count_relevant(labels: Tensor, gallery_labels: Tensor, self_index: Tensor |
     return relevant
 
 
-def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    """Raise an InputError unless there are one or more integers of at least 1."""
     ks = tuple(ks)
     if not ks or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in ks):
         raise InputError(f"ks must be one or more integers of at least 1, not {ks!r}")

@@ -145,6 +145,12 @@ class Gallery:
                     values = values.sqrt_()
             return values.to(self.dtype), indices
 
+    def similarities(self, query: Tensor) -> Tensor:
+        """The similarity of each of some queries to every item, (rows, items): cosines or products only."""
+        assert self._bias is None
+        with torch.no_grad(), _full_precision(query.device):
+            return self._scores(self._prepare(query), 0, self.size)
+
     def _search(self, query: Tensor, k: int, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         columns = self._columns(k)
         best: tuple[Tensor, Tensor] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
+from nearfar.nn.labels import ALL, GroupedClasses, Labels, Relation, RuledLabels, SharedLabels
 from nearfar.nn.precision import raised
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Batch:
     embeddings
         (n, d), float32 or float64.
     labels
-        (n,) int64 class ids, or None when a selection stands for them.
+        (n,) int64 class ids, or None when a selection or a relation stands for them.
     reference, reference_labels
         (m, d) and (m,): the set to compare with; the batch itself when no other was given.
     selection
@@ -36,6 +37,8 @@ class Batch:
     given
         The embeddings and references as they were given, before half precision was raised: by them two batches
         are known to be one.
+    relation
+        Who belongs together where that is not told by class ids, as of multi-hot labels.
     """
 
     embeddings: Tensor
@@ -45,15 +48,16 @@ class Batch:
     selection: Selection | None
     is_self: bool
     given: tuple[Tensor, Tensor]
+    relation: Relation | None = None
 
     @classmethod
     def of(
         cls,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         selection: Selection | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Batch:
         """Check what a loss or miner was called with; half precision is raised to float32.
 
@@ -65,7 +69,7 @@ class Batch:
         given, labels_given = embeddings, labels
         embeddings = check_embeddings(embeddings, "embeddings")
         if labels is not None:
-            labels = check_labels(labels, embeddings, "labels")
+            labels = check_any_labels(labels, embeddings, "labels")
         elif selection is None:
             raise InputError("labels are needed where no indices_tuple says which embeddings belong together")
         # The batch itself under another name is still the batch: its elements are not their own positives.
@@ -73,30 +77,51 @@ class Batch:
             if ref_labels is not None and ref_labels is not labels_given:
                 if ref_emb is None:
                     raise InputError("ref_labels were given without ref_emb")
-                if labels is None or not torch.equal(check_labels(ref_labels, embeddings, "ref_labels"), labels):
+                if labels is None or not _equal(check_any_labels(ref_labels, embeddings, "ref_labels"), labels):
                     raise InputError("ref_emb is the batch itself, but ref_labels are not its labels")
-            return cls(embeddings, labels, embeddings, labels, selection, True, (given, given))
+            ids, _, relation = _told_by(labels, labels)
+            return cls(embeddings, ids, embeddings, ids, selection, True, (given, given), relation)
         reference = check_embeddings(ref_emb, "ref_emb").to(embeddings.dtype)
         if reference.shape[1] != embeddings.shape[1]:
             raise InputError(
                 f"embeddings {tuple(embeddings.shape)} and ref_emb {tuple(reference.shape)} differ in embedding size"
             )
         if ref_labels is not None:
-            ref_labels = check_labels(ref_labels, reference, "ref_labels")
+            ref_labels = check_any_labels(ref_labels, reference, "ref_labels")
         elif labels is not None and selection is None:
             raise InputError("ref_emb was given without ref_labels")
-        return cls(embeddings, labels, reference, ref_labels, selection, False, (given, ref_emb))
+        ids, ref_ids, relation = _told_by(labels, ref_labels)
+        return cls(embeddings, ids, reference, ref_ids, selection, False, (given, ref_emb), relation)
 
-    def positive_mask(self) -> Tensor:
-        """(n, m) boolean: which references are positives of which embedding; never an element of itself."""
-        mask = self._same_label()
-        if self.is_self:
-            mask.fill_diagonal_(False)
-        return mask
+    @property
+    def is_labelled(self) -> bool:
+        """Whether positives and negatives are known without a selection."""
+        return self.relation is not None or (self.labels is not None and self.reference_labels is not None)
 
-    def negative_mask(self) -> Tensor:
-        """(n, m) boolean: which references are negatives of which embedding."""
-        return ~self._same_label()
+    def class_ids(self, name: str) -> tuple[Tensor, Tensor]:
+        """``(labels, reference_labels)``, (n,) and (m,), for a part of this name that goes by classes.
+
+        Raises
+        ------
+        InputError
+            There are no labels, or they are no class ids.
+        """
+        if self.labels is not None and self.reference_labels is not None:
+            return self.labels, self.reference_labels
+        found = "" if self.relation is None else "; these are multi-hot, or matched by a rule"
+        raise InputError(f"{name} needs labels: a class id for each embedding{found}")
+
+    def positive_mask(self, anchors: slice = ALL) -> Tensor:
+        """(n, m) boolean: which references are positives of which embedding, or of some; never an element of itself."""
+        if self.relation is None:
+            return self._without_self(self._same_label(anchors), anchors)
+        return self._without_self(self.relation.positive(anchors), anchors)
+
+    def negative_mask(self, anchors: slice = ALL) -> Tensor:
+        """(n, m) boolean: which references are negatives of which embedding, or of some; never an element of itself."""
+        if self.relation is None:
+            return ~self._same_label(anchors)
+        return self._without_self(self.relation.negative(anchors), anchors)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(anchor, positive, anchor, negative)``: what was selected, or every pair where nothing was."""
@@ -117,10 +142,48 @@ class Batch:
         pair, negatives = torch.where(self.negative_mask()[anchors])
         return anchors[pair], positives[pair], negatives
 
-    def _same_label(self) -> Tensor:
+    def _same_label(self, anchors: slice) -> Tensor:
         if self.labels is None or self.reference_labels is None:
             raise InputError("labels are needed where no indices_tuple says which embeddings belong together")
-        return self.labels[:, None] == self.reference_labels
+        return self.labels[anchors, None] == self.reference_labels
+
+    def _without_self(self, mask: Tensor, anchors: slice) -> Tensor:
+        if self.is_self:
+            mask.diagonal(anchors.start or 0).fill_(False)
+        return mask
+
+
+def _equal(first: Labels, second: Labels) -> bool:
+    if isinstance(first, RuledLabels) and isinstance(second, RuledLabels):
+        return first.rule == second.rule and torch.equal(first.columns, second.columns)
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+
+
+def _told_by(labels: Labels | None, ref_labels: Labels | None) -> tuple[Tensor | None, Tensor | None, Relation | None]:
+    """Class ids as they are; of other labels none, and who belongs together."""
+    ids, ref_ids = (x if isinstance(x, Tensor) and x.ndim == 1 else None for x in (labels, ref_labels))
+    if labels is None or ref_labels is None or (ids is not None and ref_ids is not None):
+        return ids, ref_ids, None  # where one is not given, a selection says the rest
+    if isinstance(labels, RuledLabels) and isinstance(ref_labels, RuledLabels) and labels.rule == ref_labels.rule:
+        return None, None, GroupedClasses(labels.rule, labels.columns, ref_labels.columns)
+    if (
+        isinstance(labels, Tensor)
+        and isinstance(ref_labels, Tensor)
+        and labels.ndim == ref_labels.ndim
+        and labels.shape[1] == ref_labels.shape[1]
+    ):
+        first = labels.float()
+        return None, None, SharedLabels(first, first if ref_labels is labels else ref_labels.float())
+    raise InputError(
+        f"labels ({_kind(labels)}) and ref_labels ({_kind(ref_labels)}) must be of one kind: class ids, multi-hot of "
+        "as many classes, or matched by one rule"
+    )
+
+
+def _kind(labels: Labels) -> str:
+    if isinstance(labels, RuledLabels):
+        return f"matched by {labels.rule}"
+    return "class ids" if labels.ndim == 1 else f"multi-hot of {labels.shape[1]} classes"
 
 
 def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
@@ -134,6 +197,17 @@ def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
     return raised(embeddings)
 
 
+def check_any_labels(labels: Labels, embeddings: Tensor, name: str) -> Labels:
+    """Return class ids as :func:`check_labels` does; multi-hot labels (batch, classes) and those with a rule as they
+    are, on the device of ``embeddings``; or raise :class:`InputError`."""
+    is_hot = isinstance(labels, Tensor) and labels.ndim == 2 and labels.dtype == torch.bool
+    if not is_hot and not isinstance(labels, RuledLabels):
+        return check_labels(labels, embeddings, name)
+    if len(labels) != len(embeddings):
+        raise InputError(f"{name} must have a row for each of {len(embeddings)} embeddings; got {len(labels)}")
+    return labels.to(embeddings.device)
+
+
 def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
     """Return ``labels`` as int64 on the device of ``embeddings``, or raise :class:`InputError`."""
     if not isinstance(labels, Tensor):
@@ -141,6 +215,7 @@ def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
     if labels.ndim != 1 or len(labels) != len(embeddings):
         raise InputError(
             f"{name} must be of shape ({len(embeddings)},), one class id for each embedding; got {tuple(labels.shape)}"
+            + (" (multi-hot labels, of which an embedding may have several, are boolean)" if labels.ndim == 2 else "")
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"{name} must be class ids of an integer dtype; got {labels.dtype}")

@@ -98,13 +98,12 @@ class ClassLoss(EmbeddingLoss):
         name = type(self).__name__
         if not batch.is_self:
             raise InputError(f"{name} compares embeddings with its classes, so it takes no ref_emb")
-        if batch.labels is None:
-            raise InputError(f"{name} needs labels: a class id for each embedding")
+        labels, _ = batch.class_ids(name)
         self._check_size(batch.embeddings)
-        self._check_range(batch.labels)
+        self._check_range(labels)
         if batch.selection is None:
-            return batch.labels, None
-        return batch.labels, batch.selection.weights(len(batch.labels)).to(batch.embeddings)
+            return labels, None
+        return labels, batch.selection.weights(len(labels)).to(batch.embeddings)
 
     def common(self, embeddings: Tensor, *parameters: Tensor) -> list[Tensor]:
         """Embeddings and parameters in the wider of their dtypes; the parameters themselves stay as they are."""

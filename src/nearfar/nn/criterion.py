@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.element_miners import ElementMiner
+from nearfar.nn.labels import RuledLabels
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
 from nearfar.nn.precision import full_precision, raised
+from nearfar.nn.schedules import Curve, Scheduled, Schedules
 from nearfar.nn.selection import Selection
 from nearfar.nn.steps import follow
 from nearfar.spec import EMBEDDING_INPUTS
@@ -40,6 +42,10 @@ class CriterionTerm:
         What selects for it, matches for it, or chooses among its terms; None: it looks at everything.
     optional_inputs
         The names of what the loss is called with besides, by name, where it is given.
+    learning_rate
+        How many times the network's learning rate what it learns wants.
+    curve
+        What its weight is after so many steps, if it moves.
     """
 
     name: str
@@ -48,6 +54,8 @@ class CriterionTerm:
     weight: float = 1.0
     miner: nn.Module | None = None
     optional_inputs: tuple[str, ...] = ()
+    learning_rate: float = 1.0
+    curve: Curve | None = None
 
 
 class Criterion(nn.Module):
@@ -72,6 +80,8 @@ class Criterion(nn.Module):
         At least one.
     recipe
         The recipe it was made from, if any; ``str(criterion.recipe)`` writes it down.
+    scheduled
+        Numbers of its parts that move with the steps.
 
     Raises
     ------
@@ -79,7 +89,9 @@ class Criterion(nn.Module):
         A miner and its loss do not go together.
     """
 
-    def __init__(self, terms: Iterable[CriterionTerm], *, recipe: Any = None) -> None:
+    def __init__(
+        self, terms: Iterable[CriterionTerm], *, recipe: Any = None, scheduled: Iterable[Scheduled] = ()
+    ) -> None:
         super().__init__()
         terms = list(terms)
         self.recipe = recipe
@@ -87,6 +99,8 @@ class Criterion(nn.Module):
         self.miners = nn.ModuleDict({term.name: miner for term in terms if (miner := _selecting(term)) is not None})
         #: What the value of each term is multiplied with; may be changed between calls.
         self.weights = {term.name: term.weight for term in terms}
+        #: How many times the network's learning rate what each term learns wants; training begins with it.
+        self.learning_rates = {term.name: term.learning_rate for term in terms}
         self._calls = {term.name: (term.inputs, term.optional_inputs) for term in terms}
         matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
         self._inputs = {
@@ -98,6 +112,9 @@ class Criterion(nn.Module):
         }
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
+        weights = [Scheduled(self.weights, term.name, term.curve) for term in terms if term.curve is not None]
+        #: What moves numbers with the steps; None where nothing does.
+        self.schedules = Schedules([*scheduled, *weights]) if (scheduled := [*scheduled]) or weights else None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -147,17 +164,20 @@ class Criterion(nn.Module):
         self.last = {}
         matches: dict[int, Matches] = {}
         values = {name: self._value(name, given, matches) for name in self.losses}
+        weights = dict(self.weights)
+        if self.schedules is not None:
+            self.schedules.called()
         if len(values) == 1:
             ((name, value),) = values.items()
             if not _is_scalar(value):
-                return value if self.weights[name] == 1 else _scaled(value, self.weights[name])
+                return value if weights[name] == 1 else _scaled(value, weights[name])
         for name, value in values.items():
             if not _is_scalar(value):
                 raise InputError(
                     f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer"
                 )
         self.last = {name: value.detach() for name, value in values.items()}
-        weighted = [v if self.weights[name] == 1 else v * self.weights[name] for name, v in values.items()]
+        weighted = [v if weights[name] == 1 else v * weights[name] for name, v in values.items()]
         return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +223,8 @@ class Criterion(nn.Module):
             selection = self._select(name, embeddings, labels, reference)
         if isinstance(loss, EmbeddingLoss):
             return loss(embeddings, labels, selection, **reference, **optional)
+        if isinstance(labels, RuledLabels):
+            raise InputError(f"the term {name!r} is no loss of nearfar's: it takes tensors, and no labels with a rule")
         if isinstance(selection, Selection):
             selection = selection.indices()
         arguments = reference | optional | ({} if selection is None else {"indices_tuple": selection})
@@ -218,6 +240,8 @@ class Criterion(nn.Module):
         miner = self.miners[name]
         if isinstance(miner, Miner):
             return miner.select(embeddings, labels, **reference, loss=self.losses[name])
+        if isinstance(labels, RuledLabels):
+            raise InputError(f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule")
         with full_precision(embeddings):
             return miner(embeddings, labels, **reference)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.batch import Batch, check_embeddings
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.labels import Labels
 from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.reducers import Mean, Reducer
 from nearfar.nn.selection import Selection, as_selection
@@ -135,10 +136,10 @@ class EmbeddingLoss(Loss):
     def forward(  # type: ignore[override]  # the contract of embedding losses names its arguments
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Any:
         """The reduced loss of a batch.
 
@@ -147,11 +148,12 @@ class EmbeddingLoss(Loss):
         embeddings
             (n, d) floating; half precision is raised to float32.
         labels
-            (n,) class ids; may be left out where ``indices_tuple`` says what belongs together.
+            (n,) class ids, or (n, classes) boolean multi-hot, by which positives share at least one label, or
+            :class:`~nearfar.nn.labels.RuledLabels`; may be left out where ``indices_tuple`` says what belongs together.
         indices_tuple
             What a miner selected: a tuple of three or four index tensors, or a ``Selection``.
         ref_emb, ref_labels
-            (m, d) and (m,): compare with these rather than with the batch itself.
+            (m, d), and labels of the same kind: compare with these rather than with the batch itself.
 
         Raises
         ------

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.labels import Labels
 from nearfar.nn.precision import full_precision
 from nearfar.nn.selection import Selection
 
@@ -48,9 +49,9 @@ class Miner(nn.Module):
     def select(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Labels,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
         *,
         loss: nn.Module | None = None,
     ) -> Selection:
@@ -59,9 +60,10 @@ class Miner(nn.Module):
         Parameters
         ----------
         embeddings, labels
-            (n, d) and (n,).
+            (n, d), and (n,) class ids or (n, classes) boolean multi-hot, by which positives share at least one label,
+            or :class:`~nearfar.nn.labels.RuledLabels`.
         ref_emb, ref_labels
-            (m, d) and (m,): choose positives and negatives from these.
+            (m, d), and labels of the same kind: choose positives and negatives from these.
         loss
             The loss it is for.
 
@@ -83,9 +85,9 @@ class Miner(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Labels,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> tuple[Tensor, ...]:
         """The selection as a tuple of index tensors: three for triplets, four for pairs."""
         return self.select(embeddings, labels, ref_emb, ref_labels).indices()

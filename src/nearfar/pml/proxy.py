@@ -16,6 +16,9 @@ from nearfar.pml.names import ANY, CASTS_WEIGHTS, COSINE, DIVISOR, DOT, LP, MEAN
 from nearfar.spec import LossSpec, Paper
 
 _NEEDS = ("num_classes", "embedding_size")
+#: As in the authors' code of Proxy-Anchor (--lr 1e-4, proxies at 100 times that) and of SoftTriple (--modellr 1e-4,
+#: --centerlr 1e-2).
+_PROXY_RATE = 100.0
 _UNKNOWN_LABEL = "A sample whose label no proxy has is left out without a word; a batch of none but such gives NaN."
 _PROXIES_AS_ELEMENTS = (
     "class_weighted_reducer reads its elements, which are proxies, as samples of the batch: IndexError with more "
@@ -28,6 +31,7 @@ LOSSES = (
         **named("losses.proxy_losses:ProxyNCALoss"),
         summary="Proxy-NCA: softmax over negative squared distances to one proxy a class.",
         family="proxy",
+        learning_rate=_PROXY_RATE,
         paper=Paper(
             authors="Movshovitz-Attias, Toshev, Leung, Ioffe, Singh",
             title="No Fuss Distance Metric Learning using Proxies",
@@ -56,6 +60,7 @@ LOSSES = (
         **named("losses.proxy_anchor_loss:ProxyAnchorLoss"),
         summary="Proxy Anchor: each proxy is an anchor for all embeddings of the batch.",
         family="proxy",
+        learning_rate=_PROXY_RATE,
         paper=Paper(
             authors="Kim, Kim, Cho, Kwak",
             title="Proxy Anchor Loss for Deep Metric Learning",
@@ -81,6 +86,7 @@ LOSSES = (
         **named("losses.soft_triple_loss:SoftTripleLoss"),
         summary="SoftTriple: softmax over a soft assignment to several centres a class.",
         family="proxy",
+        learning_rate=_PROXY_RATE,
         paper=Paper(
             authors="Qian, Shang, Sun, Hu, Li, Jin",
             title="SoftTriple Loss: Deep Metric Learning Without Triplet Sampling",
@@ -104,6 +110,7 @@ LOSSES = (
         example="l=8, K=4",
         summary="Manifold similarity to hard proxies by a random walk over the batch; takes no labels.",
         family="proxy",
+        learning_rate=_PROXY_RATE,
         paper=Paper(
             authors="Aziere, Todorovic",
             title="Ensemble Deep Manifold Similarity Learning Using Hard Proxies",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from nearfar.build import _value
+from nearfar.build import _Bench, _value
 from nearfar.grammar import Live
 from nearfar.planner import plan_part
 from nearfar.testing.subject import Subject, seeded
@@ -38,6 +38,6 @@ def unchecked(subject: Subject, **arguments: Any) -> nn.Module:
         raise plan.errors[0].cause or AssertionError(plan.errors[0].message)
     with seeded(subject.seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = _value(planned, {})
+        made = _value(planned, _Bench())
     assert isinstance(made, nn.Module)
     return made.double()

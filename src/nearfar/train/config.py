@@ -79,6 +79,18 @@ class Batch(Section):
     samples_per_class: Annotated[int, Field(ge=2)] = 4
 
 
+class Mining(Section):
+    """What batches are made of besides chance."""
+
+    #: In epochs: so often the whole training set is searched for what is hard to tell apart, of which batches are made
+    #: from then on; None: never.
+    offline: _Count | None = None
+    #: A negative nearer than this, on normalised embeddings, is taken for a near-duplicate and left out.
+    absolute_margin: _NotNegative = 0.0
+    #: As is one nearer than so many times the anchor's farthest positive.
+    relative_margin: _NotNegative = 0.0
+
+
 class Optimizer(Section):
     """One optimiser for the model and for what the criterion learns."""
 
@@ -88,8 +100,15 @@ class Optimizer(Section):
     weight_decay: _NotNegative = 0.01
     #: Of SGD, in Nesterov's form.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    #: Of the criterion's own parameters (class weights, proxies); None: as the model's.
+    #: Of the criterion's own parameters (class weights, proxies); None: the model's, times what each loss asks for.
     criterion_lr: _Positive | None = None
+
+
+class Head(Section):
+    """How the class vectors of the criterion are held."""
+
+    #: Whether each of the devices has the vectors of some of the classes.
+    shard: bool = False
 
 
 class Schedule(Section):
@@ -121,6 +140,8 @@ class Config(Section):
     steps_per_epoch: _Count | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: How many processes share a batch, each on a device of its own.
+    devices: _Count = 1
     precision: Literal["32", "bf16", "16"] = "32"
     #: In steps.
     checkpoint_every: _Count = 50
@@ -130,6 +151,8 @@ class Config(Section):
     model: Model = Model()
     augment: Augmentation = Augmentation()
     batch: Batch = Batch()
+    head: Head = Head()
+    mining: Mining = Mining()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     validation: Validation = Validation()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from nearfar.build import compose
-from nearfar.data import Augment, ImageSource, PKSampler, counted
+from nearfar.data import NAMED, Augment, ImageSource, PKSampler
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
-from nearfar.nn import Criterion
+from nearfar.nn import Criterion, counted
 from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
@@ -22,6 +22,8 @@ from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
+from nearfar.train.ranks import Ranks
+from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
 
 # What a key is for; nearfar.data.sampling has the numbers below.
@@ -46,6 +48,7 @@ class Job:
     steps_per_epoch: int
     digest: str
     narrator: Narrator
+    ranks: Ranks
     #: How far it is: the steps done, the seconds they took, the best validation.
     step: int = 0
     seconds: float = 0.0
@@ -60,7 +63,7 @@ def anchored(config: Config) -> Config:
     """The configuration with whole paths, so that the run goes on from any working directory."""
 
     def whole(path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path is not None and path != "emoji" and Path(path).exists() else path
+        return str(Path(path).resolve()) if path is not None and path not in NAMED and Path(path).exists() else path
 
     data = config.data.model_copy(update={"source": whole(config.data.source)})
     model = config.model.model_copy(update={"checkpoint": whole(config.model.checkpoint)})
@@ -70,6 +73,10 @@ def anchored(config: Config) -> Config:
 def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources]:
     """Make everything a run needs, so that whatever is wrong is found before the first step."""
     device = resolve_device(config.device)
+    ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
+    config = config.model_copy(update={"devices": ranks.world})
+    _check_share(config)
+    narrator.quiet = narrator.quiet or not ranks.first
     if config.precision == "16" and device.type == "cpu":
         raise ConfigError("precision 16 needs a GPU: use bf16 or 32 on a CPU")
     Recipe.of(config.criterion)  # a recipe that cannot be read is told before the data is
@@ -86,12 +93,16 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
+        shard_classes(criterion, device)
+    optimizer = make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer)
+    criterion.follow(optimizer)
     job = Job(
         config=config,
         folder=RunFolder("."),
         model=model.train(),
         criterion=criterion.train(),
-        optimizer=make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer),
+        optimizer=optimizer,
         augment=_augmentation(config, model),
         train=sources.train,
         validation=sources.validation,
@@ -101,8 +112,18 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
         steps_per_epoch=steps_per_epoch,
         digest=data_digest(sources.train),
         narrator=narrator,
+        ranks=ranks,
     )
     return job, sources
+
+
+def _check_share(config: Config) -> None:
+    images = config.batch.classes_per_batch * config.batch.samples_per_class
+    if images % config.devices:
+        raise ConfigError(
+            f"a batch of {config.batch.classes_per_batch} classes × {config.batch.samples_per_class} images cannot be "
+            f"divided among {config.devices} devices: set batch.classes_per_batch to a multiple of {config.devices}"
+        )
 
 
 def resolve_device(name: str) -> torch.device:

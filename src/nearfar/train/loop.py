@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -24,16 +24,25 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from nearfar.data import Keyed, PKSampler, counted
+from nearfar.data import Keyed, PKSampler
 from nearfar.errors import Diverged, InputError
 from nearfar.models import save_model
+from nearfar.nn import counted
 from nearfar.train.checkpoint import Checkpoint
+from nearfar.train.environment import Environment
 from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable
+from nearfar.train.mined import batches
+from nearfar.train.ranks import Share, gathered
 from nearfar.train.schedule import factor
+from nearfar.train.shards import sharded_names, whole
 from nearfar.train.sources import leave_interrupts_to_parent
 from nearfar.train.spread import CollapseWatch, spread
 from nearfar.train.table import embed, score
@@ -48,30 +57,24 @@ class _StopNow(BaseException):
 def fit(job: Job) -> None:
     """Do the steps that are left; on Ctrl-C stop after the one being done, with ``job.interrupted`` set."""
     keeper = Keeper(job)
-    sampler = PKSampler(
-        job.train.labels,
-        classes_per_batch=job.config.batch.classes_per_batch,
-        samples_per_class=job.config.batch.samples_per_class,
-        steps=job.steps,
-        seed=job.config.seed,
-        start_step=job.step,
-    )
-    loader = DataLoader(
-        Keyed(job.train, job.config.seed),
-        batch_sampler=sampler,
-        num_workers=job.workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        pin_memory=job.device.type == "cuda",
-    )
+
+    def loader(sampler: PKSampler) -> Iterable[Any]:
+        return DataLoader(
+            Keyed(job.train, job.config.seed),
+            batch_sampler=sampler if job.ranks.world == 1 else Share(sampler, job.ranks),
+            num_workers=job.workers,
+            worker_init_fn=leave_interrupts_to_parent,
+            pin_memory=job.device.type == "cuda",
+        )
+
+    module = _Step(job)
     with _quiet(), _random_state_kept():
-        tensorboard = TensorBoardLogger(job.folder.logs, name="", version="tensorboard", purge_step=job.step + 1)
         trainer = L.Trainer(
             accelerator="gpu" if job.device.type == "cuda" else "cpu",
-            devices=1,
-            precision=_PRECISION[job.config.precision],
+            **_placed(job, module),
             max_epochs=1,
             max_steps=job.steps - job.step,
-            logger=tensorboard,
+            logger=_tensorboard(job) if job.ranks.first else False,
             callbacks=[keeper],
             limit_val_batches=0,
             num_sanity_val_steps=0,
@@ -85,11 +88,36 @@ def fit(job: Job) -> None:
         job.narrator.begin(job.step, job.steps, job.seconds)
         try:
             with _interruptible(job):
-                trainer.fit(_Step(job), loader)
+                trainer.fit(module, batches(job, loader))
         except _StopNow:
             job.interrupted = True
         finally:
             job.narrator.end()
+
+
+def _tensorboard(job: Job) -> TensorBoardLogger:
+    return TensorBoardLogger(job.folder.logs, name="", version="tensorboard", purge_step=job.step + 1)
+
+
+def _placed(job: Job, module: L.LightningModule) -> dict[str, Any]:
+    """Where Lightning works, and in which precision."""
+    ranks, precision = job.ranks, _PRECISION[job.config.precision]
+    if ranks.world == 1:
+        return {"devices": 1, "precision": precision}
+    # What each rank has for itself no rank is to take over from another.
+    apart = sharded_names(module)
+    ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(module, apart)
+    placed: dict[str, Any] = {
+        "devices": ranks.local_world,
+        "num_nodes": ranks.world // ranks.local_world,
+        "strategy": DDPStrategy(cluster_environment=Environment(ranks)),
+    }
+    if job.config.precision == "16" and apart:
+        # A gradient of its own may overflow on one rank, and all are to skip the step then.
+        scaler = ShardedGradScaler()
+        return placed | {"plugins": [MixedPrecision("16-mixed", "cuda", scaler=scaler)]}
+    return placed | {"precision": precision}
 
 
 class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped here
@@ -100,7 +128,9 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         self.model, self.criterion, self.augment = job.model, job.criterion, job.augment
         # Not an attribute of its own name: Lightning's module has properties called so.
         self._job = job
+        self.sharded = bool(sharded_names(self.criterion))
         self.embeddings: Tensor | None = None
+        self.loss: Tensor | None = None
         self.finite = torch.ones((), dtype=torch.bool)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -112,8 +142,9 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
             self.trainer.precision_plugin.load_state_dict(self._job.scaler)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        config, step = self._job.config, self._job.step
-        seed_everything(counted.key(config.seed, STEP_KEY, step))
+        config, step, rank = self._job.config, self._job.step, self._job.ranks.rank
+        # Dropout is to differ between the parts of a batch.
+        seed_everything(counted.key(config.seed, STEP_KEY, step, *([rank] if rank else [])))
         scale = factor(config.schedule, step, self._job.steps)
         for group in self._job.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * scale
@@ -127,13 +158,19 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         self.embeddings = self.model(inputs)
         # A loss sums over the batch and exponentiates: half precision is for the network.
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.criterion(self.embeddings.float(), labels)
+            judged = self.embeddings.float()
+            if not self.sharded:
+                judged, labels = gathered(judged, labels, self._job.ranks)
+            if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
+                seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
+            loss = self.criterion(judged, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise InputError(
                 f"the criterion {self._job.config.criterion} gives no single number to train on: give it a reducer "
                 "that reduces, such as mean"
             )
-        self.finite = self.finite & torch.isfinite(loss.detach()).all()
+        self.loss = self._job.ranks.mean(loss.detach().reshape(())) if self.sharded else loss.detach().reshape(())
+        self.finite = self.finite & torch.isfinite(self.loss)
         if self.device.type == "cpu":
             self.check_finite()
         return loss.reshape(())
@@ -153,8 +190,9 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.train_log = CsvTable(job.folder.logs / "train.csv", after=job.step)
-        self.validation_log = CsvTable(job.folder.logs / "validation.csv", after=job.step)
+        if job.ranks.first:
+            self.train_log = CsvTable(job.folder.logs / "train.csv", after=job.step)
+            self.validation_log = CsvTable(job.folder.logs / "validation.csv", after=job.step)
         warmup = round(job.config.schedule.warmup * job.steps)
         self.watch = CollapseWatch(max(warmup, min(job.steps_per_epoch, 50)))
         self.since = time.monotonic() - job.seconds
@@ -165,10 +203,11 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         assert isinstance(pl_module, _Step)
         job = self.job
         # Read once: one that comes in between is for the next step, which then has its checkpoint.
-        stop = job.interrupted
+        stop = job.interrupted = job.ranks.any(job.interrupted)
         job.step += 1
         job.seconds = time.monotonic() - self.since
-        loss = outputs["loss"].detach()
+        loss = pl_module.loss
+        assert loss is not None
         job.losses.append(loss)
         last = job.step == job.steps
         epoch_done = job.step % job.steps_per_epoch == 0 or last
@@ -179,7 +218,7 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
             pl_module.check_finite()
         if log:
             self._record(trainer, pl_module, float(loss))
-        result = self._validate(trainer) if validate else ""
+        result = self._validate(trainer) if validate and job.ranks.first else ""
         if keep:
             self._write_checkpoint(trainer)
         if epoch_done:
@@ -194,14 +233,30 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         """Write the loss, its terms, their statistics and the spread."""
         job = self.job
         assert module.embeddings is not None
+        embeddings = job.ranks.rows(module.embeddings)
+        terms = job.criterion.last | job.criterion.statistics()
+        if module.sharded:  # else all ranks have judged the same
+            ranks = job.ranks
+            terms = {
+                name: ranks.mean(value.float()) * (ranks.world if name.endswith("/terms") else 1)
+                for name, value in terms.items()
+            }
+        if not job.ranks.first:
+            return
         values = {
             "epoch": job.step / job.steps_per_epoch,
             "loss": loss,
             "lr": job.optimizer.param_groups[0]["lr"],
-            "spread": float(spread(module.embeddings)),
+            "spread": float(spread(embeddings)),
         }
-        values |= {f"loss/{name}": float(value) for name, value in job.criterion.last.items()}
-        values |= {name: float(value) for name, value in job.criterion.statistics().items()}
+        values |= {
+            f"lr/{group['name']}": group["lr"]
+            for group in job.optimizer.param_groups
+            if group["initial_lr"] != job.optimizer.param_groups[0]["initial_lr"]
+        }
+        values |= {f"loss/{name}" if name in job.criterion.last else name: float(v) for name, v in terms.items()}
+        if job.criterion.schedules is not None:
+            values |= {f"scheduled/{name}": value for name, value in job.criterion.schedules.values.items()}
         self.train_log.add(job.step, values)
         trainer.logger.log_metrics({f"train/{name}": value for name, value in values.items()}, job.step)
         job.narrator.loss(loss)
@@ -226,15 +281,20 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         return text + (" (best)" if better else "")
 
     def _write_checkpoint(self, trainer: L.Trainer) -> None:
-        """Write what the run can go on from."""
+        """Write what the run can go on from, whole, whatever rank has it."""
         job = self.job
+        first = job.ranks.first
+        criterion = whole(job.criterion.state_dict(), keep=first)
+        optimizer = whole(job.optimizer.state_dict(), keep=first)
+        if not first:
+            return
         Checkpoint(
             step=job.step,
             steps=job.steps,
             seconds=job.seconds,
             model=job.model.state_dict(),
-            criterion=job.criterion.state_dict(),
-            optimizer=job.optimizer.state_dict(),
+            criterion=criterion,
+            optimizer=optimizer,
             scaler=trainer.precision_plugin.state_dict(),
             best=job.best,
             losses=[float(loss) for loss in job.losses],

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from nearfar.data import ImageSource
 from nearfar.errors import CheckpointError, ConfigError, DataError
@@ -21,12 +24,15 @@ from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Config, Layer, default_layer, differences, file_layer
 from nearfar.train.folder import RunFolder, write_text
 from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
+from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
+from nearfar.train.shards import rows_of_states, rows_of_tensors
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
 from nearfar.train.table import Scores, compare, render
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
-_FREE = ("device", "checkpoint_every", "data.workers")
+# The devices are no matter of the batch, which they share, and of rounding alone.
+_FREE = ("device", "devices", "checkpoint_every", "data.workers")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,15 +141,21 @@ def as_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None
 
 
 def start(config: Config, *, data: Any = None, output: Any = None, narrator: Narrator) -> Run:
-    """Begin a run."""
+    """Begin a run, in as many processes as it has devices."""
+    if _alone(config):
+        return _launched("start", config, data, output, narrator)
     begun = time.monotonic()
     job, sources = prepare(anchored(config), data, narrator)
-    folder = RunFolder.create(output, config.criterion if isinstance(config.criterion, str) else "recipe")
+    criterion = config.criterion if isinstance(config.criterion, str) else "recipe"
+    folder = RunFolder(job.ranks.told(RunFolder.create(output, criterion).path if job.ranks.first else None))
     job.folder = folder
-    write_text(folder.recipe, _recipe_yaml(job.criterion))
-    write_text(folder.config, job.config.to_yaml())
-    folder.point_latest()
+    if job.ranks.first:
+        write_text(folder.recipe, _recipe_yaml(job.criterion))
+        write_text(folder.config, job.config.to_yaml())
+        folder.point_latest()
     narrator.say(f"{folder}: {_described(job, sources)}")
+    if rates := told_rates(job.criterion, job.config.optimizer):
+        narrator.say(rates)
     return _run(job, sources, begun)
 
 
@@ -170,6 +182,7 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
     begun = time.monotonic()
     folder = RunFolder.open(path)
     saved = _saved_config(folder)
+    narrator = narrator or Narrator()
     config = anchored(Config.of((str(folder.config), saved.to_dict()), *layers))
     changed = [text for text in differences(saved, config) if not text.startswith(tuple(f"{key}:" for key in _FREE))]
     if changed:
@@ -177,13 +190,50 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
             f"{folder} cannot go on with another configuration ({'; '.join(changed)}): leave that out, or start a new "
             "run"
         )
+    if _alone(config):
+        return _launched("resume", config, data, folder.path, narrator)
+    return _go_on(folder, config, data, narrator, begun)
+
+
+def _go_on(folder: RunFolder, config: Config, data: Any, narrator: Narrator, begun: float) -> Run:
     checkpoint = Checkpoint.read(folder.checkpoint)
-    job, sources = prepare(config, data, narrator or Narrator())
+    job, sources = prepare(config, data, narrator)
     job.folder = folder
     _restore(job, checkpoint)
-    folder.point_latest()
+    if job.ranks.first:
+        folder.point_latest()
     job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
     return _run(job, sources, begun)
+
+
+def _alone(config: Config) -> bool:
+    """Whether this process has to start those that the run is for."""
+    return config.devices > 1 and not dist.is_initialized() and "TORCHELASTIC_RUN_ID" not in os.environ
+
+
+def _launched(how: str, config: Config, data: Any, output: Any, narrator: Narrator) -> Run:
+    """Do all of it in processes of its own, one a device."""
+    from nearfar.train.launch import launch
+
+    cuda = resolve_device(config.device).type == "cuda"
+    if cuda and config.devices > torch.cuda.device_count():
+        raise ConfigError(f"devices is {config.devices}, and torch finds {torch.cuda.device_count()} GPUs here")
+    path = launch(_in_a_rank, config.devices, how, config, data, output, narrator.quiet, cuda=cuda)
+    return Run.open(path)
+
+
+def _in_a_rank(how: str, config: Config, data: Any, output: Any, quiet: bool) -> Path:
+    warnings.showwarning = _once_a_run
+    narrator = Narrator(quiet=quiet)
+    if how == "start":
+        return start(config, data=data, output=output, narrator=narrator).path
+    return _go_on(RunFolder(output), config, data, narrator, time.monotonic()).path
+
+
+def _once_a_run(message: Any, *_: Any, **__: Any) -> None:
+    """Tell a warning as the command line does, and one of all ranks once."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(f"nearfar: warning: {message}", file=sys.stderr, flush=True)
 
 
 def _restore(job: Job, checkpoint: Checkpoint) -> None:
@@ -195,9 +245,10 @@ def _restore(job: Job, checkpoint: Checkpoint) -> None:
     if checkpoint.steps != job.steps:
         raise CheckpointError(f"{path} is of a run of {checkpoint.steps} steps, and this one has {job.steps}")
     restore(job.model, checkpoint.model, what="model", path=path)
-    restore(job.criterion, checkpoint.criterion, what="criterion", path=path)
+    restore(job.criterion, rows_of_tensors(job.criterion, checkpoint.criterion), what="criterion", path=path)
+    learned = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
     try:
-        job.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        job.optimizer.load_state_dict(rows_of_states(learned, checkpoint.optimizer))
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is of another optimizer than the configuration describes: {error}") from error
     job.step, job.seconds = checkpoint.step, checkpoint.seconds
@@ -240,6 +291,14 @@ def _run(job: Job, sources: Sources, begun: float) -> Run:
             raise CheckpointError(f"the run folder {job.folder} can no longer be written: {error}") from error
     if job.step < job.steps:
         raise Interrupted(job.folder, job.step, job.steps)
+    if job.ranks.first:
+        _conclude(job, sources, before, begun)
+    job.ranks.any(False)  # nobody goes on before the first has written what all are to read
+    return Run(job.folder.path, job.config, json.loads(job.folder.metrics.read_text(encoding="utf-8")))
+
+
+def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
+    """Judge what was trained, write it down and tell it."""
     evaluated = time.monotonic()
     try:
         test = _table(job.config, job.folder, sources.test, job.device)
@@ -267,6 +326,7 @@ def _run(job: Job, sources: Sources, begun: float) -> Run:
             "seed": job.config.seed,
             "steps": job.steps,
             "device": job.device.type,
+            "devices": job.ranks.world,
             "threads": torch.get_num_threads(),
         },
     }
@@ -275,7 +335,6 @@ def _run(job: Job, sources: Sources, begun: float) -> Run:
     from_python = job.config.data.source.startswith(FROM_PYTHON)
     again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
     job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; {again} recomputes this")
-    return run
 
 
 def _data_facts(source: str, test: ImageSource) -> dict[str, Any]:

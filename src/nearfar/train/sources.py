@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nearfar.data import SPLITS, Adapted, ImageFolder, ImageSource, open_dataset
+from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
 from nearfar.data.source import ClassSubset
 from nearfar.errors import ConfigError, DataError, NearfarWarning
@@ -92,7 +92,7 @@ def loader_workers(wanted: int | None, source: ImageSource) -> int:
     """
     if wanted is not None:
         return wanted
-    return min(8, os.cpu_count() or 1) if isinstance(_whole(source), ImageFolder) else 0
+    return min(8, os.cpu_count() or 1) if _whole(source).reads_files else 0
 
 
 def leave_interrupts_to_parent(_: int) -> None:
@@ -106,10 +106,11 @@ def _once(source: Any, image_size: int) -> Any:
         raise ConfigError(
             f"this run's data was an object of Python ({source.removeprefix(FROM_PYTHON)}): give it again as data="
         )
-    if isinstance(source, str) and (source == "emoji" or not Path(source).exists()):
+    if isinstance(source, str) and (source in NAMED or not Path(source).exists()):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return source if split_folders(source) else ImageFolder(source, image_size=image_size)
+        divided = Path(source).is_dir() and split_folders(source)
+        return source if divided else open_file(source, image_size=image_size)
     return _adapted(source, image_size)
 
 

@@ -136,6 +136,7 @@ def _overlap() -> list[LossSpec]:
             target="nearfar_iou.ciou:CIoU",
             definition="nearfar_iou.definitions.boxes:ciou",
             summary="DIoU loss plus a difference in aspect ratio, which counts the more the better boxes overlap.",
+            schedulable=("alpha_gate",),
             paper=DISTANCE_IOU,
             deviations=(INVERTED,),
             presets={
@@ -168,6 +169,7 @@ def _overlap() -> list[LossSpec]:
             target="nearfar_iou.siou:SIoU",
             definition="nearfar_iou.definitions.boxes:siou",
             summary="1 − IoU plus a distance that counts less along an axis than askew, and a difference in shape.",
+            schedulable=("theta",),
             paper=Paper(
                 authors="Gevorgyan",
                 title="SIoU Loss: More Powerful Learning for Bounding Box Regression",
@@ -199,6 +201,7 @@ def _overlap() -> list[LossSpec]:
             target="nearfar_iou.wiou:WIoU",
             definition="nearfar_iou.definitions.boxes:wiou",
             summary="1 − IoU weighted by the distance of the centres and, in v3, by how usual the box is.",
+            schedulable=("alpha", "delta", "momentum"),
             paper=Paper(
                 authors="Tong, Chen, Xu, Yu",
                 title="Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism",
@@ -220,6 +223,7 @@ def _overlap() -> list[LossSpec]:
             target="nearfar_iou.bounded_iou:BoundedIoU",
             definition="nearfar_iou.definitions.boxes:bounded_iou",
             summary="For each of a box's four coordinates, how far from 1 the best IoU is that it leaves possible.",
+            schedulable=("beta",),
             paper=Paper(
                 authors="Tychsen-Smith, Petersson",
                 title="Improving Object Localization with Fitness NMS and Bounded IoU Loss",
@@ -240,6 +244,7 @@ def _around_overlap() -> list[LossSpec]:
             target="nearfar_iou.alpha_iou:AlphaIoU",
             definition="nearfar_iou.definitions.boxes:alpha_iou",
             summary="Another box loss with its IoU and each of its penalties raised to a power.",
+            schedulable=("power",),
             family="wrapper",
             paper=Paper(
                 authors="He, Erfani, Ma, Bailey, Chi, Hua",
@@ -258,6 +263,7 @@ def _around_overlap() -> list[LossSpec]:
             target="nearfar_iou.focal_iou:FocalIoU",
             definition="nearfar_iou.definitions.boxes:focal_iou",
             summary="Another box loss, each box weighted by a power of its IoU: focal_iou(eiou) is Focal-EIoU.",
+            schedulable=("gamma",),
             family="wrapper",
             paper=EFFICIENT_IOU,
             deviations=("The weight is held constant; with a gradient it would push apart boxes that overlap little.",),
@@ -271,6 +277,7 @@ def _around_overlap() -> list[LossSpec]:
             target="nearfar_iou.inner_iou:InnerIoU",
             definition="nearfar_iou.definitions.boxes:inner_iou",
             summary="Another box loss with the IoU of smaller, or larger, boxes within it.",
+            schedulable=("ratio",),
             family="wrapper",
             paper=Paper(
                 authors="Zhang, Xu, Zhang",
@@ -329,6 +336,7 @@ def _coordinates() -> list[LossSpec]:
             target="nearfar_iou.smooth_l1:SmoothL1",
             definition="nearfar_iou.definitions.coordinates:smooth_l1",
             summary="Quadratic near the target and linear away from it, over a box's four coordinates.",
+            schedulable=("beta",),
             paper=Paper(authors="Girshick", title="Fast R-CNN", year=2015, arxiv="1504.08083"),
             presets={
                 "l1": Preset(arguments={"beta": 0.0}, source="the limit of beta to 0"),
@@ -342,6 +350,7 @@ def _coordinates() -> list[LossSpec]:
             target="nearfar_iou.balanced_l1:BalancedL1",
             definition="nearfar_iou.definitions.coordinates:balanced_l1",
             summary="Smooth L1 whose slope rises early, so that accurate boxes count for more.",
+            schedulable=("alpha", "gamma", "beta"),
             paper=Paper(
                 authors="Pang, Chen, Shi, Feng, Ouyang, Lin",
                 title="Libra R-CNN: Towards Balanced Learning for Object Detection",
@@ -369,6 +378,7 @@ def _rotated() -> list[LossSpec]:
             target="nearfar_iou.gwd:GWD",
             definition="nearfar_iou.definitions.rotated:gwd",
             summary="Wasserstein distance of rotated boxes as normal distributions.",
+            schedulable=("tau",),
             family="rotated",
             paper=Paper(
                 authors="Yang, Yan, Ming, Wang, Zhang, Tian",
@@ -395,6 +405,7 @@ def _rotated() -> list[LossSpec]:
             target="nearfar_iou.kld:KLD",
             definition="nearfar_iou.definitions.rotated:kld",
             summary="Kullback-Leibler divergence of rotated boxes as normal distributions.",
+            schedulable=("tau",),
             family="rotated",
             paper=Paper(
                 authors="Yang, Yang, Yang, Ming, Wang, Tian, Yan",
@@ -472,6 +483,7 @@ def _logits() -> list[LossSpec]:
             target="nearfar_iou.cross_entropy:CrossEntropy",
             definition="nearfar_iou.definitions.logits:cross_entropy",
             summary="Cross-entropy of logits and class ids, with label smoothing.",
+            schedulable=("label_smoothing",),
             paper=Paper(
                 authors="Szegedy, Vanhoucke, Ioffe, Shlens, Wojna",
                 title="Rethinking the Inception Architecture for Computer Vision",
@@ -508,6 +520,7 @@ def _logits() -> list[LossSpec]:
             target="nearfar_iou.quality_focal:QualityFocal",
             definition="nearfar_iou.definitions.logits:quality_focal",
             summary="Cross-entropy with a quality from 0 to 1, weighted by how far the score is off it.",
+            schedulable=("beta",),
             paper=generalized,
             presets={
                 "gfl": Preset(
@@ -520,6 +533,7 @@ def _logits() -> list[LossSpec]:
             target="nearfar_iou.varifocal:Varifocal",
             definition="nearfar_iou.definitions.logits:varifocal",
             summary="Cross-entropy with a quality that weighs positives, and easy negatives taken down.",
+            schedulable=("alpha", "gamma"),
             paper=Paper(
                 authors="Zhang, Wang, Dayoub, Sünderhauf",
                 title="VarifocalNet: An IoU-aware Dense Object Detector",
@@ -708,6 +722,7 @@ def _element_miners() -> list[MinerSpec]:
             name="ohem",
             target="nearfar_iou.miners.ohem:OHEM",
             summary="Of a loss's terms those that cost the most: online hard example mining.",
+            schedulable=("share",),
             paper=Paper(
                 authors="Shrivastava, Gupta, Girshick",
                 title="Training Region-based Object Detectors with Online Hard Example Mining",
@@ -723,6 +738,7 @@ def _element_miners() -> list[MinerSpec]:
             name="hard_negative_ratio",
             target="nearfar_iou.miners.hard_negative_ratio:HardNegativeRatio",
             summary="Every positive, and of the negatives so many times as many that cost the most.",
+            schedulable=("ratio",),
             paper=Paper(
                 authors="Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg",
                 title="SSD: Single Shot MultiBox Detector",

@@ -29,7 +29,8 @@ class Gradients:
     def __init__(self, chunks: Chunks, left: Tensor, narrow: Tensor, bias: Tensor | None) -> None:
         self.left = torch.zeros_like(left)
         self.bias = None if bias is None else torch.empty_like(bias)
-        self.weight = torch.empty_like(chunks.weight) if chunks.needs_weight else None
+        kept = chunks.needs_weight and chunks.fused is None
+        self.weight = torch.empty_like(chunks.weight) if kept else None
         self._chunks, self._narrow = chunks, narrow
 
     def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:
@@ -42,7 +43,7 @@ class Gradients:
         if self.bias is not None:
             self.bias[block.start : block.stop] = g.sum(0)
         radial = None
-        if block.inverse is not None and self.weight is not None:
+        if block.inverse is not None and chunks.needs_weight:
             radial = torch.mul(g, c, out=chunks.room("cosines", g.shape))
         if shares is not None:
             g = (g[:, :, None] * shares).flatten(1)
@@ -57,8 +58,8 @@ class Gradients:
             narrow = chunks.room("product", g.shape, chunks.products).copy_(g)
             to_left = chunks.room("to embeddings", self.left.shape)
             self.left += chunks.product(narrow, block.factor, "to embeddings, narrow", to_left)
-        if self.weight is not None:
-            share = self.weight[block.start : block.stop].flatten(0, 1)
+        if chunks.needs_weight:
+            share = self._share(block)
             found = share if share.dtype == g.dtype else torch.empty_like(block.weight)
             chunks.product(narrow.T, self._narrow, "weight", found)
             if along is not None and block.inverse is not None:
@@ -66,6 +67,14 @@ class Gradients:
                 found.addcmul_(block.weight, (radius * block.inverse)[:, None])
             if found is not share:
                 share.copy_(found)
+            if chunks.step is not None:
+                chunks.step.chunk(block.start, block.stop, share)
+
+    def _share(self, block: Block) -> Tensor:
+        """Where the gradient of a chunk's weights is written to, (k, d)."""
+        if self.weight is None:
+            return self._chunks.room("gradient", block.weight.shape, self._chunks.weight.dtype)
+        return self.weight[block.start : block.stop].flatten(0, 1)
 
 
 class Changed:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from nearfar.nn.vectors import TINY, unit
 from nearfar_margin.declaration import Rows
+from nearfar_margin.fused import FusedSGD, FusedStep
+from nearfar_margin.sample import Sample
 from nearfar_margin.shard import Shard
 
 __all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
@@ -68,6 +70,10 @@ class Chunks:
     shard
         Where classes are spread over ranks, this rank's share; then ``weight`` holds that alone, and ``labels`` count
         from its first class.
+    sample
+        Where only some classes take part, these; then ``weight`` holds them alone, and ``labels`` are places in it.
+    fused
+        What steps the weight in the backward pass, in place of returning its gradient.
     needs_weight
         Whether the weight is differentiated.
     unit
@@ -83,8 +89,10 @@ class Chunks:
         Whether N passes gradients as if it changed nothing.
     times_weight_norm
         Whether N's values are multiplied with the length of the weight.
-    gradient
-        Of the weight, between the two backward passes.
+    steps
+        How often what is fused had stepped the weight.
+    gradient, step
+        Of the weight, between the two backward passes: its gradient, or what steps it.
     """
 
     weight: Tensor
@@ -95,6 +103,8 @@ class Chunks:
     keep: bool
     needs_weight: bool
     shard: Shard | None = None
+    sample: Sample | None = None
+    fused: FusedSGD | None = None
     unit: bool = True
     unit_weight: bool = True
     wants_lse: bool = True
@@ -105,7 +115,9 @@ class Chunks:
     learned: list[Tensor] = field(default_factory=list)
     detached: bool = False
     times_weight_norm: bool = False
+    steps: int = 0
     gradient: Tensor | None = None
+    step: FusedStep | None = None
     _rooms: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -117,6 +129,8 @@ class Chunks:
         budget: float,
         products: torch.dtype | None,
         shard: Shard | None = None,
+        sample: Sample | None = None,
+        fused: FusedSGD | None = None,
     ) -> Chunks:
         """The chunks of a call; cosines are kept where they take no more than ``budget`` bytes."""
         dtype = torch.promote_types(embeddings.dtype, weight.dtype)
@@ -125,10 +139,17 @@ class Chunks:
         narrow = products if dtype == torch.float32 and products != dtype else None
         cells = CHUNK if narrow is None else CHUNK // 2
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
+        if sample is not None:
+            labels = sample.places
+        elif shard is not None:
+            labels = labels - shard.start
         return cls(
             weight=vectors,
-            labels=labels if shard is None else labels - shard.start,
+            labels=labels,
             shard=shard,
+            sample=sample,
+            fused=fused if differentiated and weight.requires_grad else None,
+            steps=0 if fused is None else fused.steps,
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
             products=narrow,
@@ -137,6 +158,18 @@ class Chunks:
             # Of several vectors a class the nearest would have to be kept as well.
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,
         )
+
+    def begin_step(self) -> None:
+        """Start stepping the weight, where that is fused."""
+        if self.fused is not None:
+            self.fused.begin(self.steps)
+            self.step = FusedStep(self.fused, self.labels, self.weight.shape)
+
+    def num_classes(self) -> int:
+        """How many classes take part, of all ranks."""
+        if self.sample is not None:
+            return self.sample.classes(self.shard)
+        return len(self.weight) if self.shard is None else self.shard.num_classes
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """The first class of each chunk, and that after its last."""
@@ -238,10 +271,16 @@ class Chunks:
             block = self.block(start, stop)
             parts = f(self.multiply(left, block)[0])
             targets = self.targets(block)
-            found = [_without(values, targets).sum(1) for values in parts]
+            found = [self._summed(_without(values, targets), block) for values in parts]
             sums = [a + b for a, b in zip(sums, found, strict=True)]
         self.clear()
         return sums if self.shard is None else [self.shard.sum(each) for each in sums]
+
+    def _summed(self, values: Tensor, block: Block) -> Tensor:
+        """The sums over the classes of a chunk, or of what these stand for."""
+        if self.sample is None:
+            return values.sum(1)
+        return values @ self.sample.stands_for[block.start : block.stop].to(values)
 
 
 def overwrite(values: Tensor, targets: tuple[Tensor, Tensor], value: float) -> None:

@@ -31,7 +31,7 @@ def settled(loss: nn.Module) -> MarginSoftmax:
         raise ArgumentError(f"{name} has a loss for each class instead of one softmax, so no logit of the target")
     for module in loss.modules():
         if isinstance(module, Annealing):
-            module.step.fill_(LAST_STEP)
+            module.steps.fill_(LAST_STEP)
     return loss.eval()
 
 

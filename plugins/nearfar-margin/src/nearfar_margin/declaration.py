@@ -11,7 +11,7 @@ engine (:mod:`nearfar_margin.engine`) does the rest, so a loss written once runs
 A few losses need more, and say so in an attribute that is off for the rest: the lengths of embeddings or of class
 vectors as factors of the logits (``times_norm``, ``times_weight_norm``), sums over all other classes before any margin
 is known (``surveys``), a loss for each class instead of one softmax (``separate``), or some of the own class's
-probability spread over all (``label_smoothing``).
+probability spread over all (``spread``).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Declaration(Protocol):
         """
 
     @property
-    def label_smoothing(self) -> float:
+    def spread(self) -> float:
         """ε, the probability that is spread evenly over all classes, the own one too; of a softmax only."""
 
     @property

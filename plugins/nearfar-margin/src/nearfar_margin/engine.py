@@ -6,7 +6,8 @@
 *sharded*      the chunked one on the classes of each rank                  :mod:`nearfar_margin.engine_sharded`
 =============  ===========================================================  =======================================
 
-The first two are asked for by name; whether a head is sharded, :func:`nearfar_margin.shard.shard` decides.
+The first two are asked for by name; whether a head is sharded, :func:`nearfar_margin.shard.shard` decides, and whether
+a step has a sample of the classes only, :func:`nearfar_margin.sampling.sample`, on any of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from nearfar.nn.class_losses import cross_entropy
 from nearfar_margin.declaration import Declaration
 from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.engine_plain import plain
-from nearfar_margin.engine_sharded import sharded
+from nearfar_margin.engine_sharded import sharded, sharded_linear
+from nearfar_margin.fused import FusedSGD
+from nearfar_margin.sampling import Sampler
 from nearfar_margin.shard import Shard
 
 if TYPE_CHECKING:
@@ -53,15 +56,23 @@ class Settings:
         In which dtype it multiplies matrices; None for that of the embeddings and weights.
     shard
         This rank's share of the classes, where they are spread over ranks.
+    sampler
+        What draws the classes of a step, where it has not all of them.
+    fused
+        What steps the weight in the backward pass, where no optimiser does afterwards.
     """
 
     engine: Engine = "auto"
     memory_budget: float | None = None
     products: torch.dtype | None = None
     shard: Shard | None = None
+    sampler: Sampler | None = None
+    fused: FusedSGD | None = None
 
     def chosen(self, embeddings: Tensor, weight: Tensor) -> Literal["plain", "chunked"]:
         """The engine for weights (c, …, d)."""
+        if self.fused is not None:
+            return "chunked"
         if self.engine != "auto":
             return self.engine
         return "chunked" if len(embeddings) * weight[..., 0].numel() >= MANY else "plain"
@@ -78,13 +89,33 @@ def compute(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tenso
     Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts.
     """
     if settings.shard is not None:
-        part = cast("DTensor", weight).to_local()
         return sharded(
-            loss, embeddings, part, labels, settings.shard, budget=settings.bytes, products=settings.products
+            loss,
+            embeddings,
+            cast("DTensor", weight),
+            labels,
+            settings.shard,
+            budget=settings.bytes,
+            products=settings.products,
+            sampler=settings.sampler,
+            fused=settings.fused,
         )
+    drawn = None
+    if settings.sampler is not None:
+        drawn = settings.sampler.draw(labels, len(weight))
+        weight = drawn.among(weight)
     if settings.chosen(embeddings, weight) == "plain":
-        return plain(loss, embeddings, weight, labels)
-    return chunked(loss, embeddings, weight, labels, budget=settings.bytes, products=settings.products)
+        return plain(loss, embeddings, weight, labels, sample=drawn)
+    return chunked(
+        loss,
+        embeddings,
+        weight,
+        labels,
+        budget=settings.bytes,
+        products=settings.products,
+        sample=drawn,
+        fused=settings.fused,
+    )
 
 
 def compute_linear(
@@ -99,9 +130,33 @@ def compute_linear(
 
     ``smoothing`` / c of the probability is put on every class.
     """
+    if settings.shard is not None:
+        return sharded_linear(
+            embeddings,
+            cast("DTensor", weight),
+            bias,
+            labels,
+            smoothing,
+            settings.shard,
+            budget=settings.bytes,
+            products=settings.products,
+            sampler=settings.sampler,
+            fused=settings.fused,
+        )
+    if settings.sampler is not None:
+        drawn = settings.sampler.draw(labels, len(weight))
+        weight, labels = drawn.among(weight), drawn.places
+        bias = None if bias is None else drawn.among(bias)
     if settings.chosen(embeddings, weight) == "chunked":
         return chunked_linear(
-            embeddings, weight, bias, labels, smoothing, budget=settings.bytes, products=settings.products
+            embeddings,
+            weight,
+            bias,
+            labels,
+            smoothing,
+            budget=settings.bytes,
+            products=settings.products,
+            fused=settings.fused,
         )
     dtype = torch.promote_types(embeddings.dtype, weight.dtype)
     logits = F.linear(embeddings.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

@@ -33,6 +33,8 @@ from nearfar_margin.chunks import NO_LOGIT, Block, Chunks, overwrite, reciprocal
 from nearfar_margin.closure import differentiated_through, with_fields
 from nearfar_margin.declaration import Declaration, Rows
 from nearfar_margin.detaching import straight_through
+from nearfar_margin.fused import FusedSGD
+from nearfar_margin.sample import Sample
 from nearfar_margin.shard import Shard
 
 __all__ = ["chunked", "chunked_linear"]
@@ -47,15 +49,18 @@ def chunked(
     budget: float,
     products: torch.dtype | None = None,
     shard: Shard | None = None,
+    sample: Sample | None = None,
+    fused: FusedSGD | None = None,
 ) -> Tensor:
     """The loss of each sample, (n,), of embeddings (n, d), class weights (c, d) or (c, k, d) and labels (n,).
 
     Cosines are kept for the backward pass where they take no more than ``budget`` bytes. ``products`` is the dtype
     matrices are multiplied in, unless that of the embeddings and weights. With a ``shard`` the weights are those of its
     classes alone, embeddings and labels those of all ranks, and so are the losses; what a rank's backward pass makes of
-    the embeddings is whole, of anything else its share of a sum over the ranks.
+    the embeddings is whole, of anything else its share of a sum over the ranks. With a ``sample`` the weights are those
+    of its classes. What is ``fused`` steps the weight in the backward pass, which then has no gradient.
     """
-    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard)
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard, sample, fused)
     x, norm, t, weight_norm = _Target.apply(embeddings, weight, chunks)
     rows = loss.prepare(Rows(t=t, norm=norm, labels=labels, embeddings=x))
     if loss.surveys:
@@ -75,7 +80,7 @@ def chunked(
     if loss.times_weight_norm:
         z_own = z_own * weight_norm
     lse, total = _sums(loss, chunks, x, z_own, factor, rows)
-    return _smoothed(lse, z_own, total, loss.label_smoothing, len(weight) if shard is None else shard.num_classes)
+    return _smoothed(lse, z_own, total, loss.spread, chunks)
 
 
 def chunked_linear(
@@ -87,24 +92,32 @@ def chunked_linear(
     *,
     budget: float,
     products: torch.dtype | None = None,
+    shard: Shard | None = None,
+    sample: Sample | None = None,
+    fused: FusedSGD | None = None,
+    own_bias: Tensor | None = None,
 ) -> Tensor:
-    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``."""
-    chunks = Chunks.of(embeddings, weight, labels, budget, products)
+    """The cross entropy of each sample, (n,), of the logits ``embeddings @ weight.T + bias``.
+
+    ``shard``, ``sample`` and ``fused`` are as in :func:`chunked`; the bias is of the classes that the weight is of, and
+    where these are not all classes ``own_bias`` (n,) is that of each sample's own.
+    """
+    chunks = Chunks.of(embeddings, weight, labels, budget, products, shard, sample, fused)
     chunks.unit = chunks.unit_weight = False
     x, _, z_own, _ = _Target.apply(embeddings, weight, chunks)
     if bias is not None:
         bias = bias.to(chunks.dtype)
-        z_own = z_own + bias[labels]
+        z_own = z_own + (bias[labels] if own_bias is None else own_bias.to(chunks.dtype))
     chunks.wants_total = smoothing > 0
     lse, total = _Others.apply(chunks, x, z_own, None, bias)
-    return _smoothed(lse, z_own, total, smoothing, len(weight))
+    return _smoothed(lse, z_own, total, smoothing, chunks)
 
 
-def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, classes: int) -> Tensor:
+def _smoothed(lse: Tensor, z_own: Tensor, total: Tensor, epsilon: float, chunks: Chunks) -> Tensor:
     """Cross entropy with ε / c on every class, ``total`` being the sum of all logits but the own one."""
     if not epsilon:
         return lse - z_own
-    share = epsilon / classes
+    share = epsilon / chunks.num_classes()
     return lse - (1 - epsilon + share) * z_own - share * total
 
 
@@ -113,7 +126,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of each sample's logits, and the sum of those of the other classes."""
     chunks.wants_lse = not loss.separate
-    chunks.wants_total = loss.separate or loss.label_smoothing > 0
+    chunks.wants_total = loss.separate or loss.spread > 0
     each = factor[:, None] if isinstance(factor, Tensor) and factor.ndim else factor
     probe = x.new_zeros(len(x), 1)
     with torch.no_grad():
@@ -176,6 +189,10 @@ class _Target(torch.autograd.Function):
                 along[:, 0].addcmul_(own[:, 0], to_length[:, None])
         if chunks.shard is not None:
             to_x = chunks.shard.sum(to_x.contiguous())
+        if chunks.step is not None:
+            chunks.step.own(along)
+            chunks.step = None
+            return to_x.to(ctx.dtype), None, None
         if not ctx.needs_input_grad[1]:
             return to_x.to(ctx.dtype), None, None
         if gradient is None:
@@ -248,6 +265,7 @@ class _Others(torch.autograd.Function):
                 "the chunked engine cannot be differentiated twice (create_graph=True); use engine='plain'"
             )
         chunks: Chunks = ctx.chunks
+        chunks.begin_step()
         _, left, z_own, lse, bias, factor, *rest = ctx.saved_tensors
         to_own = None if to_lse is None else to_lse * (z_own - lse).exp_()
         if chunks.shard is not None:
@@ -282,6 +300,8 @@ class _Others(torch.autograd.Function):
             gradients.add(block, g, c, shares, to_lengths)
         chunks.clear()
         chunks.gradient = gradients.weight
+        if chunks.step is not None:
+            chunks.step.end_of_chunks()
         to_factor, to_given = (None, []) if changed is None else (changed.factor, changed.given)
         return None, gradients.left, to_own, to_factor, gradients.bias, *to_given
 

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
+from nearfar_margin.fused import FusedSGD
+from nearfar_margin.sampling import Sampler
 from nearfar_margin.shard import Shard
 
-__all__ = ["CommonArguments", "EngineLoss"]
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+__all__ = ["CommonArguments", "Engine", "EngineArguments", "EngineLoss", "Smoothing"]
+
+Smoothing = Literal["uniform", "others"]
 
 
-class CommonArguments(TypedDict, total=False):
+class EngineArguments(TypedDict, total=False):
     """What every loss of the family takes besides its own arguments, and hands on to its base."""
 
     engine: Engine
     memory_budget: float | None
     reducer: nn.Module | None
+
+
+class CommonArguments(EngineArguments, total=False):
+    """What every one with a softmax takes besides."""
+
+    label_smoothing: float
+    smoothing: Smoothing
 
 
 class EngineLoss(ClassLoss):
@@ -29,9 +45,16 @@ class EngineLoss(ClassLoss):
     Parameters
     ----------
     num_classes : int
-        [1..inf] Number of classes.
+        [1..inf] Number of classes, C.
     embedding_size : int
         [1..inf] Dimension of the embeddings.
+    label_smoothing : float
+        [0..1] Probability taken from the own class, ε; 0 by default, 0.1 where Szegedy et al. 2016 (1512.00567,
+        section 7) propose it.
+    smoothing : {"uniform", "others"}
+        Who gets it: every class ε/C, the own one too (the paper, torch), or each other class ε/(C − 1)
+        (fast-reid). ``others`` with ε equals ``uniform`` with ε·C/(C − 1), and takes ε up to (C − 1)/C, beyond
+        which the own class would be the least likely.
     engine : {"auto", "plain", "chunked"}
         ``plain``: all logits at once; can be differentiated twice. ``chunked``: a chunk of the classes at a time, so
         that nothing of the size batch × classes is held but for one buffer, where the memory budget allows it; the
@@ -52,31 +75,69 @@ class EngineLoss(ClassLoss):
     Raises
     ------
     ArgumentError
-        ``engine`` is none of the three, or the budget is negative.
+        ``engine`` or ``smoothing`` is none of its choices, the budget is negative, or ``label_smoothing`` is out of
+        range.
     """
+
+    weight: nn.Parameter
 
     def __init__(
         self,
         num_classes: int,
         embedding_size: int,
         *,
+        label_smoothing: float = 0.0,
+        smoothing: Smoothing = "uniform",
         engine: Engine = "auto",
         memory_budget: float | None = None,
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         check_choice(self, "engine", engine, ENGINES)
+        check_choice(self, "smoothing", smoothing, ("uniform", "others"))
+        self.smoothing: Smoothing = smoothing
+        self.label_smoothing = self._checked_smoothing(label_smoothing)
         #: May be changed between calls, as the budget may.
         self.engine: Engine = engine
         self.memory_budget = None if memory_budget is None else non_negative("memory_budget", memory_budget)
         #: This rank's share of the classes, where :func:`nearfar_margin.shard.shard` has spread them.
         self.shard: Shard | None = None
+        #: What draws the classes of a step, where :func:`nearfar_margin.sampling.sample` has asked for it.
+        self.sampler: Sampler | None = None
+        #: What steps the weight, in the backward pass, where a :class:`nearfar_margin.fused.FusedSGD` was made for it.
+        self.fused: FusedSGD | None = None
         self._products: torch.dtype | None = None
+
+    def _checked_smoothing(self, epsilon: float) -> float:
+        most = 1.0 if self.smoothing == "uniform" else (self.num_classes - 1) / self.num_classes
+        if not 0 <= epsilon <= most:
+            raise ArgumentError(
+                f"{type(self).__name__}: label_smoothing must be in [0, {most:g}] (smoothing={self.smoothing!r}, "
+                f"num_classes={self.num_classes}); got {epsilon}"
+            )
+        return epsilon
+
+    @property
+    def spread(self) -> float:
+        """The probability that is spread evenly over all classes, the own one too."""
+        if self.smoothing == "uniform" or not self.label_smoothing:
+            return self.label_smoothing
+        return min(1.0, self.label_smoothing * self.num_classes / (self.num_classes - 1))
+
+    @abstractmethod
+    def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
+        """Fill the class vectors, or some rows of them, with what they start from."""
+
+    def whole(self) -> Tensor:
+        """The class vectors of all ranks; where they are spread, every rank has to call it."""
+        weight: Tensor = self.weight
+        return weight if self.shard is None else cast("DTensor", weight).full_tensor()
 
     @property
     def settings(self) -> Settings:
         """How the call at hand is to be computed."""
-        return Settings(self.engine, self.memory_budget, self._products, self.shard)
+        steps = (self.sampler, self.fused) if self.training else (None, None)
+        return Settings(self.engine, self.memory_budget, self._products, self.shard, *steps)
 
     def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # handed on
         # Work on a batch is taken out of autocast, so what that asks for is asked here.
@@ -87,4 +148,6 @@ class EngineLoss(ClassLoss):
             self._products = None
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.engine == "auto" else f", engine={self.engine!r}")
+        smoothed = f", label_smoothing={self.label_smoothing}, smoothing={self.smoothing!r}"
+        engine = "" if self.engine == "auto" else f", engine={self.engine!r}"
+        return super().extra_repr() + (smoothed if self.label_smoothing else "") + engine

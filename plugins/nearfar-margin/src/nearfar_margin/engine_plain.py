@@ -9,29 +9,34 @@ from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Declaration, Rows
 from nearfar_margin.detaching import straight_through
+from nearfar_margin.sample import Sample
 
 __all__ = ["cosines", "plain"]
 
 
-def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def plain(
+    loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor, *, sample: Sample | None = None
+) -> Tensor:
     """The loss of each sample, (n,), of embeddings (n, d), class weights and labels (n,).
 
     Weights are (c, d), or (c, k, d) where each class has k vectors and the nearest counts. Of size (n, c) it makes the
-    cosines, the logits and what cross entropy makes of them: no one-hot, no mask.
+    cosines, the logits and what cross entropy makes of them: no one-hot, no mask. With a ``sample`` the weights are
+    those of its classes.
     """
+    places = labels if sample is None else sample.places
     dtype = torch.promote_types(embeddings.dtype, weight.dtype)
     x, norm = unit(embeddings.to(dtype))
     w, weight_norm = unit(weight.to(dtype), -1)
     # From its own rows: exact in float32 also where the matrix product rounds its inputs (TF32).
-    own = w[labels]
+    own = w[places]
     t = (x * own).sum(1) if w.ndim == 2 else (x[:, None] * own).sum(2).amax(1)
     rows = loss.prepare(Rows(t=t, norm=norm, labels=labels, embeddings=x))
     c = cosines(x, w)
     if loss.surveys:
-        rows = _surveyed(loss, c.detach(), rows)
+        rows = _surveyed(loss, c.detach(), rows, places, sample)
     psi, n = loss.target(t, rows), loss.others(c, rows)
     if loss.separate:
-        return psi + n.scatter(1, labels[:, None], 0).sum(1)
+        return psi + n.scatter(1, places[:, None], 0).sum(1)
     if loss.detached:
         psi = straight_through(psi, t)
         n = n if n is c else straight_through(n, c)
@@ -39,12 +44,12 @@ def plain(loss: Declaration, embeddings: Tensor, weight: Tensor, labels: Tensor)
     scale = loss.scale.clone() if isinstance(loss.scale, Tensor) else loss.scale
     z = n * scale
     # z is ours, and a product does not keep its result for the backward pass: it may be written to.
-    z = z.scatter_(1, labels[:, None], (psi * scale)[:, None])
+    z = z.scatter_(1, places[:, None], (psi * scale)[:, None])
     if loss.times_norm:
         z = z * norm[:, None]
     if loss.times_weight_norm:
         z = z * weight_norm
-    return cross_entropy(z, labels, loss.label_smoothing)
+    return cross_entropy(z, places, loss.spread)
 
 
 def cosines(x: Tensor, w: Tensor) -> Tensor:
@@ -56,6 +61,8 @@ def cosines(x: Tensor, w: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _surveyed(loss: Declaration, c: Tensor, rows: Rows) -> Rows:
-    own = rows.labels[:, None]
-    return loss.settle(rows, *(each.scatter(1, own, 0).sum(1) for each in loss.survey(c, rows)))
+def _surveyed(loss: Declaration, c: Tensor, rows: Rows, places: Tensor, sample: Sample | None) -> Rows:
+    others = (each.scatter(1, places[:, None], 0) for each in loss.survey(c, rows))
+    if sample is None:
+        return loss.settle(rows, *(each.sum(1) for each in others))
+    return loss.settle(rows, *(each @ sample.stands_for.to(each) for each in others))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import positive
 from nearfar.nn.vectors import unit
 from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import compute
 from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 from nearfar_margin.engine_plain import cosines
+from nearfar_margin.shard import shard
 
 if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
+    from torch.distributed import ProcessGroup
 
 __all__ = ["CommonArguments", "MarginSoftmax"]
 
@@ -47,7 +49,8 @@ class MarginSoftmax(EngineLoss):
 
     Notes
     -----
-    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.engine_loss.EngineLoss`.
+    ``label_smoothing``, ``smoothing``, ``engine``, ``memory_budget`` and ``reducer`` are those of
+    :class:`~nearfar_margin.engine_loss.EngineLoss`.
 
     ``weight`` (num_classes, embedding_size) starts normal with a standard deviation of 0.01, as insightface's does; a
     subclass may make it (num_classes, k, embedding_size), k vectors of each class, of which the nearest counts. Its
@@ -58,7 +61,6 @@ class MarginSoftmax(EngineLoss):
     detached: bool = False
     times_norm: bool = False
     times_weight_norm: bool = False
-    label_smoothing: float = 0.0
     separate: bool = False
     surveys: bool = False
 
@@ -71,9 +73,17 @@ class MarginSoftmax(EngineLoss):
         **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
+        if self.separate and self.label_smoothing:
+            raise ArgumentError(
+                f"{type(self).__name__} judges each class by itself: it has no probability that label_smoothing could "
+                f"spread over the classes; got label_smoothing={self.label_smoothing}"
+            )
         self.scale = positive("scale", scale)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.normal_(self.weight, std=0.01)
+        self.draw(self.weight)
+
+    def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
+        nn.init.normal_(weight, std=0.01, generator=generator)
 
     def prepare(self, rows: Rows) -> Rows:
         """What the batch as a whole decides, once a call; nothing unless overridden."""
@@ -95,14 +105,15 @@ class MarginSoftmax(EngineLoss):
         """N: what takes the place of the cosines (n, k) to other classes; the cosines unless overridden."""
         return c
 
+    def shard_classes(self, group: ProcessGroup | None = None) -> None:
+        """As :func:`nearfar_margin.shard.shard`."""
+        shard(self, group)
+
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return compute(self, embeddings, self.weight, labels, self.settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        if self.shard is not None:
-            weight = cast("DTensor", weight).full_tensor()
-        x, w = self.common(embeddings, weight)
+        x, w = self.common(embeddings, self.whole())
         (x, norm), (w, weight_norm) = unit(x), unit(w, -1)
         z = cosines(x, w) * self.scale
         z = z * norm[:, None] if self.times_norm else z

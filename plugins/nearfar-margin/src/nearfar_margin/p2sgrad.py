@@ -7,12 +7,13 @@ from typing import Unpack
 from torch import Tensor
 
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.separate_margin import SeparateMargin
 
 __all__ = ["P2SGrad"]
 
 
-class P2SGrad(MarginSoftmax):
+class P2SGrad(SeparateMargin):
     r"""The loss whose gradient is P2SGrad: cosines in the place of probabilities, without scale or margin.
 
     .. math::
@@ -46,9 +47,7 @@ class P2SGrad(MarginSoftmax):
     arXiv:1905.02479.
     """
 
-    separate = True
-
-    def __init__(self, num_classes: int, embedding_size: int, **kwargs: Unpack[CommonArguments]) -> None:
+    def __init__(self, num_classes: int, embedding_size: int, **kwargs: Unpack[EngineArguments]) -> None:
         super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:

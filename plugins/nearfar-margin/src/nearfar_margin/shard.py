@@ -16,7 +16,7 @@ from nearfar.errors import ArgumentError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from nearfar_margin.margin_softmax import MarginSoftmax
+    from nearfar_margin.engine_loss import EngineLoss
 
 __all__ = ["Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
 
@@ -129,7 +129,7 @@ def _part(everything: Tensor, shard: Shard, sizes: list[int]) -> Tensor:
     return everything[start : start + sizes[shard.rank]]
 
 
-def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftmax:
+def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     """Spread the classes of a loss over the ranks of a process group, in place.
 
     Each rank then calls the loss with the embeddings and labels of its own part of the batch, of any size, and gets
@@ -140,14 +140,14 @@ def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftm
     Parameters
     ----------
     loss
-        A loss of the family that takes cosines. If it was made on the meta device, each rank draws the weights of its
+        A loss of the family. If it was made on the meta device, each rank draws the weights of its
         own classes only; else each keeps its part of what it has, which must be the same on all ranks.
     group
         The ranks; all of them unless given.
 
     Returns
     -------
-    MarginSoftmax
+    EngineLoss
         The loss. Its ``weight`` is a DTensor of the whole shape, so that optimisers keep their state in shards and
         ``torch.distributed.checkpoint`` saves and loads both on any number of ranks; ``weight.full_tensor()`` is the
         one matrix, and takes all ranks to call it.
@@ -175,7 +175,7 @@ def shard(loss: MarginSoftmax, group: ProcessGroup | None = None) -> MarginSoftm
         part = torch.empty(share.stop - share.start, *whole.shape[1:], dtype=whole.dtype, device=device)
         # Ranks are often seeded alike, and their classes are not to start alike.
         generator = torch.Generator(device).manual_seed(torch.initial_seed() + share.rank)
-        nn.init.normal_(part, std=0.01, generator=generator)
+        loss.draw(part, generator)
     else:
         part = whole[share.start : share.stop].clone()
     kind = part.device.type
@@ -200,7 +200,20 @@ def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _summed(share: Shard) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient if _Within.pass_through else share.sum(gradient.clone())
+    def summed(gradient: Tensor) -> Tensor:
+        if _Within.pass_through:
+            return gradient
+        return _union(gradient.coalesce(), share) if gradient.is_sparse else share.sum(gradient.clone())
+
+    return summed
+
+
+def _union(gradient: Tensor, share: Shard) -> Tensor:
+    """The sum over the ranks of gradients of some rows each."""
+    rows, values = gradient.indices()[0], gradient.values()
+    sizes = share.sizes(len(rows), rows.device)
+    everything = share.gather(rows, sizes)[None], share.gather(values, sizes)
+    return torch.sparse_coo_tensor(*everything, gradient.shape, check_invariants=False).coalesce()
 
 
 class _Within:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
-from nearfar.nn.arguments import check_choice
 from nearfar_margin.engine import compute_linear
 from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 
@@ -36,16 +34,11 @@ class Softmax(EngineLoss):
         [1..inf] Dimension of the embeddings.
     bias : bool
         Whether the classifier has a bias; by default as ``torch.nn.Linear``.
-    label_smoothing : float
-        [0..1] Probability taken from the own class, ε; 0 by default, 0.1 in the paper.
-    smoothing : {"uniform", "others"}
-        Who gets it: every class ε/C, the own one too (the paper, torch), or each other class ε/(C − 1)
-        (fast-reid). ``others`` with ε equals ``uniform`` with ε·C/(C − 1), and takes ε up to (C − 1)/C, beyond
-        which the own class would be the least likely.
 
     Notes
     -----
-    ``engine``, ``memory_budget`` and ``reducer`` are those of :class:`~nearfar_margin.engine_loss.EngineLoss`.
+    ``label_smoothing``, ``smoothing``, ``engine``, ``memory_budget`` and ``reducer`` are those of
+    :class:`~nearfar_margin.engine_loss.EngineLoss`.
 
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) and ``bias``
     (num_classes,) start uniform in ±1/√embedding_size, as ``torch.nn.Linear`` does. The value depends on the
@@ -72,37 +65,24 @@ class Softmax(EngineLoss):
         embedding_size: int,
         *,
         bias: bool = True,
-        label_smoothing: float = 0.0,
-        smoothing: Literal["uniform", "others"] = "uniform",
         **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, **kwargs)
-        self.smoothing = check_choice(self, "smoothing", smoothing, ("uniform", "others"))
-        most = 1.0 if smoothing == "uniform" else (num_classes - 1) / num_classes
-        if not 0 <= label_smoothing <= most:
-            raise ArgumentError(
-                f"Softmax: label_smoothing must be in [0, {most:g}] (smoothing={smoothing!r}, "
-                f"num_classes={num_classes}); got {label_smoothing}"
-            )
-        self.label_smoothing = label_smoothing
         self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
-        bound = embedding_size**-0.5
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.uniform_(self.weight, -bound, bound)
+        self.draw(self.weight)
         if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+            self.draw(self.bias)
+
+    def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
+        bound = self.embedding_size**-0.5
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        epsilon = self.label_smoothing
-        if self.smoothing == "others" and epsilon:
-            epsilon = min(1.0, epsilon * self.num_classes / (self.num_classes - 1))
-        return compute_linear(embeddings, self.weight, self.bias, labels, epsilon, self.settings)
+        return compute_linear(embeddings, self.weight, self.bias, labels, self.spread, self.settings)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        return F.linear(*self.common(embeddings, self.weight, *(() if self.bias is None else (self.bias,))))
+        return F.linear(*self.common(embeddings, self.whole(), *(() if self.bias is None else (self.bias,))))
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, bias={self.bias is not None}, label_smoothing={self.label_smoothing}, "
-            f"smoothing={self.smoothing!r}"
-        )
+        return f"{super().extra_repr()}, bias={self.bias is not None}"

@@ -44,10 +44,9 @@ class SphereFace(MultiplicativeMargin):
     Notes
     -----
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
-    standard deviation of 0.01. The value depends on the length of the embeddings. A step is a call in training mode;
-    the count, ``annealing.step``, is a buffer, and does not change in evaluation mode. Where several calls make one
-    step of the optimiser, divide ``lambda_gamma`` by their number. cos(mθ) is a polynomial of cos θ, so the gradient
-    is finite everywhere.
+    standard deviation of 0.01. The value depends on the length of the embeddings. A step is a call in training mode,
+    or of the optimiser where one is followed; the count, ``annealing.steps``, is a buffer, and does not change in
+    evaluation mode. cos(mθ) is a polynomial of cos θ, so the gradient is finite everywhere.
 
     Raises
     ------

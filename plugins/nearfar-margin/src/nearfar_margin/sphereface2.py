@@ -13,12 +13,13 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite, within
 from nearfar_margin.declaration import Rows
 from nearfar_margin.detaching import straight_through
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.separate_margin import SeparateMargin
 
 __all__ = ["SphereFace2"]
 
 
-class SphereFace2(MarginSoftmax):
+class SphereFace2(SeparateMargin):
     r"""A binary classifier for each class instead of one softmax: each pair of sample and class is right or wrong.
 
     .. math::
@@ -65,8 +66,6 @@ class SphereFace2(MarginSoftmax):
     arXiv:2108.01513.
     """
 
-    separate = True
-
     def __init__(
         self,
         num_classes: int,
@@ -77,7 +76,7 @@ class SphereFace2(MarginSoftmax):
         balance: float = 0.7,
         sharpness: float = 3.0,
         gradient: Literal["detached", "exact"] = "detached",
-        **kwargs: Unpack[CommonArguments],
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         if num_classes < 2:

@@ -84,7 +84,7 @@ class SubcenterArcFace(MarginSoftmax):
         super().__init__(num_classes, embedding_size, scale=number, **kwargs)
         if centers > 1:
             self.weight = nn.Parameter(torch.empty(num_classes, centers, embedding_size))
-            nn.init.normal_(self.weight, std=0.01)
+            self.draw(self.weight)
         self.centers = centers
         self.margin = margin
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.declaration import Rows
-from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.engine_loss import EngineArguments
+from nearfar_margin.separate_margin import SeparateMargin
 
 __all__ = ["UnifiedCE"]
 
 
-class UnifiedCE(MarginSoftmax):
+class UnifiedCE(SeparateMargin):
     r"""One learned threshold for all pairs of samples and classes: every right one above it, every wrong one below.
 
     .. math::
@@ -55,8 +56,6 @@ class UnifiedCE(MarginSoftmax):
     Zhou, Jia, Li, Shen, Duan (2023). UniFace: Unified Cross-Entropy Loss for Deep Face Recognition. ICCV.
     """
 
-    separate = True
-
     def __init__(
         self,
         num_classes: int,
@@ -65,7 +64,7 @@ class UnifiedCE(MarginSoftmax):
         margin: float = 0.4,
         scale: float = 64.0,
         balance: float = 1.0,
-        **kwargs: Unpack[CommonArguments],
+        **kwargs: Unpack[EngineArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self.margin = within("margin", margin, 0.0, 2.0)

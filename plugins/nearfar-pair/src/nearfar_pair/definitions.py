@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
-from nearfar_pair.loss_definitions import euclidean, unit
+from nearfar_pair.loss_definitions.floats import euclidean, unit
 
 __all__ = [
     "all_triplets",
@@ -20,6 +21,7 @@ __all__ = [
     "easy",
     "hard",
     "hard_negative_all_positive",
+    "hdc",
     "multi_similarity",
     "pair_margin",
     "semihard",
@@ -103,6 +105,22 @@ def multi_similarity(
         found |= {("positive", a, p) for p in positive if nearest - d[a][p] < epsilon}
         found |= {("negative", a, n) for n in negative if d[a][n] - farthest < epsilon}
     return found
+
+
+def hdc(
+    embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any, distance: Distance, fraction: float
+) -> set[SignedPair]:
+    """The ⌈f |P|⌉ farthest positive and the ⌈f |N|⌉ nearest negative pairs, of equally far ones the first."""
+    d = _matrix(embeddings, ref_emb, distance)
+    every: dict[str, list[tuple[int, int]]] = {"positive": [], "negative": []}
+    for a, positive, negative in _sides(labels, ref_labels):
+        every["positive"] += [(a, p) for p in positive]
+        every["negative"] += [(a, n) for n in negative]
+    every["positive"].sort(key=lambda pair: -d[pair[0]][pair[1]])
+    every["negative"].sort(key=lambda pair: d[pair[0]][pair[1]])
+    # A share such as 0.07 of 100 is 7, though its product in floats is above.
+    share = Fraction(str(fraction))
+    return {(sort, *pair) for sort, pairs in every.items() for pair in pairs[: math.ceil(share * len(pairs))]}
 
 
 def pair_margin(

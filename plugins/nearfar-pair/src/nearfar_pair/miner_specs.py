@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.spec import MinerSpec
-from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019, WANG_ANGULAR, WU, XUAN
+from nearfar_pair.papers import HERMANS, SCHROFF, WANG_2019, WANG_ANGULAR, WU, XUAN, YUAN_2017
 
 __all__ = ["MINERS"]
 
@@ -40,6 +40,7 @@ MINERS = (
         "semihard",
         "SemiHard",
         "Triplets whose negative is farther than the positive, but by no more than the margin.",
+        schedulable=("margin",),
         paper=SCHROFF,
         deviations=("All such negatives of a positive pair are selected; the paper picks one: semihard_one.",),
         example="margin=0.2",
@@ -68,6 +69,7 @@ MINERS = (
         "easy",
         "Easy",
         "Triplets whose negative is farther than the positive by more than the margin.",
+        schedulable=("margin",),
         paper=SCHROFF,
         deviations=("The paper leaves these out; with hard and semihard they are all triplets.",),
         example="margin=0.2",
@@ -91,6 +93,7 @@ MINERS = (
         "multi_similarity",
         "MultiSimilarityMiner",
         "Negatives nearer than the farthest positive, positives farther than the nearest negative, give or take.",
+        schedulable=("epsilon",),
         family="pair",
         paper=WANG_2019,
         deviations=("An anchor left with one sort of pair keeps it, as in the equations; the official code drops it.",),
@@ -102,6 +105,7 @@ MINERS = (
         "pair_margin",
         "PairMargin",
         "Positives beyond one distance, negatives within another.",
+        schedulable=("pos_margin", "neg_margin"),
         family="pair",
         produces="pairs",
         thresholds={"pos_margin": "positive", "neg_margin": "negative"},
@@ -121,6 +125,7 @@ MINERS = (
         "angular",
         "Angular",
         "Triplets whose negative sees anchor and positive under a wide angle.",
+        schedulable=("angle",),
         paper=WANG_ANGULAR,
         deviations=("The paper has the angle in its loss; here it selects for any.",),
         distances=(),
@@ -128,9 +133,30 @@ MINERS = (
         synchronizations=2,
     ),
     _miner(
+        "hdc",
+        "HDC",
+        "Of all positive pairs the share that is farthest apart, of all negative pairs the nearest.",
+        family="pair",
+        paper=YUAN_2017,
+        deviations=("The share is of all pairs of the batch; the paper's is of those that a shallower model kept.",),
+        produces="pairs",
+        synchronizations=2,
+    ),
+    _miner(
+        "uniform_histogram",
+        "UniformHistogram",
+        "Pairs drawn so that the distances of positives, and those of negatives, are spread evenly.",
+        family="pair",
+        produces="pairs",
+        definition="",
+        order_dependent=True,
+        synchronizations=5,
+    ),
+    _miner(
         "distance_weighted",
         "DistanceWeighted",
         "For each positive pair a negative drawn so that distances of negatives are spread evenly.",
+        schedulable=("cutoff", "nonzero_loss_cutoff"),
         paper=WU,
         deviations=(
             "An anchor without a negative nearer than nonzero_loss_cutoff has none; the authors' code draws evenly.",

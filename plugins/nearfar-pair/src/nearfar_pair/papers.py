@@ -34,6 +34,18 @@ WANG_2019 = Paper(
     year=2019,
     arxiv="1904.06627",
 )
+WANG_2020 = Paper(
+    authors="Wang, Zhang, Huang, Scott",
+    title="Cross-Batch Memory for Embedding Learning",
+    year=2020,
+    arxiv="1912.06798",
+)
+YUAN_2017 = Paper(
+    authors="Yuan, Yang, Zhang",
+    title="Hard-Aware Deeply Cascaded Embedding",
+    year=2017,
+    arxiv="1611.05720",
+)
 XUAN = Paper(
     authors="Xuan, Stylianou, Pless",
     title="Improved Embeddings with Easy Positive Triplet Mining",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nearfar.contributions import RecipeSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import LossSpec, MinerSpec
+from nearfar_pair.combinator_specs import COMBINATORS
 from nearfar_pair.loss_specs import LOSSES
 from nearfar_pair.miner_specs import MINERS
 from nearfar_pair.recipes import RECIPES
@@ -17,7 +18,7 @@ def nearfar_recipes() -> tuple[RecipeSpec, ...]:
 
 @hookimpl
 def nearfar_losses() -> list[LossSpec]:
-    return list(LOSSES)
+    return [*LOSSES, *COMBINATORS]
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import distance_matrix
+from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 
@@ -62,7 +63,7 @@ class RowPass:
         self._sums = sums
         self._batch, self._distance, self._formula = batch, distance, formula
         self._parameters = tuple(parameters)
-        self.sides = Sides(batch, rule_of(batch, distance), narrow=narrow)
+        self.sides = sides_of(batch, rule_of(batch, distance), narrow=narrow)
 
     @cached_property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -149,7 +150,7 @@ def rule_of(batch: Batch, distance: Any) -> PairRule | None:
     if rule.batch.is_self != batch.is_self:
         return None
     alike = all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
-    return rule if alike and batch.labels is not None and batch.reference_labels is not None else None
+    return rule if alike and batch.is_labelled else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
-from nearfar.nn.selection import TripletRule, warn_if_many
-from nearfar.nn.terms import Terms
+from nearfar.nn.selection import TripletRule, distance_matrix, warn_if_many
+from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.hinges import hinges
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import Rows
 
-__all__ = ["TripletTerms", "rule_for"]
+__all__ = ["TripletTerms", "hinge_terms", "rule_for"]
 
 #: How many elements of gaps are worked on at a time where triplets are made.
 ELEMENTS = 2**17
@@ -63,7 +63,11 @@ class TripletTerms(Terms):
         self._rule, self._margin, self._shape = rule, margin, shape
         # The rule is applied here; what remains is told by labels, which the batch it is about has.
         self._batch = dataclasses.replace(
-            batch, selection=None, labels=rule.batch.labels, reference_labels=rule.batch.reference_labels
+            batch,
+            selection=None,
+            labels=rule.batch.labels,
+            reference_labels=rule.batch.reference_labels,
+            relation=rule.batch.relation,
         )
         self._rows = RowPass(self._batch, distance, self._hinges, narrow=True)
 
@@ -132,6 +136,17 @@ def rule_for(batch: Batch, distance: Any) -> TripletRule | None:
         return rule
     is_same = same_distance(rule.distance, distance) and rule.batch.is_self == batch.is_self
     return rule if is_same and all(map(_equal, rule.batch.given, batch.given)) else None
+
+
+def hinge_terms(batch: Batch, distance: Any, margin: float) -> Terms:
+    """Terms of ``[d(a, p) − d(a, n) + margin]₊`` of the selected triplets, or of all, none made where a rule tells."""
+    rule = rule_for(batch, distance)
+    if rule is not None:
+        return TripletTerms(batch, distance, rule, margin)
+    a, p, n = batch.triplets()
+    matrix = distance_matrix(distance, batch)
+    values = torch.relu(matrix[a, p] - matrix[a, n] + margin)
+    return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -9,6 +9,9 @@ from nearfar_proxy.recipes import RECIPES
 
 ACCEPTS = ("pairs", "triplets", "weights")
 NEEDS = ("num_classes", "embedding_size")
+#: As in the authors' code of Proxy-Anchor (--lr 1e-4, proxies at 100 times that) and of SoftTriple (--modellr 1e-4,
+#: --centerlr 1e-2).
+PROXY_RATE = 100.0
 UNMINED = (
     "An element a miner did not select weighs 0, so with nothing selected the loss is 0; pytorch-metric-learning "
     "then weighs every element by 1."
@@ -27,7 +30,9 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_nca",
             target="nearfar_proxy.proxy_nca:ProxyNCA",
             summary="Neighbourhood components with a learned proxy for each class in place of its samples.",
+            schedulable=("scale",),
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Movshovitz-Attias, Toshev, Leung, Ioffe, Singh",
                 title="No Fuss Distance Metric Learning using Proxies",
@@ -78,7 +83,9 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_anchor",
             target="nearfar_proxy.proxy_anchor:ProxyAnchor",
             summary="Proxies as anchors: each draws the samples of its class, the hardest most, and pushes all others.",
+            schedulable=("margin", "scale"),
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Kim, Kim, Cho, Kwak",
                 title="Proxy Anchor Loss for Deep Metric Learning",
@@ -99,7 +106,9 @@ def nearfar_losses() -> list[LossSpec]:
             name="soft_triple",
             target="nearfar_proxy.soft_triple:SoftTriple",
             summary="A softmax over classes with several centres each, which merge where one is enough.",
+            schedulable=("tau",),
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Qian, Shang, Sun, Hu, Li, Jin",
                 title="SoftTriple Loss: Deep Metric Learning Without Triplet Sampling",
@@ -126,7 +135,9 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_gml",
             target="nearfar_proxy.proxy_gml:ProxyGML",
             summary="Graph metric learning with proxies: a sample is classified by the few proxies nearest to it.",
+            schedulable=("ratio", "factor", "scale"),
             family="proxy",
+            learning_rate=PROXY_RATE,
             paper=Paper(
                 authors="Zhu, Yang, Deng, Liu",
                 title="Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies",
@@ -155,6 +166,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="center",
             target="nearfar_proxy.center:Center",
             summary="Half the squared distance of each embedding to the running centre of its class.",
+            schedulable=("alpha",),
             family="center",
             paper=Paper(
                 authors="Wen, Zhang, Li, Qiao",
@@ -183,6 +195,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="contrastive_center",
             target="nearfar_proxy.contrastive_center:ContrastiveCenter",
             summary="The squared distance to the own centre, over the sum of those to all others.",
+            schedulable=("delta",),
             family="center",
             paper=Paper(
                 authors="Qi, Su",
@@ -202,6 +215,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="triplet_center",
             target="nearfar_proxy.triplet_center:TripletCenter",
             summary="The own centre must be nearer than the nearest other one, by a margin.",
+            schedulable=("margin",),
             family="center",
             paper=Paper(
                 authors="He, Zhou, Zhou, Bai, Bai",
@@ -220,6 +234,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="island",
             target="nearfar_proxy.island:Island",
             summary="Center loss, and the cosines of all pairs of centres, which move away from each other.",
+            schedulable=("factor", "alpha"),
             family="center",
             paper=Paper(
                 authors="Cai, Meng, Khan, Li, O'Reilly, Tong",
@@ -261,6 +276,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="regular_face",
             target="nearfar_proxy.regular_face:RegularFace",
             summary="A loss with class weights, each of which also costs its cosine to the nearest other.",
+            schedulable=("factor",),
             family="wrapper",
             paper=Paper(
                 authors="Zhao, Xu, Cheng",
@@ -278,6 +294,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="center_invariant",
             target="nearfar_proxy.center_invariant:CenterInvariant",
             summary="A loss with class weights, which also cost what their squared lengths differ from the mean.",
+            schedulable=("factor",),
             family="wrapper",
             paper=Paper(
                 authors="Wu, Liu, Zhao, Wang, Yan",

@@ -189,7 +189,8 @@ def _compare_with_definition(subject: Subject, scene: Scene, arguments: Mapping[
     part = subject.make(**arguments)
     exercise(subject, part, range(calls))
     kept = {name.replace(".", "_"): tensor.detach().clone() for name, tensor in _state(part)}
-    references = {name: scene.inputs.get(name) for name in ("ref_emb", "ref_labels")}
+    taken = subject.loss.inputs
+    references = {name: scene.inputs.get(name) for name in ("ref_emb", "ref_labels") if name not in taken}
     function = definition_of(subject, arguments, **kept, **references)
     expected = float(function(*(scene[name] for name in subject.loss.inputs)))
     found = float(subject.value(scene, part))

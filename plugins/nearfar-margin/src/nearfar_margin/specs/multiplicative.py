@@ -89,6 +89,7 @@ SPECS = (
         name="sphereface_r",
         target="nearfar_margin.sphereface_r:SphereFaceR",
         summary="Multiplicative angular margin, revived: on the target's angle (v1) or on all others (v2).",
+        schedulable=("margin", "scale"),
         paper=Paper(
             authors="Liu, Wen, Raj, Singh, Weller",
             title="SphereFace Revived: Unifying Hyperspherical Face Recognition",

@@ -19,8 +19,9 @@ from nearfar.nn.selection import IndexSelection
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar.nn.vectors import unit
 from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.row_pass import RowPass
-from nearfar_pair.sides import Rows, Sides
+from nearfar_pair.sides import Rows
 
 __all__ = ["Angular"]
 
@@ -66,7 +67,7 @@ class Angular(EmbeddingLoss):
     def terms(self, batch: Batch) -> Terms:
         x = unit(batch.embeddings)[0]
         r = x if batch.is_self else unit(batch.reference)[0]
-        table, valid = Sides(batch, narrow=True).table(slice(0, len(x)))
+        table, valid = sides_of(batch, narrow=True).table(slice(0, len(x)))
         a, place = torch.where(valid)
         p = table[a, place]
         rows = RowPass(_of_pairs(batch, x[a] + r[p], r, a), self.distance, self._threats)
@@ -95,6 +96,7 @@ def _of_pairs(batch: Batch, sums: Tensor, reference: Tensor, anchors: Tensor) ->
         batch,
         embeddings=sums,
         labels=None if batch.labels is None else batch.labels[anchors],
+        relation=None if batch.relation is None else batch.relation.of(anchors),
         reference=reference,
         selection=selection,
         is_self=False,

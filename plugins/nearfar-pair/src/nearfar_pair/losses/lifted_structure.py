@@ -6,22 +6,19 @@ arXiv:1511.06452.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.selection import IndexSelection
 from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import log_sum_exp
-from nearfar_pair.row_pass import RowPass
+from nearfar_pair.ends import BothEnds
 from nearfar_pair.row_terms import Made, RowTerms
-from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sides import Rows
 
 __all__ = ["LiftedStructure"]
 
@@ -77,19 +74,11 @@ class LiftedStructure(EmbeddingLoss):
         self.form = check_choice(self, "form", form, ("smooth", "hard"))
 
     def terms(self, batch: Batch) -> Terms:
-        rows = RowPass(batch, self.distance, self._ends)
-        threat, d_ap, valid, negatives = rows.outputs
-        other, other_negatives = threat, negatives
-        if not batch.is_self:
-            other, *_, other_negatives = RowPass(_turned(batch), self.distance, self._ends).outputs
-            # The table points somewhere even where there is no reference.
-            other, other_negatives = F.pad(other, (0, 1), value=-FAR), F.pad(other_negatives, (0, 1))
-        positives = rows.table[0]
-        threatened = valid & ((negatives[:, None] + other_negatives[positives]) > 0)
+        ends = BothEnds.of(batch, self.distance, self._ends)
         join = torch.logaddexp if self.form == "smooth" else torch.maximum
-        J = d_ap + join(threat[:, None], other[positives]) + self.margin
-        costs = torch.relu(torch.where(threatened, J, 0)).square() / 2
-        return RowTerms("pos_pair", Made(rows, (costs, threatened)), labels=batch.labels)
+        J = ends.d_ap + join(ends.anchor, ends.positive) + self.margin
+        costs = torch.relu(torch.where(ends.threatened, J, 0)).square() / 2
+        return RowTerms("pos_pair", Made(ends.rows, (costs, ends.threatened)), labels=batch.labels)
 
     def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
         """How near the negatives of each anchor are, the distances of its positives, which there are, and how many."""
@@ -98,20 +87,3 @@ class LiftedStructure(EmbeddingLoss):
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, form={self.form!r}"
-
-
-def _turned(batch: Batch) -> Batch:
-    """The batch with the references for anchors; of what was selected only negatives matter."""
-    selection = None
-    if batch.selection is not None:
-        _, _, a, n = batch.selection.pairs()
-        selection = IndexSelection((n[:0], a[:0], n, a))
-    return dataclasses.replace(
-        batch,
-        embeddings=batch.reference,
-        labels=batch.reference_labels,
-        reference=batch.embeddings,
-        reference_labels=batch.labels,
-        selection=selection,
-        given=batch.given[::-1],
-    )

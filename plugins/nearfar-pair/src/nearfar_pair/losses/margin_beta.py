@@ -85,7 +85,9 @@ class MarginBeta(PairLoss):
         if self.num_classes is None:
             return (beta,)
         if batch.labels is None:
-            raise InputError("MarginBeta has a boundary for each class, so it needs labels")
+            raise InputError(
+                "MarginBeta with num_classes has a boundary for each class, so it needs class ids for labels"
+            )
         expected = f"MarginBeta has num_classes={self.num_classes}, so labels run from 0 to {self.num_classes - 1}"
         check_range(batch.labels, self.num_classes, expected + "; got labels from {low} to {high}")
         return (beta[batch.labels],)

@@ -33,8 +33,9 @@ class RecallAtK(AnchorLoss):
     ----------
     ks : sequence of int
         The numbers k; 1, 2, 4, 8, 16 as in the paper.
-    rank_temperature : float
-        (0..inf] τ₁, on ranks; 1 as in the paper.
+    rank_temperature : float or sequence of float
+        (0..inf] τ₁, on ranks, one for all k or one for each; 1 by default. The authors' code has τ₁ = k, the preset
+        ``official_code``.
     temperature : float
         (units of the similarity, 0..inf] τ₂, on similarities; 0.01 as in the paper.
     distance : nn.Module, optional
@@ -45,14 +46,16 @@ class RecallAtK(AnchorLoss):
     Raises
     ------
     ArgumentError
-        There is no k, one is below 1, or a temperature is not above 0.
+        There is no k, one is below 1, a temperature is not above 0, or there are not as many as k.
 
     Notes
     -----
     Terms are ``element``, one for each anchor with a positive. Of a perfect list the first k ranks lie on the slope of
     σ, so the least value is above 0. Pairs from a miner count once each, however often they were selected.
 
-    Deviation: the paper divides by the number of positives; where that is above k, recall at k could not reach 1.
+    Deviations: the paper divides by the number of positives; where that is above k, recall at k could not reach 1, and
+    the authors' code divides by min(k, positives) too. There the count of positives is also cut off at k, where its
+    gradient ends.
 
     References
     ----------
@@ -64,7 +67,7 @@ class RecallAtK(AnchorLoss):
     def __init__(
         self,
         ks: Sequence[int] = (1, 2, 4, 8, 16),
-        rank_temperature: float = 1.0,
+        rank_temperature: float | Sequence[float] = 1.0,
         temperature: float = 0.01,
         *,
         distance: nn.Module | None = None,
@@ -74,7 +77,13 @@ class RecallAtK(AnchorLoss):
         self.ks = tuple(ks)
         if not self.ks or not all(isinstance(k, int) and k >= 1 for k in self.ks):
             raise ArgumentError(f"RecallAtK: ks must be whole numbers of at least 1; got {ks!r}")
-        self.rank_temperature = positive("rank_temperature", rank_temperature)
+        each = (rank_temperature,) * len(self.ks) if isinstance(rank_temperature, int | float) else rank_temperature
+        self.rank_temperature = tuple(positive("rank_temperature", value) for value in each)
+        if len(self.rank_temperature) != len(self.ks):
+            raise ArgumentError(
+                f"RecallAtK: rank_temperature must be one number, or one for each of {len(self.ks)} ks; got "
+                f"{rank_temperature!r}"
+            )
         self.temperature = positive("temperature", temperature)
 
     def default_distance(self) -> Distance:
@@ -84,8 +93,8 @@ class RecallAtK(AnchorLoss):
         has_positive = rows.num_positives > 0
         ahead = torch.stack(soft_counts(rows, self.temperature)).sum(0)
         recalls = []
-        for k in self.ks:
-            found = torch.sigmoid((k - 1 - ahead) / self.rank_temperature)
+        for k, temperature in zip(self.ks, self.rank_temperature, strict=True):
+            found = torch.sigmoid((k - 1 - ahead) / temperature)
             of = rows.num_positives.clamp(1, k)
             recalls.append(torch.where(rows.valid, found, 0).sum(1) / of)
         return torch.where(has_positive, 1 - torch.stack(recalls).mean(0), 0), has_positive

@@ -39,7 +39,7 @@ class SNRContrastive(PairLoss):
     pos_margin : float
         [0..inf] m₊; 0 as in the paper, which has none.
     neg_margin : float
-        [0..inf] m₋; 1. (The paper's α; two unrelated embeddings have a distance of 2.)
+        [0..inf] m₋, the paper's α; 1, pytorch-metric-learning's. (Two unrelated embeddings have a distance of 2.)
     reducer : nn.Module, optional
         Reduces the sub-losses ``positive`` and ``negative`` apart, and their values are added; by default each is
         averaged over the pairs that cost something.

@@ -15,7 +15,7 @@ from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
 from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.triplet_terms import TripletTerms, rule_for
+from nearfar_pair.triplet_terms import hinge_terms
 
 __all__ = ["Triplet"]
 
@@ -82,9 +82,8 @@ class Triplet(EmbeddingLoss):
         return AvgNonZero()
 
     def terms(self, batch: Batch) -> Terms:
-        rule = None if self.swap or self.smooth else rule_for(batch, self.distance)
-        if rule is not None:
-            return TripletTerms(batch, self.distance, rule, self.margin)
+        if not (self.swap or self.smooth):
+            return hinge_terms(batch, self.distance, self.margin)
         a, p, n = batch.triplets()
         matrix = distance_matrix(self.distance, batch)
         d_ap, d_an = matrix[a, p], matrix[a, n]

@@ -5,24 +5,23 @@ Wu, Manmatha, Smola, Krähenbühl (2017): Sampling Matters in Deep Embedding Lea
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import within
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Euclidean
 from nearfar.nn.miners import Miner
 from nearfar.nn.selection import IndexSelection
+from nearfar_pair.miners.drawn import Draws
 
 __all__ = ["DistanceWeighted"]
 
 
-class DistanceWeighted(Miner):
+class DistanceWeighted(Draws, Miner):
     r"""For each positive pair a negative drawn by the inverse of how many points of a sphere lie at its distance.
 
     .. math::
@@ -64,21 +63,14 @@ class DistanceWeighted(Miner):
     Wu et al. (2017), arXiv:1706.07567, section 4.
     """
 
-    calls: Tensor
-
     def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float = 1.4, *, seed: int = 0) -> None:
         super().__init__()
         self.cutoff = within("cutoff", cutoff, 0.001, 1.999)
         self.nonzero_loss_cutoff = within("nonzero_loss_cutoff", nonzero_loss_cutoff, 0.001, 2.0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise ArgumentError(f"seed must be an integer of at least 0 and below 2**31; got {seed!r}")
-        self.seed = seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.count_from(seed)
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        generator = torch.Generator().manual_seed(_mixed(self.seed, int(self.calls)))
-        if self.training:
-            self.calls += 1
+        generator = self.generator()
         weight = self._weights(batch)
         positive = batch.positive_mask() & weight.any(1, keepdim=True)
         anchor, other = torch.where(positive)
@@ -111,8 +103,3 @@ class DistanceWeighted(Miner):
 
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff}, nonzero_loss_cutoff={self.nonzero_loss_cutoff}, seed={self.seed}"
-
-
-def _mixed(seed: int, calls: int) -> int:
-    """32 bits from both: torch's generator on the CPU heeds no more, so a seed in the upper half would be none."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {calls}".encode(), digest_size=4).digest(), "little")

@@ -39,6 +39,11 @@ def _mix(values: Tensor) -> Tensor:
     return values ^ _shifted(values, 31)
 
 
+def mixed(values: Tensor) -> Tensor:
+    """Return SplitMix64's output for each state; int64, wrapped round at 64 bits, on the device of ``values``."""
+    return _mix(values + _signed(_GOLDEN))
+
+
 def key(*counters: int) -> int:
     """Return the key that belongs to a sequence of integers, in the range of int64.
 

@@ -1,0 +1,77 @@
+"""The hardest share of all pairs.
+
+Yuan, Yang, Zhang (2017): Hard-Aware Deeply Cascaded Embedding. arXiv:1611.05720.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearfar.errors import ArgumentError
+from nearfar.nn.arguments import finite
+from nearfar.nn.batch import Batch
+from nearfar.nn.miners import Miner
+from nearfar.nn.selection import IndexSelection, distance_matrix
+
+__all__ = ["HDC"]
+
+
+class HDC(Miner):
+    r"""Of all positive pairs the share that is farthest apart, of all negative pairs the share that is nearest.
+
+    .. math:: |S_\pm| = \lceil f\, |P_\pm| \rceil
+
+    Parameters
+    ----------
+    fraction : float
+        (0..1] f, of each sort of pair; 0.5 and 0.2 are those of the paper's second and third model, 1 that of its
+        first.
+    distance : nn.Module, optional
+        What far is; unset, that of the loss, and Euclidean without one.
+
+    Raises
+    ------
+    ArgumentError
+        ``fraction`` is out of its range.
+
+    Notes
+    -----
+    Pairs are ordered over the whole batch, not by anchor, so that an anchor may be in none. Of pairs equally far those
+    come first whose anchor does, then whose other does. At least one pair of each sort is selected where there is one.
+
+    In the paper models of growing depth get the pairs that the one before finds hard; each has a loss of its own:
+    ``contrastive + contrastive(miner=hdc(0.5))``, called with the embeddings of its depth.
+
+    References
+    ----------
+    Yuan et al. (2017), arXiv:1611.05720, section 3.2. Deviation: the share is of all pairs of the batch; the paper's is
+    of those that the model before kept.
+    """
+
+    def __init__(self, fraction: float = 0.5, *, distance: nn.Module | None = None) -> None:
+        super().__init__(distance=distance)
+        if not 0 < finite("fraction", fraction) <= 1:
+            raise ArgumentError(f"fraction lies above 0, up to 1; got {fraction!r}")
+        self.fraction = float(fraction)
+
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
+        d = distance_matrix(distance, batch)
+        positive = self._hardest(-d, batch.positive_mask())
+        return IndexSelection((*positive, *self._hardest(d, batch.negative_mask())))
+
+    def _hardest(self, d: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        anchors, others = torch.where(mask)
+        order = d[anchors, others].argsort(stable=True)[: how_many(self.fraction, len(anchors))].sort().values
+        return anchors[order], others[order]
+
+    def extra_repr(self) -> str:
+        return f"fraction={self.fraction}"
+
+
+def how_many(fraction: float, count: int) -> int:
+    """The share of a count, rounded up; what rounding alone puts above a whole number is that number."""
+    return math.ceil(fraction * count - 1e-9 * count)

@@ -1,0 +1,198 @@
+"""A table of images, CSV or Parquet: a path and a label a row, and where there are any, a camera and a split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nearfar.data.image import read, reason, square
+from nearfar.data.imagefolder import natural
+from nearfar.data.source import ImageSource
+from nearfar.errors import DataError, MissingExtra
+
+#: The endings, in lower case, of the files that are read as tables.
+TABLES = (".csv", ".parquet")
+
+_COLUMNS = ("path", "label", "camera", "split")
+_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+
+class ImageTable(ImageSource):
+    """The images that a table lists.
+
+    The columns ``path`` and ``label`` must be there; ``camera`` and ``split`` may; others are passed over. Paths are
+    taken from the table's folder. Labels and cameras are names: 7 and 07 are two.
+
+    Parameters
+    ----------
+    path : path
+        A file ``….csv``, in UTF-8 with a line of column names, or ``….parquet``.
+    image_size : int
+        The side of the images given, in pixels.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        The file of each image.
+    cameras : Tensor or None
+        (n,) int64, where there is that column.
+    camera_names : tuple of str
+        Of each camera.
+    parts : dict of str to ImageTable
+        By split, where there is that column.
+    labels, class_names
+        As of every :class:`~nearfar.data.source.ImageSource`; names in natural order.
+
+    Raises
+    ------
+    DataError
+        The table cannot be read, lacks a column, has an empty cell, an unknown split, an image that is not there, or
+        a class with one image only in its split.
+    MissingExtra
+        pyarrow is missing, and the table is Parquet.
+    """
+
+    reads_files = True
+
+    def __init__(self, path: str | os.PathLike[str], *, image_size: int = 64) -> None:
+        self.path = Path(path)
+        columns = _read(self.path)
+        _check_cells(self.path, columns)
+        self._fill(columns, image_size)
+        missing = [place for place, image in enumerate(self.paths) if not image.is_file()]
+        if missing:
+            row, image = missing[0] + 2, self.paths[missing[0]]
+            raise DataError(
+                f"{len(missing)} of {len(self.paths)} images of {self.path} are not there, first {image} of row {row}: "
+                "paths are taken from the table's folder"
+            )
+        _check_counts(self)
+
+    def _fill(self, columns: Mapping[str, Sequence[str]], image_size: int) -> None:
+        self.image_size = image_size
+        self.paths = tuple(self.path.parent / each for each in columns["path"])
+        self.class_names, self.labels = _numbered(columns["label"])
+        self.camera_names: tuple[str, ...] = ()
+        self.cameras: Tensor | None = None
+        if "camera" in columns:
+            self.camera_names, self.cameras = _numbered(columns["camera"])
+        self.parts = {}
+        for split in dict.fromkeys(_SPLITS.values()) if "split" in columns else ():
+            rows = [row for row, name in enumerate(columns["split"]) if _SPLITS[name] == split]
+            if rows:
+                part = ImageTable.__new__(ImageTable)
+                part.path = self.path
+                own = {name: [cells[row] for row in rows] for name, cells in columns.items() if name != "split"}
+                part._fill(own, image_size)
+                self.parts[split] = part
+
+    def image(self, index: int) -> Tensor:
+        """Return one image, (3, image_size, image_size) uint8."""
+        return square(read(self.paths[index], self.image_size), self.image_size)
+
+    def check(self) -> None:
+        """Decode every image once; raises a DataError that names those that cannot be read."""
+
+        def problem(path: Path) -> str | None:
+            try:
+                read(path, self.image_size)
+            except DataError as error:
+                cause = error.__cause__
+                return f"{path} ({reason(cause) if isinstance(cause, Exception) else error})"
+            return None
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            problems = [each for each in pool.map(problem, self.paths) if each]
+        if problems:
+            more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise DataError(
+                f"{len(problems)} of {len(self)} images cannot be read: {'; '.join(problems[:5])}{more}; "
+                "replace them or remove their rows"
+            )
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """The columns that are known, as text."""
+    try:
+        names, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    except OSError as error:
+        raise DataError(f"cannot read the table {path}: {error.strerror or error}") from error
+    if missing := [name for name in _COLUMNS[:2] if name not in names]:
+        found = ", ".join(map(repr, names[:8])) or "none"
+        raise DataError(f"the table {path} has no column {missing[0]!r}: its columns are {found}")
+    if repeated := [name for name in _COLUMNS if names.count(name) > 1]:
+        raise DataError(f"the table {path} has {names.count(repeated[0])} columns {repeated[0]!r}: leave one")
+    if not rows:
+        raise DataError(f"the table {path} has no rows")
+    places = {name: names.index(name) for name in _COLUMNS if name in names}
+    return {name: [row[place].strip() for row in rows] for name, place in places.items()}
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file, strict=True) if line]
+    except UnicodeDecodeError as error:
+        raise DataError(f"the table {path} is not UTF-8: save it as such ({error.reason})") from error
+    except csv.Error as error:
+        raise DataError(f"the table {path} is no CSV: {error}") from error
+    if not lines:
+        raise DataError(f"the table {path} is empty: its first line names the columns")
+    names = [name.strip() for name in lines[0]]
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise DataError(
+                f"row {number} of the table {path} has {len(line)} cells, and there are {len(names)} columns"
+            )
+    return names, lines[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise MissingExtra("reading Parquet", extra="parquet") from error
+    try:
+        found = parquet.ParquetFile(path).schema_arrow.names
+        table = parquet.read_table(path, columns=[name for name in _COLUMNS if name in found])
+        columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
+    except ArrowException as error:
+        raise DataError(f"the table {path} is no Parquet: {str(error).splitlines()[0]}") from error
+    return list(table.column_names) or list(found), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _check_cells(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    for name, cells in columns.items():
+        if empty := [row for row, cell in enumerate(cells, 2) if not cell]:
+            raise DataError(f"{len(empty)} cells of the column {name!r} of {path} are empty, first in row {empty[0]}")
+    for row, split in enumerate(columns.get("split", ()), 2):
+        if split not in _SPLITS:
+            raise DataError(f"row {row} of {path} is of the split {split!r}: splits are train, validation and test")
+    repeated = [each for each, count in Counter(columns["path"]).items() if count > 1]
+    if repeated:
+        raise DataError(f"{len(repeated)} images are twice in {path}, first {repeated[0]}: leave one row each")
+
+
+def _check_counts(table: ImageTable) -> None:
+    for split, part in table.parts.items() or [("", table)]:
+        lonely = (part.labels.bincount() == 1).nonzero()[:, 0].tolist()
+        if lonely:
+            where = f" of the split {split}" if split else ""
+            raise DataError(
+                f"{len(lonely)} classes{where} have only one image in {table.path}, first "
+                f"{part.class_names[lonely[0]]!r}: pairs and retrieval need two or more of each"
+            )
+
+
+def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+    """The distinct names in natural order, and the number of each one's."""
+    distinct = tuple(sorted(set(names), key=natural))
+    number = {name: place for place, name in enumerate(distinct)}
+    return distinct, torch.tensor([number[name] for name in names])

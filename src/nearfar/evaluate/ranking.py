@@ -1,0 +1,126 @@
+"""Whole rankings: mean average precision, reciprocal rank, precision and match rates of queries against a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nearfar.errors import InputError
+from nearfar.evaluate.retrieval import checked_ks
+from nearfar.evaluate.topk import Gallery, check_embeddings, check_fit, check_integers
+
+
+def ranking_metrics(
+    query: Tensor,
+    labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    cameras: Tensor | None = None,
+    gallery_cameras: Tensor | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    chunk: int | None = None,
+) -> dict[str, float]:
+    r"""How the whole gallery is ranked for each query, by cosine.
+
+    With :math:`r_i = 1` if the :math:`i`-th item is relevant, :math:`R` relevant items and :math:`P(i)` the share of
+    them among the first :math:`i`, averaged over the queries:
+
+    .. math::
+
+        \text{AP} = \frac1R \sum_i r_i \, P(i) \qquad
+        \text{RR} = \max_i \frac{r_i}{i} \qquad
+        \text{precision@}k = P(k) \qquad
+        \text{cmc@}k = \max_{i \le k} r_i \qquad
+        \text{INP} = \frac{R}{\max \{ i : r_i = 1 \}}
+
+    With cameras (or sequences), items of the query's own identity and camera are taken out of its ranking, as
+    re-identification does: they are the next frames of the same film. Average precision is the sum above, as
+    scikit-learn has it; Market-1501's first code took the mean of the precision before and after each hit, which is
+    lower. The query itself is in the gallery only where you put it there: then give it a camera of its own kind.
+
+    Parameters
+    ----------
+    query : Tensor
+        (n, d) finite.
+    labels : Tensor
+        (n,) integers.
+    gallery, gallery_labels : Tensor
+        (m, d) and (m,).
+    cameras, gallery_cameras : Tensor, optional
+        (n,) and (m,) integers: both or neither.
+    ks : sequence of int
+        [1..inf] Of precision@k and cmc@k; where fewer items than k are left, those.
+    chunk : int, optional
+        The number of similarities held at once, as in :func:`~nearfar.evaluate.nearest`.
+
+    Returns
+    -------
+    dict
+        ``map``, ``mrr``, ``minp``, ``precision@k``, ``cmc@k``, each in [0, 1]; ``queries`` and
+        ``queries_left_out``, those without a relevant item.
+
+    Raises
+    ------
+    InputError
+        A shape, dtype or value does not fit, cameras are given for one side only, or no query has a relevant item.
+
+    References
+    ----------
+    Zheng, Shen, Tian, Wang, Wang, Tian (2015). Scalable Person Re-identification: A Benchmark. ICCV (the protocol).
+    Ye, Shen, Lin, Xiang, Shao, Hoi (2021). Deep Learning for Person Re-identification. arXiv:2001.04193 (mINP).
+    """
+    check_embeddings("query", query)
+    check_integers("labels", labels, len(query))
+    check_embeddings("gallery", gallery)
+    check_integers("gallery_labels", gallery_labels, len(gallery))
+    check_fit(query, gallery)
+    if (cameras is None) != (gallery_cameras is None):
+        raise InputError("cameras and gallery_cameras belong together: pass both or neither")
+    ks = checked_ks(ks)
+    device = query.device
+    labels, gallery_labels = labels.to(device), gallery_labels.to(device)
+    if cameras is not None and gallery_cameras is not None:
+        check_integers("cameras", cameras, len(query))
+        check_integers("gallery_cameras", gallery_cameras, len(gallery))
+        cameras, gallery_cameras = cameras.to(device), gallery_cameras.to(device)
+    index = Gallery(gallery.to(torch.promote_types(query.dtype, gallery.dtype)), metric="cosine", chunk=chunk)
+    scores = []
+    # Similarities, their order and what is counted along it: some sixteen numbers an item.
+    rows = max(1, index.chunk // (4 * len(gallery)))
+    for start in range(0, len(query), rows):
+        tile = slice(start, start + rows)
+        same = labels[tile, None] == gallery_labels
+        excluded = torch.zeros_like(same)
+        if cameras is not None and gallery_cameras is not None:
+            excluded = same & (cameras[tile, None] == gallery_cameras)
+        similarities = index.similarities(query[tile]).masked_fill_(excluded, -torch.inf)
+        hits = (same & ~excluded).gather(1, similarities.argsort(dim=1, descending=True, stable=True))
+        scores.append(_score(hits, (~excluded).sum(1), ks))
+    found = torch.cat(scores)
+    kept = found[:, 0].isfinite()
+    if not bool(kept.any()):
+        raise InputError(f"none of the {len(query)} queries has a gallery item of its label to be found")
+    names = ["map", "mrr", "minp", *(f"precision@{k}" for k in ks), *(f"cmc@{k}" for k in ks)]
+    values = dict(zip(names, found[kept].mean(0).tolist(), strict=True))
+    return values | {"queries": int(kept.sum()), "queries_left_out": int((~kept).sum())}
+
+
+def _score(hits: Tensor, available: Tensor, ks: Sequence[int]) -> Tensor:
+    """The metrics of each query, float64, (rows, 3 + 2 len(ks)); NaN where nothing is relevant.
+
+    ``hits`` (rows, m) in the order of the ranking, what is excluded last; ``available`` (rows,) items of each.
+    """
+    rank = torch.arange(1, hits.shape[1] + 1, device=hits.device, dtype=torch.float64)
+    found = hits.cumsum(1).double()
+    relevant = found[:, -1]
+    precision = found / rank
+    average = (precision * hits).sum(1) / relevant
+    reciprocal = (hits / rank).amax(1)
+    last = (hits * rank).amax(1)
+    at = [torch.minimum(available, torch.tensor(k, device=hits.device)).clamp_min(1) for k in ks]
+    precisions = [precision.gather(1, k[:, None] - 1)[:, 0] for k in at]
+    matches = [(found.gather(1, k[:, None] - 1)[:, 0] > 0).double() for k in at]
+    return torch.stack([average, reciprocal, relevant / last, *precisions, *matches], 1)

@@ -1,0 +1,142 @@
+"""Embed many files, in parts, so that a run that dies goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nearfar.data.image import read, square
+from nearfar.errors import ConfigError, DataError
+from nearfar.inference.features import Flip, features
+from nearfar.inference.store import Embeddings, check_store, joined, read_embeddings, write_embeddings
+from nearfar.models import EmbeddingModel
+
+#: Images that are kept together: what is lost at most.
+PART = 1024
+
+
+def embed_files(
+    model: EmbeddingModel,
+    paths: Sequence[Path],
+    output: str | os.PathLike[str],
+    *,
+    flip: Flip = "none",
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    name: str = "",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Embeddings:
+    """Embed image files into one file, resumable.
+
+    Parts lie in the folder ``OUTPUT.parts`` until all are there; called again with the same model and images, it
+    goes on with what is missing.
+
+    Parameters
+    ----------
+    model : EmbeddingModel
+    paths : sequence of Path
+        As :func:`~nearfar.inference.list_images` gives them.
+    output : path
+        ``….parquet`` or ``….safetensors``.
+    flip : {"none", "sum", "concatenate"}
+        As in :func:`~nearfar.inference.features`.
+    batch_size, workers : int
+        Images at once; processes that load them.
+    device : torch.device or str
+        Where the model computes.
+    name : str
+        What the model is called in the file.
+    overwrite : bool
+        Whether ``output`` may be there already.
+    progress : callable, optional
+        Called with the images done and all of them.
+
+    Returns
+    -------
+    Embeddings
+
+    Raises
+    ------
+    ConfigError
+        ``output`` is there already, or the parts beside it are of another model or other images.
+    DataError
+        An image cannot be read, or a file cannot be written.
+    """
+    output = check_store(output)
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output} is there already: give another name, or have it written over")
+    model = model.to(device).eval()
+    about = {"model": name, "weights": weights_digest(model), "flip": flip, "embedding_size": model.embedding_size}
+    folder = output.with_name(f"{output.name}.parts")
+    _claim(folder, about, paths)
+    parts = []
+    for start in range(0, len(paths), PART):
+        file = folder / f"{start // PART:06}.safetensors"
+        if not file.exists():
+            wanted = paths[start : start + PART]
+            side = model.data_config["input_size"][1]
+            loader: DataLoader[Tensor] = DataLoader(_Files(wanted, side), batch_size, num_workers=workers)
+            vectors = []
+            for images in loader:
+                vectors.append(features(model, images.to(device), flip=flip))
+                if progress is not None:
+                    progress(start + sum(map(len, vectors)), len(paths))
+            write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
+        parts.append(read_embeddings(file))
+        if progress is not None:
+            progress(min(start + PART, len(paths)), len(paths))
+    found = joined(parts)
+    write_embeddings(found, output)
+    shutil.rmtree(folder)
+    return found
+
+
+class _Files(Dataset[Tensor]):
+    """The images of files, each its middle square."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return square(read(self.paths[index], self.size), self.size)
+
+
+def _claim(folder: Path, about: dict[str, object], paths: Sequence[Path]) -> None:
+    """Make the folder of the parts, or make sure that it is of the same model and images."""
+    listed = hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()
+    wanted = json.dumps({"about": about, "images": len(paths), "paths": listed, "part": PART})
+    manifest = folder / "manifest.json"
+    try:
+        if manifest.exists():
+            if manifest.read_text(encoding="utf-8") != wanted:
+                raise ConfigError(
+                    f"{folder} has parts that were made with another model, other settings or other images: remove it, "
+                    "or give another output"
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(wanted, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def weights_digest(model: EmbeddingModel) -> str:
+    """What tells one model from another: its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,159 @@
+"""Embeddings on disk: one row an image, Parquet or safetensors, with what they depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nearfar.errors import DataError, MissingExtra
+
+#: The endings of files that embeddings are kept in.
+STORES = (".parquet", ".safetensors")
+
+_KEY = "nearfar.embeddings"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Embeddings of images.
+
+    Attributes
+    ----------
+    vectors : Tensor
+        (n, d) float32.
+    paths : tuple of str
+        Of the images.
+    about : dict
+        What the vectors depend on: the model, mirror images.
+    """
+
+    vectors: Tensor
+    paths: tuple[str, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The name of the folder of each image: its class, where images are kept so."""
+        return tuple(Path(path).parent.name for path in self.paths)
+
+
+def check_store(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that embeddings can be kept in.
+
+    Raises
+    ------
+    DataError
+        Its ending is none of them.
+    MissingExtra
+        It is Parquet, and pyarrow is missing.
+    """
+    path = Path(path)
+    if path.suffix not in STORES:
+        raise DataError(f"embeddings are kept in a file ending in {' or '.join(STORES)}, and {path} does not")
+    if path.suffix == ".parquet":
+        _pyarrow()
+    return path
+
+
+def write_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
+    """Write embeddings, at once or not at all: ``….safetensors``, or ``….parquet`` with columns path and embedding.
+
+    Raises
+    ------
+    DataError
+        The ending is none of these, or the file cannot be written.
+    MissingExtra
+        pyarrow is missing.
+    """
+    path = check_store(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == ".parquet":
+            _write_parquet(found, temporary)
+        else:
+            metadata = {_KEY: json.dumps({"paths": found.paths, "about": found.about})}
+            temporary.write_bytes(safetensors.torch.save({"embeddings": found.vectors.contiguous()}, metadata))
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
+    """Read what :func:`write_embeddings` wrote, or any Parquet with the columns ``path`` and ``embedding``.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged or of another origin.
+    MissingExtra
+        pyarrow is missing.
+    """
+    path = check_store(path)
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    found = _read_parquet(path) if path.suffix == ".parquet" else _read_safetensors(path)
+    if found.vectors.ndim != 2 or len(found.vectors) != len(found.paths) or not found.vectors.isfinite().all():
+        raise DataError(f"{path} holds no embeddings that can be used: {tuple(found.vectors.shape)}")
+    return found
+
+
+def _read_safetensors(path: Path) -> Embeddings:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            kept = json.loads((file.metadata() or {})[_KEY])
+            return Embeddings(file.get_tensor("embeddings").float(), tuple(kept["paths"]), kept["about"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} holds no embeddings that nearfar wrote: {error}") from error
+
+
+def _write_parquet(found: Embeddings, path: Path) -> None:
+    pyarrow, parquet = _pyarrow()
+    flat = pyarrow.array(found.vectors.contiguous().flatten().numpy())
+    columns = {
+        "path": pyarrow.array(list(found.paths), pyarrow.string()),
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, found.vectors.shape[1]),
+    }
+    table = pyarrow.table(columns).replace_schema_metadata({_KEY: json.dumps(dict(found.about))})
+    parquet.write_table(table, path)
+
+
+def _read_parquet(path: Path) -> Embeddings:
+    pyarrow, parquet = _pyarrow()
+    try:
+        table = parquet.read_table(path, columns=["path", "embedding"])
+        about = json.loads((table.schema.metadata or {}).get(_KEY.encode(), b"{}"))
+        column = table.column("embedding").combine_chunks()
+        width = len(column[0]) if len(column) else 0
+        vectors = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).float()
+        return Embeddings(vectors.reshape(len(table), width), tuple(table.column("path").to_pylist()), about)
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} holds no columns path and embedding: {str(error).splitlines()[0]}") from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra("Parquet", extra="parquet") from error
+    return pyarrow, parquet
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """Several stores, one after the other."""
+    vectors = torch.cat([part.vectors for part in parts])
+    return Embeddings(vectors, tuple(path for part in parts for path in part.paths), parts[0].about)

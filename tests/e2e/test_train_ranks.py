@@ -1,0 +1,157 @@
+"""A run on several devices is the run on one: gloo processes on this machine against a single one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nearfar.train import Run, resume, train
+from nearfar.train.progress import Narrator
+
+# Noise has little to be told apart by.
+pytestmark = pytest.mark.filterwarnings("ignore::nearfar.errors.CollapseWarning")
+
+# A network in which no image depends on the others of its batch: of batch normalisation each rank has its own.
+CONFIG = {
+    "epochs": 2,
+    "steps_per_epoch": 4,
+    "checkpoint_every": 3,
+    "log_every": 1,
+    "model": {"name": "test_vit", "image_size": 32, "embedding_size": 16},
+    "batch": {"classes_per_batch": 4, "samples_per_class": 2},
+    "optimizer": {"lr": 0.0002},
+    "validation": {"every": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Thirteen classes of three noisy images: five to train on, so that two ranks have classes of unequal number."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("photos")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(13):
+        (root / f"class{number}").mkdir()
+        for view in range(3):
+            pixels = torch.rand(16, 16, 3, generator=generator)
+            Image.fromarray((pixels * 255).byte().numpy()).save(root / f"class{number}" / f"{view}.png")
+    return str(root)
+
+
+def run(photos: str, output: Path, **changes: object) -> Run:
+    return train({**CONFIG, "data": {"source": photos, "workers": 0}, **changes}, output=output, quiet=True)
+
+
+def rows(run: Run) -> list[dict[str, float]]:
+    with (run.path / "logs" / "train.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Whatever the checkpoint holds."""
+    content = torch.load(run.path / "checkpoint.pt", weights_only=True)
+    found = {f"{part}.{name}": value for part in ("model", "criterion") for name, value in content[part].items()}
+    for number, state in content["optimizer"]["state"].items():
+        found |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    return found
+
+
+#: AdamW makes whole steps of gradients that are zero but for rounding, as those of an attention's keys' biases are.
+SGD = {"name": "sgd", "lr": 0.0002}
+
+
+def assert_the_same(one: Run, two: Run) -> None:
+    for alone, together in zip(rows(one), rows(two), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    first, second = tensors(one), tensors(two)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(
+            second[name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_two_devices_do_what_one_does(photos: str, tmp_path: Path) -> None:
+    # A loss between the embeddings of the whole batch, one with parameters and a moving number, one that keeps state.
+    recipe = "triplet(miner=semihard) + arcface(margin=linear(0, 0.5, steps=3)) + 0.1 * adaface"
+    one = run(photos, tmp_path / "one", criterion=recipe, optimizer=SGD)
+    two = run(photos, tmp_path / "two", criterion=recipe, optimizer=SGD, devices=2)
+    assert two.metrics["run"]["devices"] == 2
+    assert_the_same(one, two)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("criterion", ["arcface", "adaface(margin=linear(0, 0.4, steps=5))", "subcenter_arcface"])
+def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: Path, criterion: str) -> None:
+    one = run(photos, tmp_path / "one", criterion=criterion, optimizer=SGD)
+    two = run(photos, tmp_path / "two", criterion=criterion, optimizer=SGD, devices=2, head={"shard": True})
+    assert_the_same(one, two)
+
+
+@pytest.mark.long
+def test_what_is_stopped_goes_on_on_two_devices_to_the_bit_and_on_one_to_rounding(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "adaface", "steps_per_epoch": 60, "devices": 2, "head": {"shard": True}}
+    whole = run(photos, tmp_path / "whole", **changes)
+    for name in ("again", "alone"):
+        code, said = interrupted(photos, tmp_path / name, **changes)
+        assert code == 130
+        assert "Traceback" not in said
+        assert re.search(r"stopped after step \d+ of 120; to go on: nearfar train --resume", said)
+    again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
+    assert (again.path / "logs" / "train.csv").read_text() == (whole.path / "logs" / "train.csv").read_text()
+    for name, value in tensors(whole).items():
+        assert torch.equal(tensors(again)[name], value), name
+    alone = resume(tmp_path / "alone", ("--devices", {"devices": 1}), narrator=Narrator(quiet=True))
+    assert rows(alone)[-1] == pytest.approx(rows(whole)[-1], rel=0.02, abs=0.01)
+
+
+def interrupted(photos: str, output: Path, **changes: object) -> tuple[int, str]:
+    """A run in a process of its own, told to stop once it has a checkpoint."""
+    config = {**CONFIG, "data": {"source": photos, "workers": 0}, **changes}
+    (output.parent / f"{output.name}.yaml").write_text(repr(config).replace("True", "true"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nearfar", "train", f"{output}.yaml", "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not (output / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=240)
+    return process.returncode, said
+
+
+@pytest.mark.long
+def test_a_killed_rank_ends_the_run_with_one_sentence(photos: str, tmp_path: Path) -> None:
+    config = {**CONFIG, "data": {"source": photos, "workers": 0}, "steps_per_epoch": 1000, "devices": 2}
+    (tmp_path / "run.yaml").write_text(repr(config))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nearfar", "train", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run" / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not ranks.exists():
+        process.kill()
+        pytest.skip("needs a system that lists the processes of a process")
+    spawned = [pid for pid in ranks.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(spawned[-1]), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert said.count("nearfar: the process of rank") == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in spawned)

@@ -1,0 +1,265 @@
+"""From a model to its use: embeddings in files, searched, compared, exported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor
+
+from nearfar.cli import cli
+from nearfar.data import Prepare
+from nearfar.errors import ConfigError, DataError, InputError, NearfarError
+from nearfar.inference import (
+    Calibration,
+    Embeddings,
+    calibrate,
+    embed_files,
+    embedding,
+    export,
+    features,
+    list_images,
+    read_embeddings,
+    write_embeddings,
+)
+from nearfar.models import EmbeddingModel, create_model, save_model
+
+
+@pytest.fixture(scope="module")
+def model() -> EmbeddingModel:
+    torch.manual_seed(0)
+    made = create_model("test_resnet", 8, image_size=32)
+    made.train()
+    with torch.no_grad():
+        for _ in range(3):  # statistics that are not those of a fresh network
+            made(torch.randn(8, 3, 32, 32))
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for person in range(5):
+        (root / f"p{person}").mkdir()
+        base = draw.integers(0, 256, (6, 6, 3))
+        for number in range(4):
+            pixels = (base + draw.integers(-30, 30, base.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).resize((40, 36)).save(root / f"p{person}" / f"{number}.png")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+@pytest.fixture
+def run(model: EmbeddingModel, tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    save_model(model, tmp_path / "run" / "model.safetensors")
+    return tmp_path / "run"
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("flip", ["none", "sum", "concatenate"])
+def test_features_are_of_the_image_and_of_its_mirror_image(model: EmbeddingModel, flip: str) -> None:
+    about = model.data_config
+    inputs = Prepare(32, mean=about["mean"], std=about["std"])(images())
+    with torch.no_grad():
+        one, other = model(inputs), model(inputs.flip(-1))
+    expected = {"none": one, "sum": one + other, "concatenate": torch.cat([one, other], 1)}[flip]
+    model.train()
+    torch.testing.assert_close(features(model, images(), flip=flip), expected)
+    assert model.training
+    model.eval()
+
+
+def test_summed_features_of_a_mirror_image_are_those_of_the_image(model: EmbeddingModel) -> None:
+    torch.testing.assert_close(
+        features(model, images(), flip="sum"), features(model, images().flip(-1), flip="sum"), rtol=0, atol=1e-5
+    )
+
+
+def test_images_are_found_in_folders_however_deep_and_in_natural_order(photos: Path, tmp_path: Path) -> None:
+    found = list_images([photos])
+    assert len(found) == 20
+    assert found[0] == photos / "p0" / "0.png"
+    assert list_images([photos / "p1" / "2.png", photos / "p1"])[0] == photos / "p1" / "2.png"
+    assert len(list_images([photos / "p1" / "2.png", photos / "p1"])) == 4
+    for wrong, match in (("none", "no file or folder"), ("notes.txt", "is no image")):
+        with pytest.raises(DataError, match=match):
+            list_images([photos / wrong])
+    with pytest.raises(DataError, match="no images were found"):
+        list_images([tmp_path])
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
+def test_embeddings_come_back_as_they_were_written(tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    kept = Embeddings(torch.randn(3, 4), ("a/1.png", "a/2.png", "ß/3.png"), {"weights": "abc", "flip": "sum"})
+    write_embeddings(kept, tmp_path / f"e{ending}")
+    found = read_embeddings(tmp_path / f"e{ending}")
+    assert torch.equal(found.vectors, kept.vectors)
+    assert found.paths == kept.paths
+    assert found.about == kept.about
+    assert found.folders == ("a", "a", "ß")
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
+def test_files_of_another_kind_are_told(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    (tmp_path / f"e{ending}").write_bytes(b"something else entirely")
+    with pytest.raises(DataError, match="holds no"):
+        read_embeddings(tmp_path / f"e{ending}")
+    with pytest.raises(DataError, match="no file"):
+        read_embeddings(tmp_path / f"none{ending}")
+    with pytest.raises(DataError, match="ending in"):
+        read_embeddings(tmp_path / "e.csv")
+
+
+def test_a_run_that_dies_goes_on_with_what_is_missing(
+    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "PART", 8)
+    paths = list_images([photos])
+    whole = embed_files(model, paths, tmp_path / "whole.safetensors")
+    done: list[int] = []
+
+    def dies(count: int, total: int) -> None:
+        done.append(count)
+        if count > 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(model, paths, tmp_path / "e.safetensors", progress=dies)
+    assert not (tmp_path / "e.safetensors").exists()
+    called: list[int] = []
+    inner = embedding.features
+    monkeypatch.setattr(embedding, "features", lambda *args, **kw: called.append(len(args[1])) or inner(*args, **kw))
+    found = embed_files(model, paths, tmp_path / "e.safetensors")
+    assert sum(called) == 12
+    assert torch.equal(found.vectors, whole.vectors)
+    assert found.paths == tuple(map(str, paths))
+    assert not (tmp_path / "e.safetensors.parts").exists()
+
+
+def test_parts_of_another_model_are_not_gone_on_with(model: EmbeddingModel, photos: Path, tmp_path: Path) -> None:
+    def dies(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors", progress=dies)
+    with pytest.raises(ConfigError, match="another model, other settings or other images"):
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors", flip="sum")
+    shutil.rmtree(tmp_path / "e.safetensors.parts")
+    embed_files(model, list_images([photos]), tmp_path / "e.safetensors", flip="sum")
+    with pytest.raises(ConfigError, match="there already"):
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+
+
+def test_an_image_that_cannot_be_read_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"none")
+    with pytest.raises(DataError, match=r"a\.png"):
+        embed_files(model, [tmp_path / "a.png"], tmp_path / "e.safetensors")
+
+
+def test_a_calibrated_threshold_keeps_its_rate(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30).repeat_interleave(6)
+    x = torch.randn(30, 16, generator=generator)[labels] + 0.7 * torch.randn(180, 16, generator=generator)
+    made = calibrate(x, labels, 0.01, model="m", flip="sum")
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    cosines, other = unit @ unit.T, labels[:, None] != labels
+    assert float((cosines[other] >= made.threshold - 1e-6).double().mean()) <= 0.01 + 1e-4
+    assert made.interval is not None
+    assert made.interval[0] <= made.tar <= made.interval[1]
+    made.write(tmp_path / "t.json")
+    assert Calibration.read(tmp_path / "t.json") == made
+    with pytest.raises(DataError, match="cannot be written"):
+        made.write(tmp_path / "t.json")
+    with pytest.raises(InputError, match="takes 10"):
+        calibrate(x, labels, 1e-6)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])
+def test_an_exported_model_gives_the_same_embeddings(model: EmbeddingModel, tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"model{ending}"
+    if ending == ".onnx":
+        pytest.importorskip("onnxscript", reason="needs nearfar[onnx]")
+        runtime = pytest.importorskip("onnxruntime", reason="runs the exported model")
+    export(model, file)
+    for count in (1, 5):
+        expected = features(model, images(count))
+        pixels = images(count).float()
+        if ending == ".safetensors":
+            from nearfar.models import load_model
+
+            found = features(load_model(file), images(count))
+        elif ending == ".pt2":
+            found = torch.export.load(file).module()(pixels).detach()
+        else:
+            session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            found = torch.from_numpy(session.run(["embeddings"], {"pixels": pixels.numpy()})[0])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="there already"):
+        export(model, file)
+
+
+def test_a_format_that_is_none_is_told(model: EmbeddingModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not tell a format"):
+        export(model, tmp_path / "model.tflite")
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, (SystemExit, NearfarError)):
+        raise result.exception
+    return result.exit_code, result.output if not isinstance(result.exception, NearfarError) else str(result.exception)
+
+
+def test_from_a_run_to_a_decision(run: Path, photos: Path, tmp_path: Path) -> None:
+    code, output = call("embed", run, photos, "-o", tmp_path / "e.safetensors", "--flip", "sum", "--device", "cpu")
+    assert (code, output.splitlines()[-1].rpartition(": ")[2]) == (0, "20 embeddings of 8 numbers")
+
+    query = photos / "p2" / "1.png"
+    code, output = call("search", tmp_path / "e.safetensors", query, "--run", run, "-k", 3, "--json", "--device", "cpu")
+    (row,) = json.loads(output)
+    assert row["found"][0] == [str(query), pytest.approx(1.0)]
+    assert call("search", tmp_path / "e.safetensors", tmp_path / "e.safetensors", "-k", 1)[0] == 0
+
+    code, output = call("calibrate", tmp_path / "e.safetensors", "--far", 0.1, "-o", tmp_path / "t.json")
+    assert code == 0, output
+    assert "of 30 genuine pairs" in output
+
+    code, output = call("verify", run, query, query, "--threshold", tmp_path / "t.json", "--device", "cpu")
+    assert (code, output[:12]) == (0, "one identity")
+    code, output = call("verify", run, query, photos / "p0" / "1.png", "--threshold", "1.0", "--device", "cpu")
+    assert (code, output[:14]) == (1, "two identities")
+
+    code, output = call("export", run, "-o", tmp_path / "out.pt2")
+    assert code == 0, output
+
+
+def test_embeddings_of_two_models_are_not_compared(run: Path, photos: Path, tmp_path: Path) -> None:
+    call("embed", run, photos, "-o", tmp_path / "e.safetensors", "--device", "cpu")
+    call("calibrate", tmp_path / "e.safetensors", "--far", 0.1, "-o", tmp_path / "t.json")
+    torch.manual_seed(1)
+    save_model(create_model("test_resnet", 8, image_size=32), tmp_path / "other.safetensors")
+    query = photos / "p0" / "0.png"
+    _, output = call("search", tmp_path / "e.safetensors", query, "--run", tmp_path / "other.safetensors")
+    assert "different models" in output
+    _, output = call("verify", tmp_path / "other.safetensors", query, query, "--threshold", tmp_path / "t.json")
+    assert "made for another model" in output
+    _, output = call("search", tmp_path / "e.safetensors", query)
+    assert "give --run" in output
+    _, output = call("verify", run, query, query, "--threshold", "none.json")
+    assert "neither a number nor a file" in output
+    _, output = call("embed", tmp_path / "nothing", photos, "-o", tmp_path / "f.safetensors")
+    assert "neither the folder of a run" in output

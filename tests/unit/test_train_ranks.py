@@ -1,0 +1,100 @@
+"""What a run on several devices is made of, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+import nearfar
+from nearfar.data import PKSampler
+from nearfar.errors import ConfigError
+from nearfar.train.config import Config
+from nearfar.train.job import Job, prepare
+from nearfar.train.progress import Narrator
+from nearfar.train.ranks import Ranks, Share
+from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, whole
+
+CONTEXT = {"num_classes": 5, "embedding_size": 4}
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=(tmp_path / "meet").as_uri(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_the_shares_of_a_batch_are_the_batch_in_order() -> None:
+    sampler = PKSampler([0, 0, 1, 1, 2, 2, 3, 3], classes_per_batch=3, samples_per_class=2, steps=4, seed=0)
+    shares = [list(Share(sampler, Ranks(rank, 3))) for rank in range(3)]
+    assert [[*first, *second, *third] for first, second, third in zip(*shares, strict=True)] == list(sampler)
+    assert {len(part) for share in shares for part in share} == {2}
+
+
+def test_ranks_leave_alone_what_each_has_for_itself(group: None) -> None:
+    module = nn.ModuleDict({"criterion": nearfar.compose("adaface", **CONTEXT), "model": nn.BatchNorm1d(2)})
+    assert sharded_names(module) == []
+    shard_classes(module["criterion"], torch.device("cpu"))
+    names = sharded_names(module)
+    state = module["criterion"].state_dict()
+    assert set(names) == {f"criterion.{name}" for name in state}
+    assert isinstance(state["losses.adaface.weight"], DTensor)
+
+
+def test_a_checkpoint_has_whole_tensors_and_gives_rows_back(group: None) -> None:
+    criterion = nearfar.compose("arcface", **CONTEXT)
+    before = criterion.losses["arcface"].weight.detach().clone()
+    shard_classes(criterion, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(criterion.parameters(), lr=0.1)
+    criterion(torch.randn(6, 4), torch.arange(6) % 5).backward()
+    optimizer.step()
+    kept = whole({"criterion": criterion.state_dict(), "optimizer": optimizer.state_dict()}, keep=True)
+    weight, moment = kept["criterion"]["losses.arcface.weight"], kept["optimizer"]["state"][0]["exp_avg"]
+    assert not isinstance(weight, DTensor)
+    assert weight.shape == moment.shape == before.shape
+    assert not torch.equal(weight, before)
+
+    again = nearfar.compose("arcface", **CONTEXT)
+    shard_classes(again, torch.device("cpu"))
+    other = torch.optim.AdamW(again.parameters(), lr=0.1)
+    again.load_state_dict(rows_of_tensors(again, kept["criterion"]))
+    other.load_state_dict(rows_of_states(again.parameters(), kept["optimizer"]))
+    (state,) = other.state.values()
+    assert torch.equal(again.losses["arcface"].weight.full_tensor(), weight)
+    assert isinstance(state["exp_avg"], DTensor)
+    assert torch.equal(state["exp_avg"].full_tensor(), moment)
+
+
+def test_what_is_not_kept_is_not_copied(group: None) -> None:
+    criterion = nearfar.compose("arcface", **CONTEXT)
+    shard_classes(criterion, torch.device("cpu"))
+    assert whole(criterion.state_dict(), keep=False) == {"losses.arcface.weight": None}
+
+
+def test_a_term_without_classes_to_share_out_is_refused(group: None) -> None:
+    criterion = nearfar.compose("arcface + triplet", **CONTEXT)
+    with pytest.raises(ConfigError, match=r"head\.shard shares the classes of every term out .*, and triplet"):
+        shard_classes(criterion, torch.device("cpu"))
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "join", classmethod(lambda cls, devices, *, cuda: cls(0, devices)))
+    with pytest.raises(ConfigError, match="4 classes × 2 images cannot be divided among 3 devices"):
+        prepared({"devices": 3, "batch": {"classes_per_batch": 4, "samples_per_class": 2}})
+
+
+def test_the_processes_there_are_are_those_that_were_asked_for(group: None) -> None:
+    with pytest.raises(ConfigError, match="devices is 2, and 1 processes were started: leave devices out"):
+        Ranks.join(2, cuda=False)
+    assert Ranks.join(1, cuda=False) == Ranks()
+
+
+def prepared(config: dict[str, object]) -> Job:
+    return prepare(Config.of(config), None, Narrator(quiet=True))[0]
