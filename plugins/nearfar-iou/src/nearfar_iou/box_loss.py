@@ -36,9 +36,9 @@ Measured = tuple[Tensor, Slopes | None]
 class BoxLoss(MatchedLoss):
     """A loss on the overlap of predicted boxes, (n, 4), and their targets; a subclass writes :meth:`measure`.
 
-    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``. Box i is compared with target
-    i, and there is one element term a box. Both get a gradient, which can be taken once, not differentiated again. A
-    perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None, box_groups=None)``. Box i is
+    compared with target i, and there is one element term a box. Both get a gradient, which can be taken once, not
+    differentiated again. A perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
 
     Inverted predicted boxes (``x2 < x1`` by a depth d) are read as having no extent in that axis, and each such side
     costs ``d / (d + target's side)`` more; see :mod:`nearfar_iou.geometry`.
