@@ -125,6 +125,25 @@ def test_what_triton_cannot_compile_is_left_to_torch(monkeypatch: pytest.MonkeyP
     assert launch._refused == {("giou", "")}
 
 
+def test_numbers_that_a_schedule_moves_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int]) -> object:
+            return lambda *args, **options: None
+
+    monkeypatch.setattr(launch, "_numbers", {})
+    monkeypatch.setattr(launch, "_kernel", lambda formula, *variant: compiled.append(formula.number) or Kernel())
+    boxes, value = torch.rand(3, 4), torch.empty(3)
+    powers = [1 + step / 10 for step in range(launch.MOST + 5)]
+    done = [
+        launch.launch(Formula("giou", around="alpha", number=power), XYXY, boxes, boxes, value, [None, None])
+        for power in (*powers, powers[0])
+    ]
+    assert done == [True] * launch.MOST + [False] * 5 + [True]
+    assert compiled == [*powers[: launch.MOST], powers[0]]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("loss", [GIoU(reducer=NoReduction()), CIoU(reducer=NoReduction())], ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

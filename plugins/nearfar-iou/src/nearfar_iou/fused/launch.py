@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Boxes a program.
 BLOCK = 256
+#: Kernels for the numbers of a loss; with further ones torch computes.
+MOST = 8
 
 
 @cache
@@ -47,7 +49,7 @@ def launch(
 ) -> bool:
     """Write the losses (n,) of boxes (n, 4), and the gradients that there is room for; whether a kernel can be made."""
     by_pred, by_target = gradients
-    if (formula.name, formula.around) in _refused:
+    if (formula.name, formula.around) in _refused or not _is_settled(formula):
         return False
     n = pred.shape[0]
     if n == 0:
@@ -66,6 +68,19 @@ def launch(
 
 #: The losses whose kernels could not be compiled, which is not tried again.
 _refused: set[tuple[str, str]] = set()
+#: The numbers that each loss has had.
+_numbers: dict[tuple[str, str], set[object]] = {}
+
+
+def _is_settled(formula: tier.Formula) -> bool:
+    """Whether its numbers are among the first few that it has had.
+
+    They are constants in a kernel, and one that a schedule moves would have another compiled at every step.
+    """
+    seen = _numbers.setdefault((formula.name, formula.around), set())
+    if len(seen) < MOST:
+        seen.add((formula.numbers, formula.number))
+    return (formula.numbers, formula.number) in seen
 
 
 @cache
