@@ -66,9 +66,7 @@ def advise(found: Survey, registry: Registry) -> list[Choice]:
         Choice("data.workers", None, "a process to load images for each core, up to 8"),
         *_model(found),
         Choice("augment.flip", 0.0, "0.5 where a mirror image is of the same class, as of faces and products"),
-        Choice(
-            "batch.classes_per_batch", p, f"P, of {len(found.counts)} classes to train on: {p} × {k} images a batch"
-        ),
+        Choice("batch.classes_per_batch", p, f"P, of {len(found.counts)} training classes: {p} × {k} images a batch"),
         Choice("batch.samples_per_class", k, f"K; half of the classes have {found.typical} images or more"),
         Choice("optimizer.lr", 1e-3, "of AdamW for a network that starts untrained; 1e-4 for a pretrained one"),
         Choice("validation.every", every, "epochs; the weights that are best on the validation classes are kept"),
