@@ -28,6 +28,7 @@ COMMANDS = {
     "plugins": ("nearfar.cli.plugins", "List every plugin, its status and what it registers."),
     "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
     "explain": ("nearfar.cli.explain", "Show how a loss weighs pairs, and what its weights answer to."),
+    "init": ("nearfar.cli.init", "Look at images and write a configuration to train on them."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
     "embed": ("nearfar.cli.embed", "Embed images into a file."),
