@@ -93,7 +93,7 @@ class Command:
     @property
     def trains(self) -> bool:
         """Whether it trains, or uses what was trained."""
-        trained = ("train", "evaluate", "embed", "search", "calibrate", "verify", "export")
+        trained = ("train", "evaluate", "report", "embed", "search", "calibrate", "verify", "export")
         return len(self.words) > 1 and self.words[1] in trained
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": ("nearfar.cli.explain", "Show how a loss weighs pairs, and what its weights answer to."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+    "report": ("nearfar.cli.report", "Write one page about runs: curves, figures, neighbours, a map, recipes."),
     "embed": ("nearfar.cli.embed", "Embed images into a file."),
     "search": ("nearfar.cli.search", "Find the images nearest to others in a file of embeddings."),
     "calibrate": ("nearfar.cli.calibrate", "Find the threshold for a false-accept rate."),
