@@ -27,7 +27,7 @@ def comparison(subjects: Sequence[Subject]) -> tuple[Table, ...]:
     return tuple(
         table
         for table in (
-            _table("Retrieval, per cent", subjects, lambda subject: _figures(subject.retrieval)),
+            _table("Retrieval, per cent", subjects, lambda subject: _figures(subject.seen.retrieval)),
             _table("Verification, per cent", subjects, lambda subject: _figures(_pairs(subject))),
             _table("The table each run ended with, per cent", subjects, _ended),
             _table("Best validation, its metrics in per cent", subjects, _validated),
@@ -61,7 +61,7 @@ def _named(name: str) -> str:
 
 
 def _pairs(subject: Subject) -> tuple[Figure, ...]:
-    return () if subject.pairs is None else subject.pairs.figures
+    return () if subject.seen.pairs is None else subject.seen.pairs.figures
 
 
 def _ended(subject: Subject) -> dict[str, str]:
@@ -83,9 +83,11 @@ def _validated(subject: Subject) -> dict[str, str]:
 
 def _run(subject: Subject) -> dict[str, str]:
     judged = {}
-    if subject.judged is not None:
-        sort = "unseen test classes" if subject.judged.unseen else "classes"
-        says = f"{subject.judged.source}: {subject.judged.images} images of {subject.judged.classes} {sort}"
+    if subject.seen.judged is not None:
+        sort = "unseen test classes" if subject.seen.judged.unseen else "classes"
+        says = (
+            f"{subject.seen.judged.source}: {subject.seen.judged.images} images of {subject.seen.judged.classes} {sort}"
+        )
         judged = {"judged on": says}
     times = {f"{name} time, seconds": value for name, value in subject.metrics.get("times", {}).items()}
     data = {name.replace("_", " "): value for name, value in subject.metrics.get("data", {}).items()}

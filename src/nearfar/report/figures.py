@@ -130,7 +130,7 @@ def drawn_images(labels: Tensor, most: int) -> Tensor:
     if len(labels) <= most:
         return torch.arange(len(labels))
     generator = torch.Generator().manual_seed(0)
-    values = labels.unique()
+    values = torch.unique(labels)
     kept: list[Tensor] = []
     room = most
     for place in torch.randperm(len(values), generator=generator).tolist():

@@ -108,7 +108,7 @@ def render(subjects: Sequence[Subject]) -> str:
             subjects=subjects,
             title=", ".join(subject.name for subject in subjects),
             tables=comparison(subjects),
-            same_data=len({subject.judged.digest for subject in subjects if subject.judged}) <= 1,
+            same_data=len({subject.seen.judged.digest for subject in subjects if subject.seen.judged}) <= 1,
             training=_charts([(subject.name, subject.training) for subject in subjects]),
             validation=_charts([(subject.name, subject.validation) for subject in subjects]),
             roc=_roc(subjects),
@@ -168,9 +168,9 @@ def _charts(logs: Sequence[tuple[str, Curves | None]]) -> tuple[list[Chart], lis
 
 def _roc(subjects: Sequence[Subject]) -> Chart | None:
     lines = [
-        Line(subject.name, subject.pairs.curve, place)
+        Line(subject.name, subject.seen.pairs.curve, place)
         for place, subject in enumerate(subjects)
-        if subject.pairs is not None
+        if subject.seen.pairs is not None
     ]
     if not lines:
         return None
@@ -179,9 +179,9 @@ def _roc(subjects: Sequence[Subject]) -> Chart | None:
 
 
 def _histogram(subject: Subject) -> Chart | None:
-    if subject.pairs is None:
+    if subject.seen.pairs is None:
         return None
-    genuine, impostors = subject.pairs.genuine, subject.pairs.impostors
+    genuine, impostors = subject.seen.pairs.genuine, subject.seen.pairs.impostors
     lines = [Line("pairs of one class", genuine, 0), Line("pairs of two classes", impostors, 1)]
     return chart(f"Distances, {subject.name}", lines, x_title="cosine distance", y_title="share of pairs")
 

@@ -132,7 +132,7 @@ class Scenes:
         """Some images of some classes, and points for others."""
         places, share = plane(self.embeddings)
         places = 100 * places
-        values = self.labels.unique()
+        values = torch.unique(self.labels)
         images: list[Placed] = []
         for value in values[self._drawn(len(values))[:MAP_CLASSES]]:
             members = (self.labels == value).nonzero()[:, 0][:MAP_IMAGES]

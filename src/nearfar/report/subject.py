@@ -26,6 +26,7 @@ from nearfar.train.sources import loader_workers
 from nearfar.train.table import embed
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,19 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What the images that a run is judged on show; nothing where they or the model cannot be read."""
+
+    judged: Judged | None = None
+    retrieval: tuple[Figure, ...] = ()
+    pairs: Pairs | None = None
+    queries: tuple[Query, ...] = ()
+    positives: tuple[ShownPair, ...] = ()
+    negatives: tuple[ShownPair, ...] = ()
+    map: Map | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A run; what is missing is None or empty, and ``notes`` says why, a sentence each."""
 
@@ -61,13 +75,7 @@ class Subject:
     training: Curves | None
     validation: Curves | None
     recipe: RecipeFacts | None
-    judged: Judged | None
-    retrieval: tuple[Figure, ...]
-    pairs: Pairs | None
-    queries: tuple[Query, ...]
-    positives: tuple[ShownPair, ...]
-    negatives: tuple[ShownPair, ...]
-    map: Map | None
+    seen: Seen
     notes: tuple[str, ...]
 
 
@@ -77,7 +85,7 @@ class _Noting:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def attempt(self, make: Callable[[], T], instead: T, without: str) -> T:
+    def attempt(self, make: Callable[[], T], instead: D, without: str) -> T | D:
         try:
             return make()
         except NearfarError as error:
@@ -113,21 +121,11 @@ def read_subject(folder: RunFolder, name: str, *, data: Any = None, device: torc
     training = attempt(lambda: read_curves(folder.logs / "train.csv"), None, "training curves")
     validation = attempt(lambda: read_curves(folder.logs / "validation.csv"), None, "validation curves")
     recipe = attempt(lambda: read_recipe(folder, config), None, "the recipe and its papers")
-    found = attempt(
-        lambda: _embedded(folder, config, data, device),
-        None,
+    seen = attempt(
+        lambda: _seen(noting, *_embedded(folder, config, data, device)),
+        Seen(),
         "figures, neighbours, the map and the hardest pairs",
     )
-    judged, retrieval, pairs, queries, hardest, plan = None, (), None, (), ((), ()), None
-    if found is not None:
-        judged, source, embeddings = found
-        scenes = Scenes(source, embeddings)
-        labels = source.labels
-        retrieval = attempt(lambda: retrieval_figures(embeddings, labels), (), "retrieval")
-        pairs = attempt(lambda: pair_figures(embeddings, labels), None, "verification")
-        queries = attempt(scenes.queries, (), "neighbours")
-        hardest = attempt(scenes.hardest, ((), ()), "the hardest pairs")
-        plan = attempt(scenes.map, None, "the map")
     return Subject(
         name=name,
         config=config.to_yaml(),
@@ -135,14 +133,22 @@ def read_subject(folder: RunFolder, name: str, *, data: Any = None, device: torc
         training=training,
         validation=validation,
         recipe=recipe,
-        judged=judged,
-        retrieval=retrieval,
-        pairs=pairs,
-        queries=queries,
-        positives=hardest[0],
-        negatives=hardest[1],
-        map=plan,
+        seen=seen,
         notes=tuple(noting.notes),
+    )
+
+
+def _seen(noting: _Noting, judged: Judged, source: ImageSource, embeddings: Tensor) -> Seen:
+    attempt, scenes, labels = noting.attempt, Scenes(source, embeddings), source.labels
+    positives, negatives = scenes.hardest()
+    return Seen(
+        judged=judged,
+        retrieval=attempt(lambda: retrieval_figures(embeddings, labels), (), "retrieval"),
+        pairs=attempt(lambda: pair_figures(embeddings, labels), None, "verification"),
+        queries=attempt(scenes.queries, (), "neighbours"),
+        positives=positives,
+        negatives=negatives,
+        map=scenes.map(),
     )
 
 
