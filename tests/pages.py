@@ -93,7 +93,7 @@ class Command:
     @property
     def trains(self) -> bool:
         """Whether it trains, looks at what is to be trained on, or uses what was trained."""
-        trained = ("init", "train", "evaluate", "embed", "search", "calibrate", "verify", "export")
+        trained = ("init", "train", "evaluate", "report", "embed", "search", "calibrate", "verify", "export")
         return len(self.words) > 1 and self.words[1] in trained
 
 

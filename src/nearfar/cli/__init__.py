@@ -31,6 +31,7 @@ COMMANDS = {
     "init": ("nearfar.cli.init", "Look at images and write a configuration to train on them."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+    "report": ("nearfar.cli.report", "Write one page about runs: curves, figures, neighbours, a map, recipes."),
     "embed": ("nearfar.cli.embed", "Embed images into a file."),
     "search": ("nearfar.cli.search", "Find the images nearest to others in a file of embeddings."),
     "calibrate": ("nearfar.cli.calibrate", "Find the threshold for a false-accept rate."),
