@@ -50,7 +50,7 @@ def class_vectors(criterion: Criterion) -> dict[str, Tensor]:
     Every rank has to call it where they are spread over ranks. A loss has those that its
     :meth:`~nearfar.nn.ClassLoss.class_vectors` says; losses of other programs have none.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for term, loss in criterion.losses.items():
         for path, part in loss.named_modules():
             if isinstance(part, ClassLoss):
