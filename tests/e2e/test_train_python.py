@@ -76,6 +76,26 @@ def test_the_run_folder_holds_everything(run: Run) -> None:
     assert "classes_per_batch: 3" in (run.path / "config.yaml").read_text()
 
 
+def test_a_run_keeps_what_stands_for_the_classes_by_their_names(tmp_path: Path) -> None:
+    config = {**TINY, "criterion": "proxy_anchor + softmax + triplet", "validation": {"every": 2}}
+    run = train(config, data=Squares(), output=tmp_path / "run", quiet=True)
+    found = run.class_vectors()
+    assert set(found.names) < {str(10 * number) for number in range(12)}
+    shape = (run.metrics["data"]["train_classes"], run.config.model.embedding_size)
+    assert {name: tuple(each.shape) for name, each in found.vectors.items()} == {
+        "proxy_anchor.weight": shape,
+        "softmax.weight": shape,
+    }
+    # Those of the last step, as the only validation is there.
+    state = torch.load(run.path / "checkpoint.pt", weights_only=True)["criterion"]
+    assert all(torch.equal(each, state[f"losses.{name}"]) for name, each in found.vectors.items())
+
+
+def test_a_criterion_without_classes_keeps_none(run: Run) -> None:
+    with pytest.raises(CheckpointError, match="there is no file"):
+        run.class_vectors()
+
+
 def test_the_metrics_are_those_of_the_file(run: Run) -> None:
     assert json.loads((run.path / "metrics.json").read_text()) == run.metrics
     assert run.metrics["data"]["test_classes"] == 6

@@ -98,6 +98,11 @@ def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: P
     one = run(photos, tmp_path / "one", criterion=criterion, optimizer=SGD)
     two = run(photos, tmp_path / "two", criterion=criterion, optimizer=SGD, devices=2, head={"shard": True})
     assert_the_same(one, two)
+    alone, together = one.class_vectors(), two.class_vectors()
+    assert together.names == alone.names
+    name = f"{criterion.split('(')[0]}.weight"
+    assert set(together.vectors) == set(alone.vectors) == {name}
+    torch.testing.assert_close(together.vectors[name], alone.vectors[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Models: a timm backbone, an embedding head, and the file they are kept in.
+"""Models: a timm backbone, an embedding head, the file they are kept in; and one of what stands for the classes.
 
 ::
 
@@ -10,7 +10,17 @@
     model = load_model("model.safetensors")
 """
 
+from nearfar.models.class_vectors import ClassVectors, class_vectors, load_class_vectors, save_class_vectors
 from nearfar.models.file import load_model, save_model
 from nearfar.models.model import EmbeddingModel, create_model
 
-__all__ = ["EmbeddingModel", "create_model", "load_model", "save_model"]
+__all__ = [
+    "ClassVectors",
+    "EmbeddingModel",
+    "class_vectors",
+    "create_model",
+    "load_class_vectors",
+    "load_model",
+    "save_class_vectors",
+    "save_model",
+]

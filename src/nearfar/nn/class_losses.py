@@ -80,6 +80,25 @@ class ClassLoss(EmbeddingLoss):
         with full_precision(embeddings):
             return self.scores(embeddings)
 
+    def class_vectors(self) -> dict[str, Tensor]:
+        """What stands for the classes, by its name: each of the loss's own parameters with vectors for every class.
+
+        A loss that keeps them in a buffer, or has a parameter of that shape that is none of classes, overrides it.
+
+        Returns
+        -------
+        dict
+            (num_classes, embedding_size), or with several vectors a class (num_classes, k, embedding_size); detached.
+            Where they are spread over ranks every rank has to call it, and all get the whole.
+        """
+        found = {name: x.detach() for name, x in self.named_parameters(recurse=False) if self._of_classes(x)}
+        # By its method, as importing the tensors of several ranks takes long.
+        return {name: getattr(x, "full_tensor", lambda x=x: x)() for name, x in found.items()}
+
+    def _of_classes(self, tensor: Tensor) -> bool:
+        shape = tensor.shape
+        return len(shape) in (2, 3) and (shape[0], shape[-1]) == (self.num_classes, self.embedding_size)
+
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         labels, weights = self.checked(batch)
         return element_terms(self.losses(batch.embeddings, labels), weights=weights, labels=labels)

@@ -23,6 +23,7 @@ class RunFolder:
         config.yaml          everything the run depends on, resolved
         recipe.yaml          the criterion, with the versions of the plugins that made it
         model.safetensors    the best weights so far, with what rebuilds the model
+        classes.safetensors  the class vectors, proxies and centres beside them, with the names of the classes
         checkpoint.pt        the last step that can be gone on from: model, criterion, optimiser
         metrics.json         the table, the validation, the times
         logs/                train.csv, validation.csv, and tensorboard/
@@ -33,6 +34,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.recipe = self.path / "recipe.yaml"
         self.model = self.path / "model.safetensors"
+        self.classes = self.path / "classes.safetensors"
         self.checkpoint = self.path / "checkpoint.pt"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"

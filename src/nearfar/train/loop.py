@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from nearfar.data import Keyed, PKSampler
 from nearfar.errors import Diverged, InputError
-from nearfar.models import save_model
+from nearfar.models import class_vectors, save_class_vectors, save_model
 from nearfar.nn import counted
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.environment import Environment
@@ -217,7 +217,10 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
             pl_module.check_finite()
         if log:
             self._record(trainer, pl_module, float(loss))
-        result = self._validate(trainer) if validate and job.ranks.first else ""
+        # By all ranks, which may have a part each. A loss may have been told of more classes than are trained on.
+        vectors = class_vectors(job.criterion) if validate else {}
+        classes = {name: each for name, each in vectors.items() if len(each) == job.train.num_classes}
+        result = self._validate(trainer, classes) if validate and job.ranks.first else ""
         if keep:
             self._write_checkpoint(trainer)
         if epoch_done:
@@ -261,8 +264,8 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         job.narrator.loss(loss)
         self.watch.see(values["spread"], job.step)
 
-    def _validate(self, trainer: L.Trainer) -> str:
-        """Score the validation classes; the best weights so far become ``model.safetensors``."""
+    def _validate(self, trainer: L.Trainer, classes: Mapping[str, Tensor]) -> str:
+        """Score the validation classes; the best weights so far, and the class vectors with them, become files."""
         job = self.job
         embeddings = embed(job.model, job.validation, device=job.device, workers=job.workers)
         if not embeddings.isfinite().all():
@@ -273,6 +276,8 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         if better:
             job.best = {"score": scores[metric], "step": job.step, "metrics": scores}
             save_model(job.model, job.folder.model)
+            if classes:
+                save_class_vectors(classes, job.folder.classes, job.train.class_names)
         self.validation_log.add(job.step, scores)
         trainer.logger.log_metrics({f"validation/{name}": value for name, value in scores.items()}, job.step)
         shown = dict.fromkeys([metric, "recall@1"])

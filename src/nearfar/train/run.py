@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from nearfar.data import ImageSource
 from nearfar.errors import CheckpointError, ConfigError, DataError
-from nearfar.models import EmbeddingModel, load_model
+from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
 from nearfar.nn import Criterion
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import Checkpoint, restore
@@ -74,6 +74,16 @@ class Run:
     def model(self) -> EmbeddingModel:
         """Load the best weights, on the CPU and in evaluation mode."""
         return load_model(RunFolder(self.path).model)
+
+    def class_vectors(self) -> ClassVectors:
+        """Load the vectors of the training classes that belong to the best weights: of heads, proxies and centres.
+
+        Raises
+        ------
+        CheckpointError
+            The criterion has none.
+        """
+        return load_class_vectors(RunFolder(self.path).classes)
 
     def table(self) -> str:
         """The table it ended with."""

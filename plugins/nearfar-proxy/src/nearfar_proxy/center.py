@@ -12,7 +12,7 @@ from nearfar.nn import ClassLoss, Stepping
 from nearfar.nn.arguments import check_choice
 from nearfar.nn.vectors import unit
 from nearfar_proxy.running import Seen, every_rank, sums_by_label
-from nearfar_proxy.starts import CentreStart, centres
+from nearfar_proxy.starts import CenterStart, centers
 
 __all__ = ["Center"]
 
@@ -93,7 +93,7 @@ class Center(ClassLoss, Stepping):
         *,
         alpha: float = 0.5,
         update: Literal["paper", "gradient"] = "paper",
-        init: CentreStart = "zero",
+        init: CenterStart = "zero",
         normalize: bool = False,
         reducer: nn.Module | None = None,
     ) -> None:
@@ -103,11 +103,11 @@ class Center(ClassLoss, Stepping):
             raise ArgumentError(f"Center: alpha must be in [0, 1]; got {alpha}")
         self.alpha = alpha
         self.normalize = normalize
-        centers = centres(self, init, num_classes, embedding_size)
+        start = centers(self, init, num_classes, embedding_size)
         if update == "gradient":
-            self.centers = nn.Parameter(centers)
+            self.centers = nn.Parameter(start)
         else:
-            self.register_buffer("centers", centers)
+            self.register_buffer("centers", start)
         #: What the calls since the last step saw.
         self._seen: list[Seen] = []
 
@@ -134,6 +134,9 @@ class Center(ClassLoss, Stepping):
     def scores(self, embeddings: Tensor) -> Tensor:
         x, centers = self._both(embeddings)
         return x @ centers.T - centers.square().sum(1) / 2
+
+    def class_vectors(self) -> dict[str, Tensor]:
+        return {"centers": self.centers.detach()}
 
     def _both(self, embeddings: Tensor) -> list[Tensor]:
         x, centers = self.common(embeddings, self.centers)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import positive
-from nearfar_proxy.starts import CentreStart, centres
+from nearfar_proxy.starts import CenterStart, centers
 
 __all__ = ["ContrastiveCenter"]
 
@@ -58,12 +58,12 @@ class ContrastiveCenter(ClassLoss):
         embedding_size: int,
         *,
         delta: float = 1.0,
-        init: CentreStart = "normal",
+        init: CenterStart = "normal",
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         self.delta = positive("delta", delta)
-        self.centers = nn.Parameter(centres(self, init, num_classes, embedding_size))
+        self.centers = nn.Parameter(centers(self, init, num_classes, embedding_size))
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x, centers = self.common(embeddings, self.centers)

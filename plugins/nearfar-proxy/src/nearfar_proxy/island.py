@@ -13,7 +13,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar.nn.vectors import through_unit, unit
 from nearfar_proxy.center import Center
-from nearfar_proxy.starts import CentreStart
+from nearfar_proxy.starts import CenterStart
 
 __all__ = ["Island"]
 
@@ -83,7 +83,7 @@ class Island(Center):
         factor: float = 10.0,
         alpha: float = 0.5,
         update: Literal["paper", "gradient"] = "paper",
-        init: CentreStart = "zero",
+        init: CenterStart = "zero",
         normalize: bool = False,
         reducer: nn.Module | None = None,
     ) -> None:

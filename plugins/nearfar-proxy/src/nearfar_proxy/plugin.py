@@ -188,7 +188,7 @@ def nearfar_losses() -> list[LossSpec]:
                 "An embedding that is not finite moves no centre, so one bad batch does not spoil them for good.",
                 UNMINED,
             ),
-            memory=2,
+            memory=1,
             synchronizations=0,
         ),
         LossSpec(
@@ -251,7 +251,7 @@ def nearfar_losses() -> list[LossSpec]:
                 "A centre at zero, where all start, has no direction: its cosines are 0.",
                 UNMINED,
             ),
-            memory=2,
+            memory=1,
             synchronizations=0,
         ),
         LossSpec(

@@ -172,6 +172,9 @@ class ProxyNCA(ProxyLoss):
         values, counted = found.losses(x, weight, self.distance, self.scale)
         return element_terms(values, weights=weights, labels=labels, normalizer=counted.sum().clamp_min(1))
 
+    def class_vectors(self) -> dict[str, Tensor]:
+        return super().class_vectors() if self.assignment == "static" else {}
+
     def _on_cosines(self) -> bool:
         return type(self.distance) is SquaredEuclidean and self.distance.normalize_embeddings
 

@@ -20,10 +20,10 @@ from nearfar.nn.arguments import check_choice
 from nearfar.nn.batch import check_embeddings, check_labels, check_range
 from nearfar.nn.vectors import unit
 
-__all__ = ["CentreStart", "Start", "centres", "initialize", "proxies"]
+__all__ = ["CenterStart", "Start", "centers", "initialize", "proxies"]
 
 Start = Literal["normal", "uniform", "orthogonal"]
-CentreStart = Literal["zero", "normal", "orthogonal"]
+CenterStart = Literal["zero", "normal", "orthogonal"]
 
 
 def proxies(owner: object, init: str, rows: int, dim: int, *, std: float = 1.0) -> Tensor:
@@ -56,7 +56,7 @@ def proxies(owner: object, init: str, rows: int, dim: int, *, std: float = 1.0) 
     return unit(drawn)[0] * length
 
 
-def centres(owner: object, init: str, rows: int, dim: int) -> Tensor:
+def centers(owner: object, init: str, rows: int, dim: int) -> Tensor:
     """The same, of variance 1, for centres, which may also start at ``zero``."""
     check_choice(owner, "init", init, ("zero", "normal", "orthogonal"))
     return torch.zeros(rows, dim) if init == "zero" else proxies(owner, init, rows, dim)

@@ -9,7 +9,7 @@ from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import non_negative
 from nearfar_proxy.blocks import blocks
-from nearfar_proxy.starts import CentreStart, centres
+from nearfar_proxy.starts import CenterStart, centers
 
 __all__ = ["TripletCenter"]
 
@@ -62,14 +62,14 @@ class TripletCenter(ClassLoss):
         embedding_size: int,
         *,
         margin: float = 5.0,
-        init: CentreStart = "normal",
+        init: CenterStart = "normal",
         reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         if num_classes < 2:
             raise ArgumentError("TripletCenter: num_classes must be at least 2, or there is no other centre")
         self.margin = non_negative("margin", margin)
-        self.centers = nn.Parameter(centres(self, init, num_classes, embedding_size))
+        self.centers = nn.Parameter(centers(self, init, num_classes, embedding_size))
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x, centers = self.common(embeddings, self.centers)
