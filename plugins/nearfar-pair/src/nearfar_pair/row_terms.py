@@ -179,6 +179,11 @@ class PairSide(Terms):
         rows, (positive, negative) = self._rows.whole(self._every)
         if self.kind == "pos_pair":
             anchors, places = torch.where(rows.valid)
-            return positive[anchors, places], (anchors, rows.positives[anchors, places])
-        anchors, references = torch.where(rows.is_negative)
-        return negative[anchors, references], (anchors, references)
+            found = positive[anchors, places], anchors, rows.positives[anchors, places]
+        else:
+            anchors, places = torch.where(rows.is_negative)
+            found = negative[anchors, places], anchors, places
+        if rows.times is not None:
+            times = rows.times[self._side][anchors, places].long()
+            found = found[0].repeat_interleave(times), *(x.repeat_interleave(times) for x in found[1:])
+        return found[0], found[1:]
