@@ -87,10 +87,8 @@ def ways(args, tiny):
 
     def step(value, dtype=torch.float32):
         x = data.to(dtype, copy=True).requires_grad_()
-        if args.composition in OF_VIEWS:
-            result = value(x, ref_emb=view.to(dtype))
-        else:
-            result = value(x, labels)
+        given, named = ((), {"ref_emb": view.to(dtype)}) if args.composition in OF_VIEWS else ((labels,), {})
+        result = value(x, *given, **named)
         result.backward()
         return result.detach(), x.grad
 

@@ -179,11 +179,11 @@ class PairSide(Terms):
         rows, (positive, negative) = self._rows.whole(self._every)
         if self.kind == "pos_pair":
             anchors, places = torch.where(rows.valid)
-            found = positive[anchors, places], anchors, rows.positives[anchors, places]
+            values, others = positive[anchors, places], rows.positives[anchors, places]
         else:
             anchors, places = torch.where(rows.is_negative)
-            found = negative[anchors, places], anchors, places
+            values, others = negative[anchors, places], places
         if rows.times is not None:
             times = rows.times[self._side][anchors, places].long()
-            found = found[0].repeat_interleave(times), *(x.repeat_interleave(times) for x in found[1:])
-        return found[0], found[1:]
+            values, anchors, others = (x.repeat_interleave(times) for x in (values, anchors, others))
+        return values, (anchors, others)
