@@ -188,6 +188,24 @@ def test_a_calibrated_threshold_keeps_its_rate(tmp_path: Path) -> None:
         calibrate(x, labels, 1e-6)
 
 
+def test_no_threshold_is_made_up_where_impostors_are_the_most_similar(tmp_path: Path) -> None:
+    labels = torch.arange(20).repeat_interleave(2)
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    x[::2] = x[0]
+    with pytest.raises(InputError, match="there twice"):
+        calibrate(x, labels, 0.1)
+
+
+@pytest.mark.parametrize("threshold", ["high", None, float("inf"), 1.5, [0.5]])
+def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: object) -> None:
+    made = Calibration(0.5, 0.01, 0.9, 0.01, 10, 1000, (0.8, 0.95), "m", "none")
+    made.write(tmp_path / "t.json")
+    kept = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
+    with pytest.raises(DataError, match="no calibration"):
+        Calibration.read(tmp_path / "t.json")
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])
 def test_an_exported_model_gives_the_same_embeddings(model: EmbeddingModel, tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"model{ending}"

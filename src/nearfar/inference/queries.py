@@ -17,6 +17,9 @@ from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings
 from nearfar.models import EmbeddingModel
 
+#: Images embedded at once.
+_BATCH = 64
+
 
 def of_images(model: EmbeddingModel, paths: Sequence[Path], gallery: Embeddings, *, device: torch.device) -> Embeddings:
     """Embed images as a gallery was.
@@ -92,5 +95,8 @@ def judge(
 
 def _vectors(model: EmbeddingModel, paths: Sequence[Path], flip: Flip, device: torch.device) -> torch.Tensor:
     size = model.data_config["input_size"][1]
-    images = torch.stack([square(read(path, size), size) for path in paths])
-    return features(model, images.to(device), flip=flip)
+    parts = []
+    for start in range(0, len(paths), _BATCH):
+        images = torch.stack([square(read(path, size), size) for path in paths[start : start + _BATCH]])
+        parts.append(features(model, images.to(device), flip=flip))
+    return torch.cat(parts)
