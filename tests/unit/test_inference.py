@@ -86,6 +86,16 @@ def test_summed_features_of_a_mirror_image_are_those_of_the_image(model: Embeddi
     )
 
 
+def test_a_network_for_narrow_images_takes_none_from_files(photos: Path, tmp_path: Path) -> None:
+    narrow = create_model("test_resnet", 8, image_size=(112, 96))
+    assert narrow.eval()(torch.zeros(1, 3, 112, 96)).shape == (1, 8)
+    with pytest.raises(ConfigError, match="3 × 112 × 96, and images of files and data sets are square"):
+        features(narrow, images())
+    with pytest.raises(ConfigError, match="3 × 112 × 96"):
+        embed_files(narrow, list_images([photos]), tmp_path / "e.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_are_found_in_folders_however_deep_and_in_natural_order(photos: Path, tmp_path: Path) -> None:
     found = list_images([photos])
     assert len(found) == 20
@@ -204,6 +214,13 @@ def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: ob
     (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
     with pytest.raises(DataError, match="no calibration"):
         Calibration.read(tmp_path / "t.json")
+
+
+def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
+    turned = create_model("test_resnet", 8, image_size=32, pixels="adaface").eval()
+    export(turned, tmp_path / "model.pt2")
+    found = torch.export.load(tmp_path / "model.pt2").module()(images().float()).detach()
+    torch.testing.assert_close(found, features(turned, images()), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])

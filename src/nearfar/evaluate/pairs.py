@@ -59,7 +59,7 @@ def all_pairs(
         similarities = torch.cat([x[row + 1 :] @ x[row] for row in range(n)])
     else:
         first, second = (side.to(x.device) for side in _drawn(labels.cpu(), most, seed))
-        parts = zip(first.split(_AT_ONCE), second.split(_AT_ONCE), strict=True)
+        parts = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
         similarities = torch.cat([(x[one] * x[other]).sum(1) for one, other in parts])
     identities = torch.stack([labels[first], labels[second]], 1)
     similarities.clamp_(-1, 1)  # rounding may leave a bit more, which is no cosine

@@ -124,7 +124,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, w
         columns.extend(sorted(grown))
     row, column = torch.tensor(rows), torch.tensor(columns)
     farthest = torch.cat([_squared(part, x).amax(1) for part in torch.split(x, 256)]).clamp_min(_TINY)
-    pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
+    pairs = zip(torch.split(row, _PAIRS), torch.split(column, _PAIRS), strict=True)
     between = torch.cat([(x[one] - x[other]).square().sum(1) for one, other in pairs]) / farthest[row]
     weights = torch.exp(-between).double()
     weights /= torch.zeros(len(x), dtype=torch.float64).index_add_(0, row, weights)[row]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from nearfar.data.image import read, square
+from nearfar.data.prepare import side
 from nearfar.errors import ConfigError
 from nearfar.inference.calibration import Calibration
 from nearfar.inference.embedding import weights_digest
@@ -94,7 +95,7 @@ def judge(
 
 
 def _vectors(model: EmbeddingModel, paths: Sequence[Path], flip: Flip, device: torch.device) -> torch.Tensor:
-    size = model.data_config["input_size"][1]
+    size = side(model.data_config)
     parts = []
     for start in range(0, len(paths), _BATCH):
         images = torch.stack([square(read(path, size), size) for path in paths[start : start + _BATCH]])

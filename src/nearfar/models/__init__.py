@@ -10,7 +10,9 @@
     model = load_model("model.safetensors")
 """
 
+from nearfar.models.chunks import in_chunks
 from nearfar.models.file import load_model, save_model
 from nearfar.models.model import EmbeddingModel, create_model
+from nearfar.models.pixels import PIXELS, Pixels
 
-__all__ = ["EmbeddingModel", "create_model", "load_model", "save_model"]
+__all__ = ["PIXELS", "EmbeddingModel", "Pixels", "create_model", "in_chunks", "load_model", "save_model"]
