@@ -32,5 +32,5 @@ def test_a_run_in_chunks_learns_as_the_whole_batch_does(tmp_path: Path) -> None:
     assert len(losses(whole.path)) == 3
     assert losses(parts.path) == pytest.approx(losses(whole.path), rel=1e-4)
     assert losses(parts.path)[2] != losses(parts.path)[0]
-    with pytest.raises(ConfigError, match="batch.chunk: 4 → 5"):
+    with pytest.raises(ConfigError, match=r"batch\.chunk: 4 → 5"):
         resume(parts.path, ("--set", {"batch": {"chunk": 5}}))
