@@ -6,12 +6,12 @@ Each check yields the problems it finds; none stops at the first.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from nearfar.errors import NearfarError
 from nearfar.plan import PlannedPart, PlannedTerm, Problem
-from nearfar.registry import Registry
+from nearfar.registry import Entry, Registry
 from nearfar.schedule import Schedule
 from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
@@ -176,18 +176,24 @@ def _distance_spec(distance: Any, default: str, registry: Registry) -> DistanceS
     return spec if isinstance(spec, DistanceSpec) else None
 
 
-def check_sum(terms: Iterable[PlannedTerm], registry: Registry) -> Iterator[Problem]:
+def check_sum(
+    terms: Iterable[PlannedTerm], registry: Registry, signature_of: Callable[[Entry], Signature]
+) -> Iterator[Problem]:
     """Whether the terms of a sum go together."""
     planned = [term.loss for term in terms if isinstance(term.loss, PlannedPart)]
     on_embeddings = [p for p in planned if isinstance(p.entry.spec, LossSpec) and p.entry.spec.on_embeddings]
     centers = [p for p in on_embeddings if p.entry.spec.family == "center"]
     others = [p for p in on_embeddings if p not in centers]
-    if centers and others and not any(_uses_norm(p) for p in others):
-        name, partners = registry.short_name(centers[0].entry), ", ".join(registry.short_name(p.entry) for p in others)
+    raw = [p for p in centers if _uses_norm(p)]
+    if raw and others and not any(_uses_norm(p) for p in others):
+        # Of a part that takes it, what makes it mind directions only is one word.
+        takes = "normalize" in signature_of(raw[0].entry)
+        instead = f"say {registry.short_name(raw[0].entry)}(normalize=True), or " if takes else ""
+        name, partners = registry.short_name(raw[0].entry), ", ".join(registry.short_name(p.entry) for p in others)
         yield Problem(
             "warning",
             f"{name} pulls embeddings as they are, and {partners} ignores their length: together they shrink "
-            f"embeddings to 0; pair it with a loss on unnormalised embeddings, such as softmax",
+            f"embeddings to 0; {instead}pair it with a loss on unnormalised embeddings, such as softmax",
         )
     for p in planned if len(planned) > 1 else ():
         reducer = p.arguments.get("reducer", p.attributes.get("reducer"))
@@ -208,4 +214,5 @@ def _uses_norm(planned: PlannedPart) -> bool:
     distance = planned.arguments.get("distance", planned.attributes.get("distance"))
     if isinstance(distance, PlannedPart):
         return distance.entry.spec.name == "dot" or distance.arguments.get("normalize") is False
-    return spec.uses_norm
+    # A center loss that scales embeddings to length one first.
+    return spec.uses_norm and planned.arguments.get("normalize") is not True

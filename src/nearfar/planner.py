@@ -43,7 +43,7 @@ def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) 
         weight = planner.weight(term.weight, term.loss)
         if loss is not None:
             planned.append(PlannedTerm(loss, weight))
-    planner.problems.extend(check_sum(planned, registry))
+    planner.problems.extend(check_sum(planned, registry, signature_of))
     return Plan(tuple(planned), tuple(dict.fromkeys(planner.problems)))
 
 

@@ -249,7 +249,8 @@ def _term_from_data(data: Any) -> Term:
 def _weight_from_data(weight: Any) -> Any:
     """A number, or a schedule of one: an object, a text or data."""
     if isinstance(weight, str | Mapping):
-        return _part_from_data(weight)
+        part = _part_from_data(weight)
+        weight = part if part.positional or part.named else part.name
     if isinstance(weight, bool) or not isinstance(weight, int | float | Part | Schedule):
         raise RecipeError(f"a term's weight is a number or a schedule of one, not {weight!r}")
     return float(weight) if isinstance(weight, int) else weight

@@ -44,8 +44,11 @@ def names(entries):
     return [entry.full_name for entry in entries]
 
 
+# Not those that need a reference set, which nobody here gives.
+_REDUCIBLE = [e for e in first_party("loss") if e.spec.reducible and "ref_emb" not in e.spec.inputs]
+REDUCIBLE = [entry.full_name for entry in _REDUCIBLE]
 #: But for those around another that take its miner and leave the reducer to it.
-OUR_LOSSES = [entry for entry in first_party("loss") if entry.spec.on_embeddings and entry.spec.reducible]
+OUR_LOSSES = [entry for entry in _REDUCIBLE if entry.spec.on_embeddings]
 OUR_MINERS = [entry.full_name for entry in first_party("miner") if entry.spec.on_embeddings]
 #: Those that pytorch-metric-learning has too; the others are beside what they compute, below.
 OUR_REDUCERS = ["core.mean", "core.sum", "core.avg_non_zero"]
@@ -217,7 +220,7 @@ def inputs_of(loss: str):
 
 
 @pytest.mark.parametrize("reducer", THEIR_REDUCERS)
-@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
+@pytest.mark.parametrize("loss", REDUCIBLE)
 def test_their_reducers_reduce_our_losses(loss, reducer):
     make, definition = THEIR_REDUCERS[reducer]
     inputs = inputs_of(loss)
@@ -231,7 +234,7 @@ NORMALIZED = ("pair.margin_beta", "pair.siglip")
 
 
 @pytest.mark.parametrize("reducer", OUR_REDUCERS)
-@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
+@pytest.mark.parametrize("loss", REDUCIBLE)
 def test_our_reducers_reduce_our_losses_as_they_do_the_values(loss, reducer):
     if loss in NORMALIZED and reducer == "core.mean":
         pytest.skip("its mean is that of its formula, over a normaliser of its own")
@@ -303,7 +306,7 @@ def test_every_reducer_of_ours_is_composed_with_every_loss():
 
 
 @pytest.mark.parametrize("reducer", OURS_ALONE)
-@pytest.mark.parametrize("loss", [e.full_name for e in first_party("loss") if e.spec.reducible])
+@pytest.mark.parametrize("loss", REDUCIBLE)
 def test_reducers_of_ours_alone_reduce_our_losses_as_they_do_the_values(loss, reducer):
     inputs = inputs_of(loss)
     keeping = Keeping()

@@ -60,6 +60,10 @@ class Plain:
     def __init__(self): ...
 
 
+class Centre:
+    def __init__(self, *, normalize: bool = False): ...
+
+
 class Miner:
     def __init__(self, margin: float | None = None, *, distance=None): ...
 
@@ -97,7 +101,7 @@ PARTS = [
         thresholds={"pos_margin": "positive", "neg_margin": "negative"},
     ),
     part(LossSpec, "circle", Plain, distances=("cosine",), emits=("element",)),
-    part(LossSpec, "center", Plain, family="center", uses_norm=True),
+    part(LossSpec, "center", Centre, family="center", uses_norm=True),
     part(LossSpec, "softmax", Plain, uses_norm=True),
     part(LossSpec, "histogram", Plain, emits=("already_reduced",)),
     part(LossSpec, "buggy", Plain, defects=("it fails on duplicates",)),
@@ -144,6 +148,7 @@ def problems(registry, text, **context):
         ("head(preset='wide', num_classes=3)", {"embedding_size": 20}),
         ("contrastive(neg_margin=0.5, distance=cosine)", {}),
         ("softmax + 0.003 * center", {}),
+        ("circle + 0.003 * center(normalize=True)", {}),
         ("circle(distance=cosine) + giou", {}),
         ("memory(contrastive(miner=pairs), size=4)", {}),
         ("memory(triplet, miner=hard)", {}),
@@ -202,6 +207,7 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("picky(triplet)", "error", "picky takes pml.* only, not local.triplet"),
         ("triplet(reducer=none) + circle", "error", "triplet is left unreduced by none, so it cannot be added"),
         ("center + circle", "warning", "center pulls embeddings as they are, and circle ignores their length"),
+        ("center + circle", "warning", "say center(normalize=True), or pair it with a loss on unnormalised embeddings"),
     ],
 )
 def test_what_does_not_fit_is_said(registry, text, severity, message):

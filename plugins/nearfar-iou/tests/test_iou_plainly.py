@@ -13,6 +13,7 @@ from nearfar.testing.definition import definition_of
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
 from nearfar_iou import plugin
+from nearfar_iou.specs.shared import BOXES
 
 #: Predictions and targets, xyxy.
 PAIRS = [
@@ -40,7 +41,7 @@ ROTATED = [
     ([0, 0, 2, 1, 0.3], [1, 0, 2, 0, 0.1]),  # a target without width
     ([0, 0, 2, 1, 0.3], [400, 0, 1, 2, 0.1]),  # far apart
 ]
-ON_BOXES = [spec.name for spec in plugin.nearfar_losses() if spec.inputs == plugin.BOXES]
+ON_BOXES = [spec.name for spec in plugin.nearfar_losses() if spec.inputs == BOXES]
 FAMILY = {spec.name: spec.family for spec in plugin.nearfar_losses()}
 
 

@@ -9,6 +9,7 @@ import torch
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction, Sum
+from nearfar.nn.steps import follow
 from nearfar_proxy.center import Center
 
 C, D = 6, 4
@@ -199,3 +200,22 @@ def test_what_does_not_fit_is_named():
         Center(C, D, update="momentum")
     with pytest.raises(ArgumentError, match=r"alpha must be in \[0, 1\]; got 1.5"):
         Center(C, D, alpha=1.5)
+
+
+@pytest.mark.parametrize("split", [(8,), (3, 5), (0, 1, 7)])
+def test_after_an_optimiser_calls_of_one_step_move_centres_as_one_batch(split):
+    x, y = batch()
+    whole, loss = Center(C, D).double(), Center(C, D).double()
+    whole(x, y)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    follow(loss, optimizer)
+    for part, labels in zip(x.split(split), y.split(split), strict=True):
+        loss(part, labels)
+        assert (loss.centers == 0).all()
+    optimizer.step()
+    torch.testing.assert_close(loss.centers, whole.centers, rtol=1e-12, atol=1e-14)
+    # What was seen was seen once, and evaluation is no training.
+    loss.eval()(x, y)
+    optimizer.step()
+    torch.testing.assert_close(loss.centers, whole.centers, rtol=1e-12, atol=1e-14)

@@ -153,7 +153,9 @@ def test_of_an_empty_batch_it_is_zero():
     value.backward()
     assert value.item() == 0
     units = torch.zeros(0, D, dtype=torch.float64)
-    assert (repulsion(units, loss.weight, torch.zeros(0, dtype=torch.long), None, scale=1.0, margin=0.0) == 0).all()
+    pushed, cosines = repulsion(units, loss.weight, torch.zeros(0, dtype=torch.long), None, scale=1.0, margin=0.0)
+    assert (pushed == 0).all()
+    assert cosines.shape == (0,)
 
 
 def test_wrong_arguments_are_refused():

@@ -22,6 +22,7 @@ def part(name):
 def test_the_names_are_these():
     assert list(SPECS) == [
         "proxy_nca",
+        "proxy_nca_pp",
         "proxy_anchor",
         "soft_triple",
         "proxy_gml",
@@ -41,7 +42,7 @@ def test_the_entry_module_is_light():
 
 
 def test_proxy_nca_pp_is_a_softmax_at_a_temperature_of_a_ninth():
-    loss = part("proxy_nca")(C, D, **SPECS["proxy_nca"].presets["proxy_nca_pp"].arguments)
+    loss = part("proxy_nca_pp")(C, D)
     x, y = torch.randn(8, D), torch.arange(8) % C
     unit = torch.nn.functional.normalize
     # Both sides are multiplied by 3 before the squared distance, as in the authors' code.

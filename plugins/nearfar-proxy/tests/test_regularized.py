@@ -96,7 +96,7 @@ def test_a_single_class_is_near_to_none():
 def graph(loss, x, y):
     """Values of the samples, and of the proxies, by the paper's steps."""
     k = loss.proxies_per_class
-    w = loss.weight.tolist()
+    w = loss.weight.flatten(0, 1).tolist()
     kept = math.ceil(loss.ratio * len(w))
     samples = []
     for a, label in zip(x.tolist(), y.tolist(), strict=True):

@@ -225,14 +225,15 @@ def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
 def check_range(index: Tensor, size: int, message: str) -> None:
     """Raise :class:`InputError` unless all of ``index`` lie in 0 … size − 1.
 
-    ``message`` may hold ``{low}`` and ``{high}``, what was found. On a GPU the check is put in the stream instead of
-    waiting for it, and ends the program there: an index kernel would take −1 for the last.
+    ``message`` may hold ``{low}`` and ``{high}``, what was found. On a GPU, and compiled, the check is put in the
+    stream instead of waiting for it, and ends the program there: an index kernel would take −1 for the last.
     """
     if not len(index):
         return
-    if index.device.type == "cpu":
+    is_compiled = torch.compiler.is_compiling()
+    if index.device.type == "cpu" and not is_compiled:
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= size:
             raise InputError(message.format(low=low, high=high))
-    elif index.device.type == "cuda":
+    elif index.device.type == "cuda" or is_compiled:
         torch._assert_async(((index >= 0) & (index < size)).all(), message)

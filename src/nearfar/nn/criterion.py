@@ -101,15 +101,15 @@ class Criterion(nn.Module):
         self.weights = {term.name: term.weight for term in terms}
         #: How many times the network's learning rate what each term learns wants; training begins with it.
         self.learning_rates = {term.name: term.learning_rate for term in terms}
-        self._calls = {term.name: (term.inputs, term.optional_inputs) for term in terms}
-        matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
-        self._inputs = {
-            term.name: tuple(dict.fromkeys((*term.inputs, *_named(matchers.get(term.name), "inputs"))))
+        self._calls = {
+            term.name: (term.name in self.miners, _on_embeddings(term.inputs), term.inputs, term.optional_inputs)
             for term in terms
         }
-        self._optional = {
-            term.name: (*term.optional_inputs, *_named(matchers.get(term.name), "optional_inputs")) for term in terms
-        }
+        matchers = {name: miner for name, miner in self.miners.items() if isinstance(miner, Matcher)}
+        self._inputs = _Inputs.of(
+            [(*term.inputs, *_named(matchers.get(term.name), "inputs")) for term in terms],
+            [(*term.optional_inputs, *_named(matchers.get(term.name), "optional_inputs")) for term in terms],
+        )
         #: The value of each term in the last call: detached, before its weight.
         self.last: dict[str, Tensor] = {}
         weights = [Scheduled(self.weights, term.name, term.curve) for term in terms if term.curve is not None]
@@ -119,18 +119,17 @@ class Criterion(nn.Module):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of all inputs, in the order in which the terms first name them."""
-        return tuple(dict.fromkeys(name for inputs in self._inputs.values() for name in inputs))
+        return self._inputs.required
 
     @property
     def optional_inputs(self) -> tuple[str, ...]:
         """The names of what may be given besides, by keyword, and goes to each term that names it."""
-        named = dict.fromkeys(name for names in self._optional.values() for name in names)
-        return tuple(name for name in named if name not in self.inputs)
+        return self._inputs.optional
 
     @property
     def is_mixed(self) -> bool:
         """Whether the terms differ in their inputs, so that calls name them."""
-        return len(set(self._inputs.values())) > 1
+        return self._inputs.mixed
 
     def collect_stats(self, collect: bool = True) -> None:
         """Have every loss of nearfar's leave the statistics of its terms in :meth:`statistics`."""
@@ -160,10 +159,10 @@ class Criterion(nn.Module):
         InputError
             An input is missing, unknown or given twice, or an unreduced loss stands beside another.
         """
-        given = self._bind(args, kwargs)
-        self.last = {}
+        given = self._inputs.bind(args, kwargs)
+        self.last = last = {}
         matches: dict[int, Matches] = {}
-        values = {name: self._value(name, given, matches) for name in self.losses}
+        values = {name: self._value(name, loss, given, matches) for name, loss in self.losses.items()}
         weights = dict(self.weights)
         if self.schedules is not None:
             self.schedules.called()
@@ -176,51 +175,29 @@ class Criterion(nn.Module):
                 raise InputError(
                     f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer"
                 )
-        self.last = {name: value.detach() for name, value in values.items()}
+        last.update({name: value.detach() for name, value in values.items()})
         weighted = [v if weights[name] == 1 else v * weights[name] for name, v in values.items()]
         return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        on_embeddings = any(map(_on_embeddings, self._inputs.values()))
-        extra = (*self.optional_inputs, *(EMBEDDING_INPUTS[2:] if on_embeddings else ()))
-        order = EMBEDDING_INPUTS if on_embeddings and not self.is_mixed else self.inputs
-        if args and self.is_mixed:
-            raise InputError(
-                f"this criterion mixes inputs, so call it by keyword: {', '.join(f'{n}=…' for n in self.inputs)}"
-            )
-        if len(args) > len(order):
-            raise InputError(f"this criterion takes {len(order)} inputs ({', '.join(order)}); got {len(args)}")
-        given = dict(zip(order, args, strict=False))
-        for name, value in kwargs.items():
-            if name in given:
-                raise InputError(f"the input {name!r} was given twice")
-            if name not in self.inputs and name not in extra:
-                known = ", ".join((*self.inputs, *self.optional_inputs))
-                raise InputError(f"this criterion takes no input {name!r}; it takes {known}")
-            given[name] = value
-        optional = {"labels"} if on_embeddings and given.get("indices_tuple") is not None else set()
-        if missing := [name for name in self.inputs if name not in given and name not in optional]:
-            raise InputError(f"this criterion needs {', '.join(missing)}")
-        return given
-
-    def _value(self, name: str, given: dict[str, Any], matches: dict[int, Matches]) -> Any:
-        loss, (inputs, optional_inputs) = self.losses[name], self._calls[name]
-        if name in self.miners and isinstance(matcher := self.miners[name], Matcher):
-            if id(matcher) not in matches:
-                matches[id(matcher)] = _match(matcher, given)
+    def _value(self, name: str, loss: nn.Module, given: dict[str, Any], matches: dict[int, Matches]) -> Any:
+        mined, on_embeddings, inputs, optional_inputs = self._calls[name]
+        miner = self.miners[name] if mined else None
+        if isinstance(miner, Matcher):
+            if id(miner) not in matches:
+                matches[id(miner)] = _match(miner, given)
             assert isinstance(loss, Matched)
-            return loss(**loss.of_matches(matches[id(matcher)], given))
+            return loss(**loss.of_matches(matches[id(miner)], given))
         optional = {each: given[each] for each in optional_inputs if given.get(each) is not None}
-        if not _on_embeddings(inputs):
-            return loss(*(given[each] for each in inputs), **optional)
+        if not on_embeddings:
+            return loss(*[given[each] for each in inputs], **optional)
         embeddings = given["embeddings"]
         labels = given.get("labels") if "labels" in inputs else None
         reference = {each: given[each] for each in ("ref_emb", "ref_labels") if given.get(each) is not None}
         selection = given.get("indices_tuple")
-        if name in self.miners:
+        if miner is not None:
             if selection is not None:
                 raise InputError(f"the term {name!r} has its own miner, so it takes no indices_tuple")
-            selection = self._select(name, embeddings, labels, reference)
+            selection = _select(name, miner, loss, embeddings, labels, reference)
         if isinstance(loss, EmbeddingLoss):
             return loss(embeddings, labels, selection, **reference, **optional)
         if isinstance(labels, RuledLabels):
@@ -236,14 +213,93 @@ class Criterion(nn.Module):
         # Some of pytorch-metric-learning's give their one number as (1,).
         return value.reshape(()) if isinstance(value, Tensor) and value.shape == (1,) else value
 
-    def _select(self, name: str, embeddings: Tensor, labels: Any, reference: dict[str, Tensor]) -> Any:
-        miner = self.miners[name]
-        if isinstance(miner, Miner):
-            return miner.select(embeddings, labels, **reference, loss=self.losses[name])
-        if isinstance(labels, RuledLabels):
-            raise InputError(f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule")
-        with full_precision(embeddings):
-            return miner(embeddings, labels, **reference)
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a criterion is called with, settled before it is called.
+
+    Attributes
+    ----------
+    required, optional
+        The names of what its terms need, and of what goes to those that name it.
+    mixed, on_embeddings
+        Whether the terms differ in what they need; whether one is called as pytorch-metric-learning's are.
+    order
+        What arguments without a name are.
+    known, needed
+        The names that may be given, and those that have to be: all that are required, but for labels of embeddings
+        that come with a selection.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    mixed: bool
+    on_embeddings: bool
+    order: tuple[str, ...]
+    known: frozenset[str]
+    needed: frozenset[str]
+
+    @classmethod
+    def of(cls, required: Iterable[tuple[str, ...]], optional: Iterable[tuple[str, ...]]) -> _Inputs:
+        """From what each term needs, and what each takes besides."""
+        by_term = [tuple(dict.fromkeys(names)) for names in required]
+        needed = tuple(dict.fromkeys(name for names in by_term for name in names))
+        besides = dict.fromkeys(name for names in optional for name in names if name not in needed)
+        mixed, on_embeddings = len(set(by_term)) > 1, any(map(_on_embeddings, by_term))
+        return cls(
+            required=needed,
+            optional=tuple(besides),
+            mixed=mixed,
+            on_embeddings=on_embeddings,
+            order=EMBEDDING_INPUTS if on_embeddings and not mixed else needed,
+            known=frozenset((*needed, *besides, *(EMBEDDING_INPUTS[2:] if on_embeddings else ()))),
+            needed=frozenset(needed) - ({"labels"} if on_embeddings else set()),
+        )
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What is given, by name.
+
+        Raises
+        ------
+        InputError
+            Something is missing, unknown, given twice, or has to be named.
+        """
+        if args and self.mixed:
+            raise InputError(
+                f"this criterion mixes inputs, so call it by keyword: {', '.join(f'{n}=…' for n in self.required)}"
+            )
+        if len(args) > len(self.order):
+            raise InputError(
+                f"this criterion takes {len(self.order)} inputs ({', '.join(self.order)}); got {len(args)}"
+            )
+        given = dict(zip(self.order, args, strict=False))
+        for name, value in kwargs.items():
+            if name in given:
+                raise InputError(f"the input {name!r} was given twice")
+            if name not in self.known:
+                known = ", ".join((*self.required, *self.optional))
+                raise InputError(f"this criterion takes no input {name!r}; it takes {known}")
+            given[name] = value
+        if not given.keys() >= self.needed or (self.on_embeddings and "labels" not in given):
+            self._refuse_missing(given)
+        return given
+
+    def _refuse_missing(self, given: dict[str, Any]) -> None:
+        selected = self.on_embeddings and given.get("indices_tuple") is not None
+        optional = {"labels"} if selected else set()
+        if missing := [name for name in self.required if name not in given and name not in optional]:
+            raise InputError(f"this criterion needs {', '.join(missing)}")
+
+
+def _select(
+    name: str, miner: nn.Module, loss: nn.Module, embeddings: Tensor, labels: Any, reference: dict[str, Tensor]
+) -> Any:
+    if isinstance(miner, Miner):
+        return miner.select(embeddings, labels, **reference, loss=loss)
+    if isinstance(labels, RuledLabels):
+        raise InputError(f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule")
+    with full_precision(embeddings):
+        return miner(embeddings, labels, **reference)
 
 
 def _selecting(term: CriterionTerm) -> nn.Module | None:

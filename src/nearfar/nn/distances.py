@@ -140,7 +140,10 @@ class SquaredEuclidean(Distance):
     power = 2
 
     def matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        matrix: Tensor = _EuclideanMatrix.apply(query, reference, self.power == 1, query is reference)
+        is_self = query is reference
+        if is_self and torch.compiler.is_compiling():  # which cannot follow a function of one tensor given twice
+            reference = query.view_as(query)
+        matrix: Tensor = _EuclideanMatrix.apply(query, reference, self.power == 1, is_self)
         return matrix
 
     def pairwise(self, query: Tensor, reference: Tensor) -> Tensor:
@@ -152,8 +155,8 @@ class Euclidean(SquaredEuclidean):
 
     .. math:: d(x, y) = \lVert x - y \rVert
 
-    Two equal embeddings have distance 0 and pass no gradient, the subgradient of smallest norm. (On a GPU cancellation
-    leaves up to 1e-3 between duplicates in float32, for which no test is made there without a stall.)
+    Two equal embeddings have distance 0 and pass no gradient, the subgradient of smallest norm. (On a GPU, and
+    compiled, cancellation leaves up to 1e-3 between duplicates in float32, for which no test is made there.)
 
     Parameters
     ----------
@@ -226,7 +229,7 @@ class _EuclideanMatrix(torch.autograd.Function):
         if is_self:
             matrix.fill_diagonal_(0)
         matrix.clamp_min_(0)
-        if matrix.device.type == "cpu":
+        if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
             _mend_near(matrix, scale, query, reference)
         if root:
             matrix.sqrt_()
@@ -256,7 +259,8 @@ def _mend_near(matrix: Tensor, scale: Tensor, query: Tensor, reference: Tensor) 
     """Take squared distances that cancellation has spoiled from the differences themselves, in place.
 
     ‖x‖² + ‖y‖² − 2 x·y is off by the rounding of its largest part: a float32 distance of 1e-3 between unit vectors by
-    half of it. Not on a GPU, where asking how many there are would stall the stream.
+    half of it. Not on a GPU, where asking how many there are would stall the stream, nor compiled, where it would break
+    the graph.
     """
     near = matrix < NEAR * scale
     rows, columns = near.nonzero(as_tuple=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,14 +10,17 @@ from torch import Tensor
 __all__ = ["full_precision", "raised"]
 
 
-@contextlib.contextmanager
-def full_precision(tensor: object) -> Iterator[None]:
+def full_precision(tensor: object) -> contextlib.AbstractContextManager[object]:
     """Keep autocast away from work on the device of ``tensor``; half precision is not enough for sums over a batch."""
     if not isinstance(tensor, Tensor) or tensor.device.type == "meta":
-        yield
-        return
-    with torch.autocast(tensor.device.type, enabled=False):
-        yield
+        return _NOTHING
+    # Where it is not about, saying so takes as long as a small loss's matrix.
+    if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(tensor.device.type):
+        return _NOTHING
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+_NOTHING = contextlib.nullcontext()
 
 
 def raised(tensor: Tensor) -> Tensor:

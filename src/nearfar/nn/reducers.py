@@ -80,6 +80,8 @@ class Mean(Reducer):
 
     def reduce(self, terms: Terms) -> Tensor:
         divisor = terms.size if terms.normalizer is None else terms.normalizer
+        if isinstance(divisor, int | float) and 0 < divisor <= 1 << 24:
+            return terms.sum_over(divisor)
         return _ratio(terms.sum(), terms.count() if divisor is None else divisor)
 
 

@@ -41,8 +41,13 @@ class Selection(ABC):
         if len(indices) == 3:
             return indices
         a1, p, a2, n = indices
-        pair, other = torch.where(a1[:, None] == a2)
-        return a1[pair], p[pair], n[other]
+        # By a search in the sorted anchors: a table of both sides' pairs may not fit.
+        ordered, order = a2.sort(stable=True)
+        first = torch.searchsorted(ordered, a1)
+        count = torch.searchsorted(ordered, a1, right=True) - first
+        pair = torch.arange(len(a1), device=a1.device).repeat_interleave(count)
+        place = torch.arange(len(pair), device=a1.device) - (count.cumsum(0) - count)[pair]
+        return a1[pair], p[pair], n[order[first[pair] + place]]
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(anchor, positive, anchor, negative)``; a triplet gives one pair of each sort, repeats and all."""

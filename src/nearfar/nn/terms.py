@@ -63,6 +63,10 @@ class Terms(ABC):
         """The sum of all values; 0 with a usable gradient when there is none."""
         return self.values.sum()
 
+    def sum_over(self, divisor: float) -> Tensor:
+        """The sum of all values over a number greater than 0: a loss with a pass of its own divides within that."""
+        return self.sum() / divisor
+
     @property
     def size(self) -> int | None:
         """How many values there are, where that is known without asking the device; None where it is not."""

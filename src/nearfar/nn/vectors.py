@@ -31,6 +31,12 @@ def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1) -> 
     return (grad - units * radial) * inverse
 
 
+def _have_direction(lengths: Tensor) -> bool:
+    """Whether all are lengths of vectors that can be scaled to length one just so."""
+    least, greatest = torch.aminmax(lengths)
+    return bool(least > TINY) and bool(greatest < torch.inf)
+
+
 class _Unit(torch.autograd.Function):
     """Written out because class weights are large: autograd would keep, and go back through, several copies of them.
 
@@ -40,10 +46,16 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+        ctx.dim = dim
+        ctx.set_materialize_grads(False)
+        # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
+        on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu and length.numel() and _have_direction(length):
+            units, lengths = vectors / length, length.squeeze(dim)
+            ctx.save_for_backward(units, lengths)
+            return units, lengths
         none = length <= TINY
         units = vectors / length.masked_fill(none, 1)
-        # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
-        on_cpu = vectors.device.type == "cpu"
         if not on_cpu or bool(none.any()):
             units.masked_fill_(none, 0)
         too_long = length.isinf()
@@ -52,9 +64,7 @@ class _Unit(torch.autograd.Function):
             scaled /= torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
             units = torch.where(too_long, scaled, units)
         lengths = length.masked_fill(none, 0).squeeze(dim)
-        ctx.dim = dim
         ctx.save_for_backward(units, lengths)
-        ctx.set_materialize_grads(False)
         return units, lengths
 
     @staticmethod

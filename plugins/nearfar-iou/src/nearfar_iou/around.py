@@ -40,7 +40,7 @@ class Around(BoxLoss):
 
     def around(self, name: str, number: float) -> Formula | None:
         """The formula of the other with this one round it, where there is one."""
-        formula = self.loss.formula() if "formula" in vars(type(self.loss)) else None
+        formula = self.loss.own_formula()
         return None if formula is None or formula.around else formula._replace(around=name, number=number)
 
 

@@ -18,8 +18,9 @@ from nearfar.nn import Terms
 from nearfar.nn.arguments import check_choice
 from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.boxes import BOX_FORMATS, check_boxes, frame, to_coordinates
-from nearfar_iou.compiled.passes import CompiledTerms
+from nearfar_iou.compiled.passes import EXTENTS, CompiledTerms
 from nearfar_iou.compiled.tier import Formula, fits
+from nearfar_iou.fused import launch
 from nearfar_iou.geometry import Pairs, Slopes
 from nearfar_iou.matched import MatchedLoss, wanted
 from nearfar_iou.pieces import pieces
@@ -36,9 +37,9 @@ Measured = tuple[Tensor, Slopes | None]
 class BoxLoss(MatchedLoss):
     """A loss on the overlap of predicted boxes, (n, 4), and their targets; a subclass writes :meth:`measure`.
 
-    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``. Box i is compared with target
-    i, and there is one element term a box. Both get a gradient, which can be taken once, not differentiated again. A
-    perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None, box_groups=None)``. Box i is
+    compared with target i, and there is one element term a box. Both get a gradient, which can be taken once, not
+    differentiated again. A perfect prediction costs exactly 0, with a gradient of exactly 0, whatever its size.
 
     Inverted predicted boxes (``x2 < x1`` by a depth d) are read as having no extent in that axis, and each such side
     costs ``d / (d + target's side)`` more; see :mod:`nearfar_iou.geometry`.
@@ -85,6 +86,10 @@ class BoxLoss(MatchedLoss):
         """
         return None
 
+    def own_formula(self) -> Formula | None:
+        """:meth:`formula` where it counts."""
+        return self.formula() if "formula" in vars(type(self)) else None
+
     def check(self, pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
         return check_boxes(pred_boxes, target_boxes)
 
@@ -95,7 +100,7 @@ class BoxLoss(MatchedLoss):
         return values
 
     def weighed(self, pred: Tensor, target: Tensor, weights: Tensor | None, **given: Any) -> Terms:
-        formula = self.formula() if "formula" in vars(type(self)) else None
+        formula = self.own_formula()
         if formula is None or not (fits(pred, target) if weights is None else fits(pred, target, weights)):
             return super().weighed(pred, target, weights, **given)
         if weights is not None and weights.requires_grad:
@@ -132,6 +137,8 @@ class _Pass(torch.autograd.Function):
         values = pred.new_empty(n)
         # It is as no_grad, but costs less for every operation, of which there are many on few boxes.
         with torch.inference_mode():
+            if _is_fused(loss, pred, target, values, grads):
+                return values
             if 0 < n <= PIECE:
                 return values.copy_(_measured(loss, pred, target, grads))
             for part in pieces(n, pred.device, PIECE):
@@ -147,6 +154,13 @@ class _Pass(torch.autograd.Function):
         scale = torch.Tensor.mul_ if in_place else torch.mul
         by_boxes = [None if saved is None else scale(saved, grad[:, None]) for saved in ctx.saved_tensors]
         return (*by_boxes, None, None, None)
+
+
+def _is_fused(loss: BoxLoss, pred: Tensor, target: Tensor, values: Tensor, grads: list[Tensor | None]) -> bool:
+    """Whether one kernel has written the losses of boxes on a GPU, and their gradients."""
+    if not pred.is_cuda or (formula := loss.own_formula()) is None or not launch.fits(pred, target):
+        return False
+    return launch.launch(formula, EXTENTS[loss.box_format], pred, target, values, grads)
 
 
 def _measured(loss: BoxLoss, pred: Tensor, target: Tensor, grads: list[Tensor | None]) -> Tensor:

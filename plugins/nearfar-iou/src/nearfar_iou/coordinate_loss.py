@@ -23,10 +23,10 @@ PIECE = 16384
 class CoordinateLoss(MatchedLoss):
     """A loss of each coordinate's difference, added up over a box's four; a subclass writes :meth:`measure`.
 
-    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``, boxes (n, 4) each. Coordinates
-    are compared as they are given: in any box format, or as the offsets that a detector regresses, as long as both are
-    alike; the value depends on which. There is one element term a box. Both get a gradient, which can be taken once,
-    not differentiated again. An exact coordinate costs exactly 0, with a gradient of exactly 0.
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None, box_groups=None)``, boxes (n, 4)
+    each. Coordinates are compared as they are given: in any box format, or as the offsets that a detector regresses, as
+    long as both are alike; the value depends on which. There is one element term a box. Both get a gradient, which can
+    be taken once, not differentiated again. An exact coordinate costs exactly 0, with a gradient of exactly 0.
 
     Parameters
     ----------

@@ -42,10 +42,10 @@ class Wanted(NamedTuple):
 class DenseLoss(ScoreLoss):
     """A loss of each logit by itself, added up over the classes of an element; a subclass writes :meth:`measure`.
 
-    Called as ``loss(logits, targets, logit_weights=None, logit_normalizer=None)``: (n,) or (n, classes) each, classes
-    independent of each other. Targets are of any dtype; class ids are to be made one-hot first. There is one element
-    term an element, the *sum* over its classes, so a mean over elements and classes is smaller by their number. Logits
-    and targets get a gradient, which can be taken once, not differentiated again.
+    Called as ``loss(logits, targets, logit_weights=None, logit_normalizer=None, logit_groups=None)``: (n,) or (n,
+    classes) each, classes independent of each other. Targets are of any dtype; class ids are to be made one-hot first.
+    There is one element term an element, the *sum* over its classes, so a mean over elements and classes is smaller by
+    their number. Logits and targets get a gradient, which can be taken once, not differentiated again.
 
     Parameters
     ----------

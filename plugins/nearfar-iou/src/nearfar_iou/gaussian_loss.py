@@ -24,10 +24,10 @@ PIECE = 8192
 class GaussianLoss(MatchedLoss):
     """A loss on predicted rotated boxes and their targets, as normal distributions; a subclass writes :meth:`measure`.
 
-    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None)``, boxes ``cxcywhr`` (n, 5) each:
-    the centre, the sides, and the angle in radians by which the first side is turned from the x axis towards the y
-    axis. Box i is compared with target i, and there is one element term a box. Both get a gradient, which can be taken
-    once, not differentiated again.
+    Called as ``loss(pred_boxes, target_boxes, box_weights=None, box_normalizer=None, box_groups=None)``, boxes
+    ``cxcywhr`` (n, 5) each: the centre, the sides, and the angle in radians by which the first side is turned from the
+    x axis towards the y axis. Box i is compared with target i, and there is one element term a box. Both get a
+    gradient, which can be taken once, not differentiated again.
 
     The value is that of the distribution, so (w, h, θ), (h, w, θ + π/2) and (w, h, θ + π) are one box, and the angle
     of a square has no gradient. A side that is less than 1e-4 of the longest of both boxes, or of the way from

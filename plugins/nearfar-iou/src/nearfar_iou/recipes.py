@@ -28,6 +28,25 @@ RECIPES = (
         ),
     ),
     RecipeSpec(
+        name="matched_detector",
+        recipe="focal(miner=atss) + 2.0 * giou(miner=atss)",
+        summary="A detector that is called with every prediction and every object: what stands for what is found out.",
+        paper=Paper(
+            authors="Zhang, Chi, Yao, Lei, Li",
+            title="Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample "
+            "Selection",
+            year=2020,
+            arxiv="1912.02424",
+        ),
+        source="the weights are those of mmdet's ATSS, which has a term on centerness as well",
+        notes=(
+            "logits (n, classes) and pred_boxes (n, 4) are of all predictions, targets (m,) the classes of the objects "
+            "and target_boxes (m, 4) their boxes; give anchors (n, 4) and levels (n,) besides.",
+            "Both terms share one matcher, which runs once a call, and are divided by the number of positives.",
+            "For a batch of images give pred_groups and target_groups. max_iou, task_aligned and simota match as well.",
+        ),
+    ),
+    RecipeSpec(
         name="generalized_focal",
         recipe="quality_focal + 2.0 * giou + 0.25 * distribution_focal",
         summary="A detector whose scores are qualities and whose boxes are distributions over distances.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance
 from nearfar.nn.precision import full_precision
-from nearfar.nn.selection import distance_matrix
-from nearfar_pair.sides import FAR, PairRule
+from nearfar_pair.mining import choices
+from nearfar_pair.sides import FAR, PairRule, Rows
 
 __all__ = ["BesideOpposite", "DistanceRule", "Margins"]
 
@@ -39,13 +41,17 @@ class DistanceRule(PairRule):
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(anchor, positive, anchor, negative)``, each sort by anchor and then by place in the reference."""
-        positive, negative = self.batch.positive_mask(), self.batch.negative_mask()
-        if positive.numel():  # a rule may take the greatest of a row, which no empty one has
-            with full_precision(self.batch.embeddings):
-                matrix = distance_matrix(self.distance, self.batch)
-            keep = self.keep(matrix.masked_fill(~positive, -FAR), matrix.masked_fill(~negative, FAR))
-            positive, negative = positive & keep[0], negative & keep[1]
-        return *torch.where(positive), *torch.where(negative)  # type: ignore[return-value]
+        with full_precision(self.batch.embeddings):
+            batch = dataclasses.replace(self.batch, selection=self)
+            return choices(batch, self.distance, _kept, is_ragged=True).outputs  # type: ignore[return-value]
+
+
+def _kept(rows: Rows) -> tuple[Tensor, ...]:
+    """The pairs of these anchors, one by one."""
+    a1, place = torch.where(rows.valid)
+    a2, n = torch.where(rows.is_negative)
+    start = rows.anchors.start
+    return a1 + start, rows.positives[a1, place], a2 + start, n
 
 
 class BesideOpposite(DistanceRule):
@@ -68,6 +74,11 @@ class BesideOpposite(DistanceRule):
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
         return ~(nearest - d_ap >= self.slack), ~(d_an - farthest >= self.slack)
 
+    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        farthest, nearest = d_ap.amax(1, keepdim=True), d_an.amin(1, keepdim=True)
+        beyond = torch.sub(d_an, farthest, out=scratch)
+        return ~(nearest - d_ap >= self.slack), torch.ge(beyond, min(self.slack, FAR / 2), out=scratch)
+
 
 class Margins(DistanceRule):
     """Positives farther than one distance, negatives nearer than another.
@@ -88,3 +99,6 @@ class Margins(DistanceRule):
     def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
         return ~(d_ap <= self.beyond), ~(d_an >= self.within)
+
+    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        return ~(d_ap <= self.beyond), torch.ge(d_an, min(self.within, FAR / 2), out=scratch)

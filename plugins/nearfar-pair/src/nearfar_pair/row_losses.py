@@ -10,12 +10,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.selection import Selection, distance_matrix
+from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
@@ -87,9 +89,10 @@ class PairLoss(EmbeddingLoss):
 
     def _selected(self, batch: Batch, selection: Selection, learned: tuple[Tensor, ...]) -> Mapping[str, Terms]:
         a1, p, a2, n = selection.pairs()
-        d = distance_matrix(self.distance, batch)
-        positive = self.positive_cost(d[a1, p], *(x[a1] if x.ndim == 1 else x for x in learned))
-        negative = self.negative_cost(d[a2, n], *(x[a2] if x.ndim == 1 else x for x in learned))
+        reference = None if batch.is_self else batch.reference
+        d_ap, d_an = (pair_distances(self.distance, batch.embeddings, reference, *of) for of in ((a1, p), (a2, n)))
+        positive = self.positive_cost(d_ap, *(x[a1] if x.ndim == 1 else x for x in learned))
+        negative = self.negative_cost(d_an, *(x[a2] if x.ndim == 1 else x for x in learned))
         size, labels = len(batch.embeddings), batch.labels
         return self._named(
             batch,
@@ -108,10 +111,20 @@ class PairLoss(EmbeddingLoss):
         return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
-        positive, negative = self._costs(rows, *learned)
-        # Of each the number above zero as the sum of signs: a comparison and its sum take five times as long.
-        active = (costs.detach().sign().sum(1).long() for costs in (positive, negative))
-        return positive.sum(1), negative.sum(1), *active, rows.num_positives, rows.num_negatives
+        of_anchor = [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+        positive = self.positive_cost(rows.d_ap, *of_anchor)
+        negative, active = self.negative_sums(rows, *of_anchor)
+        costly = positive.detach().sign().sum(1).long()
+        return positive.sum(1), negative, costly, active, rows.num_positives, rows.num_negatives
+
+    def negative_sums(self, rows: Rows, *of_anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """(r,) the sum of the costs of each anchor's negatives, and how many cost something.
+
+        A loss that knows a way with fewer passes over the rows takes it.
+        """
+        costs = self.negative_cost(rows.d_an, *of_anchor)
+        # Their number as the sum of signs: a comparison and its sum take five times as long.
+        return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
 
 
 def threshold(distance: Any, value: float) -> float:

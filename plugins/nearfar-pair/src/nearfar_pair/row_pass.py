@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import distance_matrix
 from nearfar_pair.mask_sides import sides_of
+from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 
@@ -28,9 +28,9 @@ __all__ = ["Formula", "RowPass", "rule_of"]
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
 
-# Elements of a few rows: buffers of 512 kB stay in the second-level cache of a CPU, and on a GPU launching a kernel
-# costs more than its work below this.
-CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
+# Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs
+# more than is gained; on a GPU launching a kernel costs more than its work below this.
+CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**22
 
 
 class RowPass:
@@ -48,6 +48,9 @@ class RowPass:
         Of how many outputs, the first, the sum may be asked for.
     narrow
         As for :class:`~nearfar_pair.sides.Sides`.
+    is_ragged
+        Whether the outputs are lists of as many things as there are, not one row for each anchor; nothing is
+        differentiated then.
     """
 
     def __init__(
@@ -59,13 +62,15 @@ class RowPass:
         *,
         sums: int = 1,
         narrow: bool = False,
+        is_ragged: bool = False,
     ) -> None:
         self._sums = sums
+        self._is_ragged = is_ragged
         self._batch, self._distance, self._formula = batch, distance, formula
         self._parameters = tuple(parameters)
         self.sides = sides_of(batch, rule_of(batch, distance), narrow=narrow)
 
-    @cached_property
+    @once
     def outputs(self) -> tuple[Tensor, ...]:
         """The outputs of the formula for all anchors, (n, …), differentiable."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -73,7 +78,7 @@ class RowPass:
                 return self._whole
             return _Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
-    @cached_property
+    @once
     def totals(self) -> tuple[Tensor, ...]:
         """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -88,7 +93,7 @@ class RowPass:
         """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
         return self.totals[self._sums :] if "totals" in self.__dict__ else self.outputs
 
-    @cached_property
+    @once
     def table(self) -> tuple[Tensor, Tensor]:
         """(n, k) the positives of each anchor, and which of them there are."""
         return self.sides.table(slice(0, self.sides.shape[0]))
@@ -103,7 +108,7 @@ class RowPass:
     def _whole(self) -> tuple[Tensor, ...]:
         return self._formula(self._rows(self.matrix), *self._parameters)
 
-    @cached_property
+    @once
     def matrix(self) -> Tensor:
         """(n, m) all distances, small for near; with one far reference where there is none."""
         with torch.set_grad_enabled(self.needs_grad):
@@ -120,7 +125,7 @@ class RowPass:
     def _rows(self, matrix: Tensor) -> Rows:
         return self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
 
-    @cached_property
+    @once
     def needs_grad(self) -> bool:
         """Whether anything that is asked for may be differentiated."""
         # Kept for whoever asks next, so with a graph even where the first to ask wants none.
@@ -132,14 +137,14 @@ class RowPass:
         n, m = self.sides.shape
         return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
 
-    @cached_property
+    @once
     def _embeddings(self) -> tuple[Tensor, Tensor | None]:
         query = self._distance.maybe_normalize(self._batch.embeddings)
         return query, None if self._batch.is_self else self._distance.maybe_normalize(self._batch.reference)
 
-    @cached_property
+    @once
     def _plan(self) -> _Plan:
-        return _Plan(self._distance, self.sides, self._formula)
+        return _Plan(self._distance, self.sides, self._formula, self._is_ragged)
 
 
 def rule_of(batch: Batch, distance: Any) -> PairRule | None:
@@ -160,6 +165,7 @@ class _Plan:
     distance: Any
     sides: Sides
     formula: Formula
+    is_ragged: bool = False
     sums: int = 0
 
     def chunks(self) -> Iterator[slice]:
@@ -168,12 +174,16 @@ class _Plan:
         step = max(1, elements // m)
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
-    def rows(self, distance: RowDistance, anchors: slice, buffer: Tensor) -> Rows:
-        return self.sides.rows(distance.rows(anchors, buffer[: anchors.stop - anchors.start]), anchors, in_place=True)
+    def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
+        """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""
+        d, scratch = (buffer[: anchors.stop - anchors.start] for buffer in buffers)
+        return self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
 
-    def buffer(self, like: Tensor) -> Tensor:
+    def buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Two for the rows of a few anchors; not one in two parts, as autograd would take a change of one for both."""
         first = next(self.chunks())
-        return like.new_empty(first.stop - first.start, self.sides.shape[1])
+        size = first.stop - first.start, self.sides.shape[1]
+        return like.new_empty(size), like.new_empty(size)
 
     def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
         """The outputs from the whole matrix: for second derivatives."""
@@ -198,7 +208,15 @@ class _Pull:
         rows = dataclasses.replace(rows, d_ap=d_ap, d_an=d_an)
         return rows, self._plan.formula(rows, *self.leaves)
 
-    def add(self, rows: Rows, leaves: Sequence[Tensor], outputs: Sequence[Tensor], by: Sequence[Tensor | None]) -> None:
+    def add(
+        self,
+        rows: Rows,
+        leaves: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        by: Sequence[Tensor | None],
+        *,
+        is_last: bool = True,
+    ) -> None:
         """Add what comes of the gradients ``by`` the outputs, made of ``rows`` and ``leaves``."""
         used = [(o, g) for o, g in zip(outputs, by, strict=True) if g is not None and o.requires_grad]
         if not used:
@@ -206,7 +224,7 @@ class _Pull:
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         roots, by_root = zip(*used, strict=True)
         by_ap, by_an, *rest = torch.autograd.grad(
-            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=True
+            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=not is_last
         )
         with torch.no_grad():
             self._distance.pull(rows, by_ap, by_an, self._embeddings)
@@ -218,15 +236,45 @@ class _Pull:
         return (*self._embeddings.finished(), *self._parameters)
 
 
+class _Found:
+    """The outputs for a few anchors after another.
+
+    They are written where all have their place: kept one by one, they would lie between the large buffers of one turn
+    and those of the next, and memory would grow by what no longer fits.
+    """
+
+    def __init__(self, plan: _Plan) -> None:
+        self._size = plan.sides.shape[0]
+        self._is_ragged = plan.is_ragged
+        self._whole: list[Tensor] = []
+        self._parts: list[Sequence[Tensor]] = []
+
+    def add(self, anchors: slice, outputs: Sequence[Tensor]) -> None:
+        """Those of these anchors."""
+        if self._is_ragged:
+            self._parts.append(outputs)
+            return
+        if not self._whole:
+            self._whole = [output.new_empty(self._size, *output.shape[1:]) for output in outputs]
+        for whole, output in zip(self._whole, outputs, strict=True):
+            whole[anchors] = output.detach()
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return tuple(map(torch.cat, zip(*self._parts, strict=True))) if self._is_ragged else tuple(self._whole)
+
+
 class _Outputs(torch.autograd.Function):
     """The outputs of a formula; the backward pass computes the rows once more."""
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffer = plan.buffer(query)
-        parts = [plan.formula(plan.rows(distance, anchors, buffer), *parameters) for anchors in plan.chunks()]
-        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        buffers = plan.buffers(query)
+        found = _Found(plan)
+        for anchors in plan.chunks():
+            found.add(anchors, plan.formula(plan.rows(distance, anchors, buffers), *parameters))
+        outputs = found.outputs()
         ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
         ctx.set_materialize_grads(False)
         ctx.plan = plan
@@ -241,9 +289,9 @@ class _Outputs(torch.autograd.Function):
         plan: _Plan = ctx.plan
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         pull = _Pull(plan, distance, parameters, ctx.needs_input_grad[3:])
-        buffer = plan.buffer(query)
+        buffers = plan.buffers(query)
         for anchors in plan.chunks():
-            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffer))
+            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffers))
             pull.add(rows, pull.leaves, outputs, [None if g is None else g[anchors] for g in by_output])
         return None, *pull.finished()
 
@@ -254,20 +302,20 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffer = plan.buffer(query)
+        buffers = plan.buffers(query)
         needs = ctx.needs_input_grad
         pulls = [_Pull(plan, distance, parameters, needs[3:]) for _ in range(plan.sums if any(needs) else 0)]
-        parts = []
+        found = _Found(plan)
         for anchors in plan.chunks():
-            rows = plan.rows(distance, anchors, buffer)
+            rows = plan.rows(distance, anchors, buffers)
             if not pulls:
-                parts.append(plan.formula(rows, *parameters))
+                found.add(anchors, plan.formula(rows, *parameters))
                 continue
             rows, outputs = pulls[0].outputs(rows)
             for pull, output in zip(pulls, outputs, strict=False):
-                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)])
-            parts.append(tuple(output.detach() for output in outputs))
-        outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)], is_last=pull is pulls[-1])
+            found.add(anchors, outputs)
+        outputs = found.outputs()
         ctx.mark_non_differentiable(*outputs)
         ctx.set_materialize_grads(False)
         ctx.plan = plan

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.terms import Terms
+from nearfar_pair.once import once
 from nearfar_pair.row_pass import Formula, RowPass
 from nearfar_pair.sides import Sides
 
@@ -107,7 +107,7 @@ class RowTerms(Terms):
     def count_by_anchor(self) -> Tensor:
         return self._mask.long() if self._mask.ndim == 1 else self._mask.sum(1)
 
-    @cached_property
+    @once
     def _costs(self) -> Tensor:
         return self._rows.outputs[0]
 
@@ -174,7 +174,7 @@ class PairSide(Terms):
     def count_by_anchor(self) -> Tensor:
         return self._rows.found[self._side + 4]
 
-    @cached_property
+    @once
     def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         rows, (positive, negative) = self._rows.whole(self._every)
         if self.kind == "pos_pair":

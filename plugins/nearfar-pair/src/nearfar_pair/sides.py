@@ -24,6 +24,8 @@ __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 FAR = 1e18
 #: Up to so many distances a matrix of all, with masks, costs less than rows.
 SMALL = 2**14
+#: A table of positives that is no wider is made once; of wider ones only the part for a few anchors is.
+FEW = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,8 @@ class Rows:
         (r, k) which references the positives are; where there is none, any.
     num_positives, num_negatives
         (r,) int64.
+    scratch
+        (r, m) memory for what one function keeps of the references for its gradient, which is taken once; or None.
     """
 
     d_ap: Tensor
@@ -53,6 +57,7 @@ class Rows:
     positives: Tensor
     num_positives: Tensor
     num_negatives: Tensor
+    scratch: Tensor | None = None
 
     @property
     def d_ap_or_far(self) -> Tensor:
@@ -92,6 +97,14 @@ class PairRule(Selection, ABC):
         What it says of those that do not count is not heeded.
         """
 
+    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, but 1 in ``scratch`` for each reference that is not selected, or is no negative, and 0 for others.
+
+        Numbers, as masks cost ten times as much. A rule that knows a way without any writes it here.
+        """
+        keep_ap, keep_an = self.keep(d_ap, d_an)
+        return keep_ap, scratch.copy_(keep_an & (d_an != FAR)).neg_().add_(1)
+
 
 class Sides:
     """The positives and negatives of every anchor of a batch: by label, or those selected, each once.
@@ -112,6 +125,8 @@ class Sides:
         There are neither labels nor a selection.
     """
 
+    _table: tuple[Tensor, Tensor] | None = None
+
     def __init__(self, batch: Batch, rule: PairRule | None = None, *, narrow: bool = False) -> None:
         self.shape = len(batch.embeddings), len(batch.reference)
         self.device = batch.embeddings.device
@@ -119,7 +134,7 @@ class Sides:
         self._is_self = batch.is_self
         self._by_label = rule is not None or batch.selection is None
         n, m = self.shape
-        costs_less = self.device.type == "cpu" and n * m > SMALL
+        costs_less = self.device.type == "cpu" and n * m > SMALL and not torch.compiler.is_compiling()
         self._narrow = narrow or not self._by_label or costs_less or not m
         if self._by_label:
             if batch.labels is None or batch.reference_labels is None:
@@ -160,7 +175,7 @@ class Sides:
         self._bounds = torch.searchsorted(self._chosen, starts)
         self._negatives = self._bounds.diff()
 
-    def rows(self, d: Tensor, anchors: slice, *, in_place: bool) -> Rows:
+    def rows(self, d: Tensor, anchors: slice, *, in_place: bool, scratch: Tensor | None = None) -> Rows:
         """Split rows of the matrix of distances in two.
 
         Parameters
@@ -171,6 +186,8 @@ class Sides:
             Which they are.
         in_place
             Whether ``d`` may become :attr:`Rows.d_an`; else the parts are differentiable in ``d``.
+        scratch
+            As of :class:`Rows`.
         """
         index, valid = self.table(anchors)
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
@@ -178,18 +195,29 @@ class Sides:
         positives, negatives = self._positives[anchors], self._negatives[anchors]
         if self._rule is not None:
             with torch.no_grad():
-                keep_ap, keep_an = self._rule.keep(d_ap, d_an)
+                keep_ap, left = self._rule.choose(d_ap, d_an, torch.empty_like(d_an) if scratch is None else scratch)
                 valid = valid & keep_ap
+                positives, negatives = valid.sum(1), d.shape[1] - left.sum(1).long()
             d_ap = torch.where(valid, d_ap, -FAR)
-            d_an = d_an.masked_fill_(~keep_an, FAR) if in_place else d_an.masked_fill(~keep_an, FAR)
-            positives, negatives = valid.sum(1), (d_an != FAR).sum(1)
-        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives)
+            if in_place:  # what is left out goes far away, and nothing else moves
+                torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
+            else:
+                d_an = d_an.masked_fill(left > 0, FAR)
+        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives, scratch)
 
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
         if not self._narrow:
             valid = self._valid[anchors]
             return self._every.expand_as(valid), valid
+        if self.width > FEW:
+            return self._part_of_table(anchors)
+        if self._table is None:
+            self._table = self._part_of_table(slice(0, self.shape[0]))
+        index, valid = self._table
+        return index[anchors], valid[anchors]
+
+    def _part_of_table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         place = torch.arange(self.width, device=self._first.device)
         valid = place < self._positives[anchors, None]
         place = place + self._first[anchors, None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,9 +12,11 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
-from nearfar.nn.selection import TripletRule, distance_matrix, warn_if_many
+from nearfar.nn.selection import TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.hinges import hinges
+from nearfar_pair.once import once
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import Rows
 
@@ -115,7 +116,7 @@ class TripletTerms(Terms):
             a, p = a[pair], p[pair]
             yield torch.relu(d[a, p] - d[a, n] + self._margin), (a, p, n)
 
-    @cached_property
+    @once
     def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         with torch.set_grad_enabled(self._rows.needs_grad):
             parts = list(self.blocks())
@@ -144,8 +145,9 @@ def hinge_terms(batch: Batch, distance: Any, margin: float) -> Terms:
     if rule is not None:
         return TripletTerms(batch, distance, rule, margin)
     a, p, n = batch.triplets()
-    matrix = distance_matrix(distance, batch)
-    values = torch.relu(matrix[a, p] - matrix[a, n] + margin)
+    reference = None if batch.is_self else batch.reference
+    d_ap, d_an = (pair_distances(distance, batch.embeddings, reference, a, other) for other in (p, n))
+    values = torch.relu(d_ap - d_an + margin)
     return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
 
 

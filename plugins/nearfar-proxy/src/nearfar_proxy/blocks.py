@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
-__all__ = ["blocks"]
+__all__ = ["blocks", "own_columns"]
 
 #: Elements of batch × classes that are held at once: what stays in a processor's cache, and what keeps a GPU busy.
 _HELD = {"cpu": 2**19, "cuda": 2**24}
@@ -17,3 +18,10 @@ def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
     step = max(1, _HELD.get(vectors.device.type, 2**22) // max(n, 1))
     for start in range(0, len(vectors), step):
         yield slice(start, min(start + step, len(vectors)))
+
+
+def own_columns(labels: Tensor, block: slice) -> tuple[Tensor, Tensor]:
+    """(n, 1) the column of each sample's own class in a block, any where it is in another, and whether it is inside."""
+    column = labels - block.start
+    inside = (column >= 0) & (column < block.stop - block.start)
+    return torch.where(inside, column, 0)[:, None], inside[:, None]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import positive
+from nearfar_proxy.starts import CentreStart, centres
 
 __all__ = ["ContrastiveCenter"]
 
@@ -26,13 +26,16 @@ class ContrastiveCenter(ClassLoss):
         [1..inf] Dimension of the embeddings.
     delta : float
         (0..inf] What is added below, δ, so that nothing is divided by 0; 1 as in the paper.
+    init : {"normal", "orthogonal", "zero"}
+        Where centres start: normal of variance 1; at right angles, as far as there are dimensions, and as long; or at
+        zero. :func:`nearfar_proxy.starts.initialize` has them start at the means of a first pass.
     reducer : nn.Module, optional
         Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
     Embeddings (n, embedding_size), labels (n,). ``centers`` (num_classes, embedding_size) are a parameter for the
-    optimiser, normal at first. The value depends on the length of the embeddings. A miner weighs the elements.
+    optimiser. The value depends on the length of the embeddings. A miner weighs the elements.
 
     The sum over all classes is :math:`C \lVert x - \bar c \rVert^2 + \sum_j \lVert c_j - \bar c \rVert^2` with
     :math:`\bar c` the mean of the C centres: nothing of size n × C is made.
@@ -50,11 +53,17 @@ class ContrastiveCenter(ClassLoss):
     """
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, delta: float = 1.0, reducer: nn.Module | None = None
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        delta: float = 1.0,
+        init: CentreStart = "normal",
+        reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         self.delta = positive("delta", delta)
-        self.centers = nn.Parameter(torch.randn(num_classes, embedding_size))
+        self.centers = nn.Parameter(centres(self, init, num_classes, embedding_size))
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x, centers = self.common(embeddings, self.centers)

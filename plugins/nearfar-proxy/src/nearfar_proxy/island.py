@@ -13,6 +13,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar.nn.vectors import through_unit, unit
 from nearfar_proxy.center import Center
+from nearfar_proxy.starts import CentreStart
 
 __all__ = ["Island"]
 
@@ -25,7 +26,7 @@ class Island(Center):
         L = \sum_i \tfrac12 \lVert x_i - c_{y_i} \rVert^2
             + \lambda_1 \sum_j \sum_{k \ne j} (u_j \cdot u_k + 1), \qquad u_j = c_j / \lVert c_j \rVert
 
-    and after each batch in training the centres move by that of :class:`~nearfar_proxy.center.Center`, and away from
+    and once a step in training the centres move by that of :class:`~nearfar_proxy.center.Center`, and away from
     each other:
 
     .. math::
@@ -46,6 +47,8 @@ class Island(Center):
     update : {"paper", "gradient"}
         How centres move. ``paper``: by the rule above; they are a buffer. ``gradient``: they are a parameter
         for the optimiser.
+    init : {"zero", "normal", "orthogonal"}
+        Where centres start, as in :class:`~nearfar_proxy.center.Center`.
     normalize : bool
         Whether embeddings are scaled to length one first, as in :class:`~nearfar_proxy.center.Center`.
     reducer : nn.Module, optional
@@ -54,8 +57,8 @@ class Island(Center):
 
     Notes
     -----
-    Embeddings (n, embedding_size), labels (n,). ``centers`` (num_classes, embedding_size) start at zero, where
-    they have no direction: their cosines are taken for 0, and a centre at zero is not moved by others. The paper
+    Embeddings (n, embedding_size), labels (n,). ``centers`` (num_classes, embedding_size) that start at
+    zero have no direction: their cosines are taken for 0, and a centre at zero is not moved by others. The paper
     adds the loss to a softmax times 0.01. The sum over pairs is that of :math:`\lVert \sum_j u_j \rVert^2`: no
     C × C matrix is made. A miner weighs the samples; with none selected, the centres' losses are 0 too.
 
@@ -80,17 +83,19 @@ class Island(Center):
         factor: float = 10.0,
         alpha: float = 0.5,
         update: Literal["paper", "gradient"] = "paper",
+        init: CentreStart = "zero",
         normalize: bool = False,
         reducer: nn.Module | None = None,
     ) -> None:
-        super().__init__(num_classes, embedding_size, alpha=alpha, update=update, normalize=normalize, reducer=reducer)
+        super().__init__(
+            num_classes, embedding_size, alpha=alpha, update=update, init=init, normalize=normalize, reducer=reducer
+        )
         self.factor = non_negative("factor", factor)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         labels, weights = self.checked(batch)
+        # Before the losses, at the end of which the centres may move.
         (centers,) = self.common(self.centers)
-        if self.update == "paper":
-            centers = centers.clone()
         u, _ = unit(centers)
         cosines = (u * (u.sum(0) - u)).sum(1)
         apart = self.factor * (cosines + (self.num_classes - 1))
@@ -100,15 +105,12 @@ class Island(Center):
         islands = MaterialTerms("element", apart * said, (classes,), num_anchors=self.num_classes, labels=classes)
         return {"center": near, "island": islands}
 
-    def _move(self, offset: Tensor, labels: Tensor) -> None:
-        if not len(labels):
-            return
+    def _move(self, offsets: Tensor, labels: Tensor) -> None:
         u, lengths = unit(self.centers)
         others = u.sum(0) - u
         pull = through_unit(others, u, lengths) * (self.factor / max(self.num_classes - 1, 1))
-        super()._move(offset, labels)
-        with torch.no_grad():
-            self.centers -= self.alpha * pull
+        super()._move(offsets, labels)
+        self.centers -= self.alpha * pull
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, factor={self.factor}"

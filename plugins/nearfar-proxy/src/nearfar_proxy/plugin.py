@@ -47,6 +47,8 @@ def nearfar_losses() -> list[LossSpec]:
                 "Distances are multiplied with a scale, which the paper does not have; at 1 it is the paper's.",
                 "As the paper leaves the own proxy out of the denominator, values may be below zero, and "
                 "core.avg_non_zero takes those for satisfied; denominator='all' has none.",
+                "For dynamic assignment the paper samples triplets; here each sample is an anchor, with the mean over "
+                "its positives in the batch, and all its negatives as Z.",
                 UNMINED,
             ),
             presets={
@@ -54,11 +56,26 @@ def nearfar_losses() -> list[LossSpec]:
                     arguments={"scale": 1.0, "denominator": "all"},
                     source="pytorch-metric-learning ProxyNCALoss: softmax over all proxies, softmax_scale=1",
                 ),
-                "proxy_nca_pp": Preset(
-                    arguments={"scale": 9.0, "denominator": "all"},
-                    source="Teh, DeVries, Taylor 2020, ProxyNCA++ (2004.01113): the loss, with a temperature of 1/9",
-                ),
             },
+            memory=1,
+            synchronizations=0,
+        ),
+        LossSpec(
+            name="proxy_nca_pp",
+            target="nearfar_proxy.proxy_nca_pp:ProxyNCAPlusPlus",
+            summary="The probability of the own proxy among all, at a low temperature.",
+            family="proxy",
+            paper=Paper(
+                authors="Teh, DeVries, Taylor",
+                title="ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis",
+                year=2020,
+                arxiv="2004.01113",
+            ),
+            needs=NEEDS,
+            accepts=ACCEPTS,
+            distances=("*",),
+            default_distance="core.squared_euclidean",
+            deviations=(UNMINED,),
             memory=1,
             synchronizations=0,
         ),
@@ -166,6 +183,8 @@ def nearfar_losses() -> list[LossSpec]:
                 "The paper's formula sums over the batch; here the mean is taken, as in the authors' Caffe layer. "
                 "reducer=sum gives the sum.",
                 "Centres start at zero; the paper does not say where they start.",
+                "Three rules go by the name of α: this one, the paper's; a gradient step of size α, without the 1 + n, "
+                "which is update='gradient' under SGD; and c ← α c + (1 − α) x, where α is the other way round.",
                 "An embedding that is not finite moves no centre, so one bad batch does not spoil them for good.",
                 UNMINED,
             ),

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.batch import Batch
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar.nn.vectors import unit
+from nearfar_proxy.proxy_loss import ProxyLoss
+from nearfar_proxy.ranks import Total
 from nearfar_proxy.repulsion import repulsion
+from nearfar_proxy.starts import Start
 
 __all__ = ["ProxyAnchor"]
 
 
-class ProxyAnchor(ClassLoss):
+class ProxyAnchor(ProxyLoss):
     r"""Proxies as anchors: each draws the samples of its class, the hardest most, and pushes all others away.
 
     .. math::
@@ -39,16 +41,20 @@ class ProxyAnchor(ClassLoss):
         [cosine, 0..2] The margin δ; 0.1 as in the paper.
     scale : float
         (0..inf] What cosines are multiplied with, α; 32 as in the paper.
+    init : {"normal", "uniform", "orthogonal"}
+        How proxies start: normal with a variance of 2 / num_classes, as in the authors' code; uniform of the same; or
+        at right angles, as far as there are dimensions, and as long. :func:`nearfar_proxy.starts.initialize` has them
+        start at the means of a first pass.
     reducer : nn.Module, optional
         Reduction of the proxies' losses, first of those that draw and then of those that push, which are added; the
         mean of each, as in the formula, unless given.
 
     Notes
     -----
-    Embeddings (n, embedding_size), labels (n,). The elements are proxies, not samples: their indices are class ids.
-    The proxies are ``weight`` (num_classes, embedding_size), normal with a variance of 2 / num_classes; their lengths
-    do not enter the value. A reference set is not taken. A sample that a miner did not select has no part in
-    the sums, and no gradient; with none selected the loss is 0.
+    Embeddings (n, embedding_size), labels (n,). The elements are proxies, not samples: their indices are
+    class ids. The proxies are ``weight`` (num_classes, embedding_size); their lengths do not enter the value, and their
+    own learning rate is the paper's 100 times the network's. A reference set is not taken. A sample that a miner did
+    not select has no part in the sums, and no gradient; with none selected the loss is 0.
 
     Nothing of size n × num_classes is held. With a reducer that weighs all proxies alike, as ``mean`` and ``sum`` do,
     each cosine is computed once, otherwise twice. There is no second derivative.
@@ -72,35 +78,36 @@ class ProxyAnchor(ClassLoss):
         *,
         margin: float = 0.1,
         scale: float = 32.0,
+        init: Start = "normal",
         reducer: nn.Module | None = None,
     ) -> None:
-        super().__init__(num_classes, embedding_size, reducer=reducer)
+        std = (2 / max(num_classes, 1)) ** 0.5
+        super().__init__(num_classes, embedding_size, init=init, std=std, reducer=reducer)
         self.margin = within("margin", margin, 0.0, 2.0)
         self.scale = positive("scale", scale)
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out")
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        labels, weights = self.checked(batch)
-        x, w = self.common(batch.embeddings, self.weight)
-        x, _ = unit(x)
-        log_weights = None if weights is None else weights.log()
-        proxies = torch.arange(self.num_classes, device=labels.device)
-        present, drawn = self._attraction(x, w, labels, log_weights)
-        pushed = repulsion(x, w, labels, log_weights, scale=self.scale, margin=self.margin)
+        whole = self.whole(batch)
+        labels, log_weights = whole.labels, None if whole.weights is None else whole.weights.log()
+        local = labels if self.shard is None else labels - self.shard.start
+        pushed, cosines = repulsion(
+            unit(whole.embeddings)[0], whole.weight, local, log_weights, scale=self.scale, margin=self.margin
+        )
+        pushed = self.every_class(pushed)
+        if self.shard is not None:
+            cosines = Total.apply(cosines, self.shard)
+        proxies = self.classes(labels.device)
+        present, drawn = self._attraction(cosines, labels, log_weights)
         return {
             name: MaterialTerms("element", values, (which,), num_anchors=self.num_classes, labels=proxies)
             for name, values, which in (("positive", drawn, present), ("negative", pushed, proxies))
         }
 
-    def _attraction(
-        self, x: Tensor, weight: Tensor, labels: Tensor, log_weights: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _attraction(self, cosines: Tensor, labels: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The classes (k,) that have samples, and the first logarithm of each, (k,)."""
         selected = labels if log_weights is None else labels[log_weights > -torch.inf]
         present = torch.unique(selected)
-        own = unit(weight[labels])[0]
-        exponents = self.scale * (self.margin - (x * own).sum(1))
+        exponents = self.scale * (self.margin - cosines)
         if log_weights is not None:
             exponents = exponents + log_weights
         apart = present[:, None] != labels
@@ -111,7 +118,7 @@ class ProxyAnchor(ClassLoss):
         raise NotImplementedError("its elements are proxies: see terms")
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        x, w = self.common(embeddings, self.weight)
+        x, w = self.common(embeddings, self.every_weight())
         return unit(x)[0] @ unit(w)[0].T * self.scale
 
     def extra_repr(self) -> str:

@@ -10,18 +10,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nearfar.errors import ArgumentError
-from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import non_negative, positive, within
 from nearfar.nn.batch import Batch
 from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar.nn.vectors import unit
 from nearfar_proxy.blocks import blocks
+from nearfar_proxy.nearest import nearest_cross_entropy
+from nearfar_proxy.proxy_loss import ProxyLoss
+from nearfar_proxy.ranks import AllClasses
+from nearfar_proxy.starts import Start
 
 __all__ = ["ProxyGML"]
 
 
-class ProxyGML(ClassLoss):
+class ProxyGML(ProxyLoss):
     r"""Graph metric learning with proxies: a sample is classified by the few proxies nearest to it.
 
     Of all cosines :math:`S_{ip}` to the proxies, K for each class, those to the own class's proxies and the largest
@@ -51,17 +54,22 @@ class ProxyGML(ClassLoss):
         [0..inf] What the proxies' own losses are multiplied with, λ; 0.3 as in the paper.
     scale : float
         (0..inf] What summed cosines are multiplied with, s; 1 as in the paper.
+    init : {"normal", "uniform", "orthogonal"}
+        How proxies start, with a variance of 1: normal; uniform; or at right angles, as far as there are dimensions,
+        and as long. :func:`nearfar_proxy.starts.initialize` has them start at means of a first pass.
     reducer : nn.Module, optional
         Reduction of the samples' losses, and of the proxies', which are added; the mean of each unless given.
 
     Notes
     -----
-    Embeddings (n, embedding_size), labels (n,). The proxies are ``weight`` (num_classes · K, embedding_size), those
-    of a class one after the other, normal at first; their lengths do not enter the value. A sample keeps all
-    proxies of its class, also where ``ratio`` gives fewer. A miner weighs the samples; with none selected the proxies'
-    losses are 0 too.
+    Embeddings (n, embedding_size), labels (n,). The proxies are ``weight`` (num_classes, proxies_per_class,
+    embedding_size); their lengths do not enter the value. A sample keeps all proxies of its class, also where ``ratio``
+    gives fewer, and of others equally near at the limit all. A miner weighs the samples; with none selected the
+    proxies' losses are 0 too.
 
-    The cosines of the batch, (n, num_classes · K), are held: which to keep is decided among all of them.
+    Cosines are computed in blocks of classes, three times: to find what is kept, for the value, and for the gradient.
+    Of the size of batch × proxies nothing is held but, while the first goes on, the share ``ratio`` of it. There is no
+    second derivative.
 
     Raises
     ------
@@ -87,11 +95,12 @@ class ProxyGML(ClassLoss):
         ratio: float = 0.05,
         factor: float = 0.3,
         scale: float = 1.0,
+        init: Start = "normal",
         reducer: nn.Module | None = None,
     ) -> None:
-        super().__init__(num_classes, embedding_size, reducer=reducer)
         if proxies_per_class < 1:
             raise ArgumentError(f"ProxyGML: proxies_per_class must be at least 1; got {proxies_per_class}")
+        super().__init__(num_classes, embedding_size, init=init, std=1.0, each=proxies_per_class, reducer=reducer)
         within("ratio", positive("ratio", ratio), 0.0, 1.0)
         kept = math.ceil(ratio * num_classes * proxies_per_class)
         if num_classes > 1 and kept <= proxies_per_class:
@@ -103,57 +112,52 @@ class ProxyGML(ClassLoss):
         self.ratio = ratio
         self.factor = non_negative("factor", factor)
         self.scale = positive("scale", scale)
-        self.weight = nn.Parameter(torch.randn(num_classes * proxies_per_class, embedding_size))
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        labels, weights = self.checked(batch)
-        samples = element_terms(self.losses(batch.embeddings, labels), weights=weights, labels=labels)
-        said = len(labels) > 0 if weights is None else (weights > 0).any()
-        _, proxies = self._units(batch.embeddings)
-        which = torch.arange(len(proxies), device=labels.device)
+        whole = self.whole(batch)
+        values = self._values(whole.embeddings, whole.weight, whole.labels)
+        # All of a class's proxies as rows, so that ranks have whole classes of them.
+        costs = self.every_class(self._regularizer(unit(whole.weight, -1)[0])).flatten()
+        which = torch.arange(len(costs), device=whole.labels.device)
         own = which // self.proxies_per_class
-        costs = self.factor * self._regularizer(proxies, own) * said
-        regularizer = MaterialTerms("element", costs, (which,), num_anchors=len(proxies), labels=own)
-        return {"loss": samples, "regularizer": regularizer}
+        regularizer = MaterialTerms(
+            "element", self.factor * costs * whole.said, (which,), num_anchors=len(costs), labels=own
+        )
+        return {
+            "loss": element_terms(values, weights=whole.weights, labels=whole.labels),
+            "regularizer": regularizer,
+        }
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        x, proxies = self._units(embeddings)
-        cosines = x @ proxies.T
-        n, k = len(x), max(math.ceil(self.ratio * len(proxies)), self.proxies_per_class)
-        # A cosine is at most 2 more than another, so a sample's own proxies come first.
-        ranked = cosines.detach().clone().view(n, self.num_classes, self.proxies_per_class)
-        ranked[torch.arange(n, device=labels.device), labels] += 3
-        kept = ranked.flatten(1).topk(k, dim=1).indices
-        classes = kept // self.proxies_per_class
-        sums = cosines.new_zeros(n, self.num_classes).scatter_add(1, classes, cosines.gather(1, kept))
-        linked = torch.zeros_like(sums, dtype=torch.bool).scatter_(1, classes, True)
-        return cross_entropy((self.scale * sums).masked_fill(~linked, -torch.inf), labels)
+        x, weight = self.common(embeddings, self.weight)
+        return self._values(x, weight, labels)
+
+    def _values(self, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        of_others = math.ceil(self.ratio * self.num_classes * self.proxies_per_class) - self.proxies_per_class
+        return nearest_cross_entropy(unit(x)[0], weight, labels, self.scale, max(of_others, 0), self.shard)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        x, proxies = self._units(embeddings)
-        found: Tensor = self.scale * x @ self._by_class(proxies).T
+        x, weight = self.common(embeddings, self.every_weight())
+        found: Tensor = self.scale * unit(x)[0] @ unit(weight, -1)[0].sum(1).T
         return found
 
-    def _units(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        x, proxies = self.common(embeddings, self.weight)
-        return unit(x)[0], unit(proxies)[0]
-
-    def _by_class(self, proxies: Tensor) -> Tensor:
-        """(num_classes, d): the sums of the proxies of each class, whose products are sums of cosines."""
-        return proxies.view(self.num_classes, self.proxies_per_class, -1).sum(1)
-
-    def _regularizer(self, proxies: Tensor, own: Tensor) -> Tensor:
-        """R, (num_classes · K,), in blocks of proxies that are computed again in the backward pass."""
-        sums = self._by_class(proxies)
+    def _regularizer(self, proxies: Tensor) -> Tensor:
+        """R, (c, K) of unit vectors (c, K, d), in blocks of classes that are computed again in the backward pass."""
+        # Products with the sum of a class's proxies are sums of cosines.
+        sums, first = proxies.sum(1), 0
+        if self.shard is not None:
+            sums, first = AllClasses.apply(sums, self.shard, True), self.shard.start
+        own = torch.arange(first, first + len(proxies), device=proxies.device).repeat_interleave(self.proxies_per_class)
+        rows = proxies.flatten(0, 1)
 
         def costs(some: Tensor, labels: Tensor, sums: Tensor) -> Tensor:
             return cross_entropy(some @ sums.T, labels)
 
         found = [
-            checkpoint(costs, proxies[block], own[block], sums, use_reentrant=False, preserve_rng_state=False)
-            for block in blocks(self.num_classes, proxies)
+            checkpoint(costs, rows[block], own[block], sums, use_reentrant=False, preserve_rng_state=False)
+            for block in blocks(self.num_classes, rows)
         ]
-        return torch.cat(found)
+        return torch.cat(found).view(len(proxies), -1) if found else proxies.sum(2) + 0 * sums.sum()
 
     def extra_repr(self) -> str:
         return (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
@@ -37,7 +37,11 @@ class Regularized(ClassLoss):
 
     def __init__(self, loss: nn.Module, factor: float, *, reducer: nn.Module | None = None) -> None:
         weight = getattr(loss, "weight", None)
-        if not isinstance(loss, ClassLoss) or not isinstance(weight, Tensor) or weight.shape[0] != loss.num_classes:
+        if (
+            not isinstance(loss, ClassLoss)
+            or not isinstance(weight, Tensor)
+            or weight.shape[:-1] != (loss.num_classes,)
+        ):
             raise ArgumentError(
                 f"{type(self).__name__} looks at class weights: a parameter weight (num_classes, embedding_size), as "
                 f"losses of margin softmax and of proxies have it; {type(loss).__name__} has none"
@@ -47,6 +51,10 @@ class Regularized(ClassLoss):
         self.factor = non_negative("factor", factor)
 
     def _weight(self) -> Tensor:
+        if getattr(self.loss, "shard", None) is not None:
+            raise InputError(
+                f"{type(self).__name__} looks at all class weights, and those of {type(self.loss).__name__} are sharded"
+            )
         weight = self.loss.weight
         assert isinstance(weight, Tensor)
         return weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.errors import InputError
@@ -23,7 +24,7 @@ class Ring(EmbeddingLoss):
     ----------
     radius : float, optional
         [0..inf] Where the radius R starts; unless given, the mean length of the embeddings of the first batch in
-        training, as in the authors' code.
+        training, on all ranks where ``torch.distributed`` is initialised, as in the authors' code.
     reducer : nn.Module, optional
         Reduction of the elements' losses; the mean unless given.
 
@@ -52,6 +53,8 @@ class Ring(EmbeddingLoss):
         super().__init__(reducer=reducer)
         self.radius = nn.Parameter(torch.tensor(1.0 if radius is None else non_negative("radius", radius)))
         self.register_buffer("started", torch.tensor(radius is not None))
+        #: Known without asking a GPU.
+        self._has_started = radius is not None
 
     def default_distance(self) -> None:
         return None
@@ -61,14 +64,21 @@ class Ring(EmbeddingLoss):
             raise InputError("Ring looks at the lengths of embeddings, so it takes no ref_emb")
         x = batch.embeddings
         lengths = torch.linalg.vector_norm(x, dim=1)
-        if self.training and len(x):
-            self._start(lengths.detach().mean())
+        if self.training and not self._has_started:
+            self._start(lengths.detach())
         values = (lengths - self.radius.to(lengths)).square() / 2
         weights = None if batch.selection is None else batch.selection.weights(len(values)).to(values)
         return element_terms(values, weights=weights, labels=batch.labels)
 
     @torch.no_grad()
-    def _start(self, length: Tensor) -> None:
-        begins = ~self.started & length.isfinite()
-        self.radius.copy_(torch.where(begins, length.to(self.radius), self.radius))
+    def _start(self, lengths: Tensor) -> None:
+        """At the mean length of this batch, of all ranks; nothing where it has started, or a length is not finite."""
+        total = torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+            # Or each step of each rank would wait for the others.
+            self._has_started = bool(self.started)
+        mean = total[0] / total[1]
+        begins = ~self.started & mean.isfinite()
+        self.radius.copy_(torch.where(begins, mean.to(self.radius), self.radius))
         self.started |= begins

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks
+from nearfar_proxy.blocks import blocks, own_columns
+from nearfar_proxy.ranks import Share
 
 __all__ = ["SoftCosines", "soft_cross_entropy"]
 
@@ -49,7 +50,7 @@ class SoftCosines:
 
 
 def soft_cross_entropy(
-    units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float = 0.0
+    units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float = 0.0, share: Share | None = None
 ) -> tuple[Tensor, Tensor]:
     """The loss of each sample, (n,), and what the centres of each class cost for being apart, (c,).
 
@@ -65,10 +66,12 @@ def soft_cross_entropy(
         What logits are.
     tau
         What the mean distance of a class's centres, over their pairs both ways, is multiplied with, and halved.
+    share
+        Which classes these are, where ranks have different ones.
     """
     if not torch.is_grad_enabled():
         units, weight = units.detach(), weight.detach()
-    found: tuple[Tensor, Tensor] = _SoftCrossEntropy.apply(units, weight, labels, soft, tau)
+    found: tuple[Tensor, Tensor] = _SoftCrossEntropy.apply(units, weight, labels, soft, tau, share)
     return found
 
 
@@ -77,8 +80,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float
+        ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, soft: SoftCosines, tau: float, share: Share | None
     ) -> tuple[Tensor, Tensor]:
+        labels = labels if share is None else labels - share.start
         n, (classes, k, _) = len(units), weight.shape
         top = units.new_full((n,), -torch.inf)
         total, own = units.new_zeros(n), units.new_zeros(n)
@@ -87,7 +91,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             centers, lengths[block] = unit(weight[block], -1)
             apart[block] = spread(centers) * tau if k > 1 else 0
             logits = soft.logits(units @ centers.permute(1, 2, 0))
-            column, inside = _own(labels, block)
+            column, inside = own_columns(labels, block)
             at = logits.gather(1, column) - soft.scale * soft.margin
             summed = torch.full_like(at, -torch.inf) if soft.others else at
             logits.scatter_(1, column, torch.where(inside, summed, logits.gather(1, column)))
@@ -96,6 +100,11 @@ class _SoftCrossEntropy(torch.autograd.Function):
             higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
             total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
             top = higher
+        if share is not None:
+            highest = share.most(top.clone())
+            # Of a rank without classes the greatest is −inf, and its sum is 0.
+            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
+            share.sum(own)
         lse = top + total.log()
         ctx.save_for_backward(units, weight, lengths, labels, lse)
         ctx.soft, ctx.tau = soft, tau
@@ -119,20 +128,13 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 if ctx.tau and centers.shape[1] > 1:
                     by_centers = by_centers + by_spread(centers) * (ctx.tau * by_apart[block])[:, None, None]
                 by_weight[block] = through_unit(by_centers, centers, length, -1)
-        return by_units, by_weight, None, None, None
-
-
-def _own(labels: Tensor, block: slice) -> tuple[Tensor, Tensor]:
-    """(n, 1) the column of each sample's own class in a block, any where it is in another, and whether it is inside."""
-    column = labels - block.start
-    inside = (column >= 0) & (column < block.stop - block.start)
-    return torch.where(inside, column, 0)[:, None], inside[:, None]
+        return by_units, by_weight, None, None, None, None
 
 
 def _by_cosines(soft: SoftCosines, cosines: Tensor, labels: Tensor, block: slice, lse: Tensor, grad: Tensor) -> Tensor:
     """The gradient by the cosines (K, n, c) of a block of classes."""
     weights, mean = soft.shares(cosines)
-    column, inside = _own(labels, block)
+    column, inside = own_columns(labels, block)
     logits = mean * soft.scale
     less = torch.inf if soft.others else soft.scale * soft.margin
     logits.scatter_add_(1, column, torch.where(inside, -less, 0.0).to(logits))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
-from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import non_negative, positive, within
 from nearfar.nn.batch import Batch
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar.nn.vectors import unit
+from nearfar_proxy.proxy_loss import ProxyLoss
 from nearfar_proxy.soft_cosines import SoftCosines, soft_cross_entropy
+from nearfar_proxy.starts import Start
 
 __all__ = ["SoftTriple"]
 
 
-class SoftTriple(ClassLoss):
+class SoftTriple(ProxyLoss):
     r"""A softmax over classes with several centres each, which merge where one is enough.
 
     .. math::
@@ -47,15 +47,19 @@ class SoftTriple(ClassLoss):
         [cosine, 0..2] The margin δ; 0.01 as in the paper.
     tau : float
         [0..inf] What the distances of centres are multiplied with, τ; 0.2 as in the paper.
+    init : {"normal", "uniform", "orthogonal"}
+        How centres start, with a variance of 1 / (3 embedding_size): uniform, as in the authors' code; normal; or at
+        right angles, as far as there are dimensions, and as long. :func:`nearfar_proxy.starts.initialize` has them
+        start at means of a first pass.
     reducer : nn.Module, optional
         Reduction of the samples' losses, and of the classes', which are added; the mean of each, as in the formula,
         unless given.
 
     Notes
     -----
-    Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, centers, embedding_size) starts uniform; the
-    lengths of the centres do not enter the value. Between two centres that are the same there is no gradient. A miner
-    weighs the samples; with none selected the centres cost nothing either.
+    Embeddings (n, embedding_size), labels (n,). ``weight`` are the centres, (num_classes, centers,
+    embedding_size), whose lengths do not enter the value. Between two centres that are the same there is no gradient. A
+    miner weighs the samples; with none selected the centres cost nothing either.
 
     Nothing of size n × num_classes is held; cosines are computed a second time for the gradient. There is no second
     derivative.
@@ -83,11 +87,13 @@ class SoftTriple(ClassLoss):
         gamma: float = 0.1,
         margin: float = 0.01,
         tau: float = 0.2,
+        init: Start = "uniform",
         reducer: nn.Module | None = None,
     ) -> None:
-        super().__init__(num_classes, embedding_size, reducer=reducer)
         if not isinstance(centers, int) or isinstance(centers, bool) or centers < 1:
             raise ArgumentError(f"SoftTriple: centers must be a whole number of at least 1; got {centers!r}")
+        std = (3 * max(embedding_size, 1)) ** -0.5
+        super().__init__(num_classes, embedding_size, init=init, std=std, each=centers, reducer=reducer)
         self.centers = centers
         self.soft = SoftCosines(
             scale=positive("scale", scale),
@@ -95,20 +101,15 @@ class SoftTriple(ClassLoss):
             margin=within("margin", margin, 0.0, 2.0),
         )
         self.tau = non_negative("tau", tau)
-        self.weight = nn.Parameter(torch.empty(num_classes, centers, embedding_size))
-        nn.init.kaiming_uniform_(self.weight.view(-1, embedding_size), a=5**0.5)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        labels, weights = self.checked(batch)
-        x, w = self.common(batch.embeddings, self.weight)
-        values, apart = soft_cross_entropy(unit(x)[0], w, labels, self.soft, self.tau)
-        said = len(labels) > 0 if weights is None else (weights > 0).any()
-        classes = torch.arange(self.num_classes, device=labels.device)
+        whole = self.whole(batch)
+        x, labels = unit(whole.embeddings)[0], whole.labels
+        values, apart = soft_cross_entropy(x, whole.weight, labels, self.soft, self.tau, self.shard)
+        apart, classes = self.every_class(apart) * whole.said, self.classes(labels.device)
         return {
-            "loss": element_terms(values, weights=weights, labels=labels),
-            "regularizer": MaterialTerms(
-                "element", apart * said, (classes,), num_anchors=self.num_classes, labels=classes
-            ),
+            "loss": element_terms(values, weights=whole.weights, labels=labels),
+            "regularizer": MaterialTerms("element", apart, (classes,), num_anchors=self.num_classes, labels=classes),
         }
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class SoftTriple(ClassLoss):
         return soft_cross_entropy(unit(x)[0], w, labels, self.soft, self.tau)[0]
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        x, w = self.common(embeddings, self.weight)
+        x, w = self.common(embeddings, self.every_weight())
         return self.soft.logits(unit(x)[0] @ unit(w, -1)[0].permute(1, 2, 0))
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from nearfar.errors import ArgumentError
 from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import non_negative
 from nearfar_proxy.blocks import blocks
+from nearfar_proxy.starts import CentreStart, centres
 
 __all__ = ["TripletCenter"]
 
@@ -29,13 +30,16 @@ class TripletCenter(ClassLoss):
         [1..inf] Dimension of the embeddings.
     margin : float
         [half a squared distance, 0..inf] The margin m; 5 as in the paper, for embeddings of its size.
+    init : {"normal", "orthogonal", "zero"}
+        Where centres start: normal of variance 1; at right angles, as far as there are dimensions, and as long; or at
+        zero. :func:`nearfar_proxy.starts.initialize` has them start at the means of a first pass.
     reducer : nn.Module, optional
         Reduction of the elements' losses; the mean unless given.
 
     Notes
     -----
     Embeddings (n, embedding_size), labels (n,). ``centers`` (num_classes, embedding_size) are a parameter for the
-    optimiser, normal at first. The value depends on the length of the embeddings. A miner weighs the elements. The
+    optimiser. The value depends on the length of the embeddings. A miner weighs the elements. The
     nearest centre is looked for in blocks of classes, so nothing of size n × num_classes is held; of several that
     are equally near the one of the lowest class is taken.
 
@@ -53,13 +57,19 @@ class TripletCenter(ClassLoss):
     """
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, margin: float = 5.0, reducer: nn.Module | None = None
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        margin: float = 5.0,
+        init: CentreStart = "normal",
+        reducer: nn.Module | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, reducer=reducer)
         if num_classes < 2:
             raise ArgumentError("TripletCenter: num_classes must be at least 2, or there is no other centre")
         self.margin = non_negative("margin", margin)
-        self.centers = nn.Parameter(torch.randn(num_classes, embedding_size))
+        self.centers = nn.Parameter(centres(self, init, num_classes, embedding_size))
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x, centers = self.common(embeddings, self.centers)

@@ -17,18 +17,15 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, types
 
-from nearfar_iou.compiled.formulas import PENALTIES, WHOLE, added, nothing, weighted
+from nearfar_iou.compiled import combined
+from nearfar_iou.compiled.formulas import PENALTIES, WHOLE, weighted
 from nearfar_iou.compiled.pair import (
     Box,
-    Slopes,
-    by_areas,
     by_coordinates,
-    by_extents,
     compare,
     folds,
     measure,
     repaired,
-    shrunk,
 )
 from nearfar_iou.compiled.scalars import scalar
 
@@ -43,8 +40,9 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 
 
 #: By address: predictions, targets, weights, values, gradients by predictions and by targets; the number of boxes; how
-#: extents follow from coordinates (see :func:`_loop`); three numbers of the formula, one of what is around it.
-CALL = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_void_p] * 6, ctypes.c_ssize_t, *[ctypes.c_double] * 8)
+#: extents follow from coordinates (see :func:`_loop`); three numbers of the formula, one of what is around it, and what
+#: gradients are multiplied with.
+CALL = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_void_p] * 6, ctypes.c_ssize_t, *[ctypes.c_double] * 9)
 
 
 @cache
@@ -69,7 +67,7 @@ def compiled(
         Whether the losses' sum is wanted, not each of them.
     """
     array, number = types.CPointer(types.float64 if double else types.float32), types.float64
-    signature = number(*[array] * 6, types.intp, *[number] * 8)
+    signature = number(*[array] * 6, types.intp, *[number] * 9)
     loop = _loop(formula, around, double, for_pred, for_target, weighted, summed)
     return compiled_as(CALL, signature, loop, formula)
 
@@ -86,46 +84,6 @@ def compiled_as(call: Any, signature: Any, loop: Callable[..., Any], name: str) 
         made.kept_alive = kernel  # type: ignore[attr-defined]
         return made
     return None
-
-
-@scalar
-def _plain(penalties: Any, miss: Any, by_iou: Any, real: Any) -> Any:
-    """1 − IoU, the slope by which is given, and penalties."""
-    (one, by_one), (two, by_two) = penalties
-    zero, none = nothing(real)
-    return miss + one + two, added(added(Slopes(by_iou, zero, none.x, none.y), by_one), by_two)
-
-
-@scalar
-def _alpha(pair: Any, penalties: Any, power: Any, real: Any) -> Any:
-    """1 − IoU and penalties, each to a power."""
-    (one, by_one), (two, by_two) = penalties
-    zero, none = nothing(real)
-    less = power - real(1)
-    iou = Slopes(-power * pair.iou**less, zero, none.x, none.y)
-    by = added(added(iou, weighted(by_one, power * one**less)), weighted(by_two, power * two**less))
-    return real(1) - pair.iou**power + one**power + two**power, by
-
-
-@scalar
-def _inner(pred: Any, target: Any, ratio: Any, tiny: Any, real: Any) -> Any:
-    """The pair of two boxes scaled about their centres."""
-    x = measure(shrunk(pred.x, ratio, real), shrunk(target.x, ratio, real), real)
-    y = measure(shrunk(pred.y, ratio, real), shrunk(target.y, ratio, real), real)
-    return compare(x, y, tiny)
-
-
-@scalar
-def _by_inner(inner: Any, ratio: Any, of_target: bool, real: Any) -> Any:
-    """Derivatives of 1 − the inner IoU by the extents of a box as it was before it was scaled."""
-    zero, none = nothing(real)
-    areas = by_areas(inner, Slopes(real(-1), zero, none.x, none.y))
-    low_x, high_x = by_extents(inner.x, inner.y, areas, none.x, of_target, real)
-    low_y, high_y = by_extents(inner.y, inner.x, areas, none.y, of_target, real)
-    # What scales the extents is symmetric, so it carries derivatives back as well.
-    cut = (real(1) - ratio) * real(0.5)
-    cut_x, cut_y = cut * (low_x + high_x), cut * (low_y + high_y)
-    return low_x - cut_x, high_x - cut_x, low_y - cut_y, high_y - cut_y
 
 
 @scalar
@@ -150,13 +108,13 @@ def _loop(
     alpha, focal, inner = (around == each for each in ("alpha", "focal", "inner"))
     sources = SOURCES
 
-    def kernel(preds, targets, weights, values, by_preds, by_targets, n, a, b, c, d, n0, n1, n2, n3):  # type: ignore[no-untyped-def]
+    def kernel(preds, targets, weights, values, by_preds, by_targets, n, a, b, c, d, n0, n1, n2, n3, s):  # type: ignore[no-untyped-def]
         sources  # noqa: B018  # a closed-over name is part of the cache's key
         all_pred, all_target = carray(preds, (n, 4)), carray(targets, (n, 4))
         all_by_pred, all_by_target = carray(by_preds, (n, 4)), carray(by_targets, (n, 4))
         all_weights, all_values = carray(weights, (n,)), carray(values, (n,))
         matrix, numbers = (real(a), real(b), real(c), real(d)), (n0, n1, n2)
-        one, tiny, outer = real(1), real(tiny_number), real(n3)
+        one, tiny, outer, steep = real(1), real(tiny_number), real(n3), real(s)
         more = (real(0), real(0), real(0), real(0))
         # Rows of a block's results: the loss, the gradient by the prediction, that by the target. Written to one place
         # first, since a loop that writes to several is not vectorised: it would have to be asked whether they overlap.
@@ -179,28 +137,31 @@ def _loop(
                 if whole:
                     value, slopes = measured
                 elif alpha:
-                    value, slopes = _alpha(pair, measured, outer, real)
+                    value, slopes = combined.alpha(pair, measured, outer, real)
                 elif inner:
-                    within = _inner(p, t, outer, tiny, real)
-                    value, slopes = _plain(measured, within.miss, real(0), real)
+                    within = combined.inner(p, t, outer, tiny, real)
+                    value, slopes = combined.plain(measured, within.miss, real(0), real)
                 else:
-                    value, slopes = _plain(measured, pair.miss, -one, real)
+                    value, slopes = combined.plain(measured, pair.miss, -one, real)
                 if focal:
                     importance = pair.iou**outer
                     value, slopes = value * importance, weighted(slopes, importance)
                 cost_x, by_pred_x, by_target_x = folds(p.x, t.x, real)
                 cost_y, by_pred_y, by_target_y = folds(p.y, t.y, real)
                 value = value + (cost_x + cost_y)
-                w = weight[i] if has_weights else one
-                loss[i] = value * w if has_weights else value
+                w = steep
+                loss[i] = value
+                if has_weights:
+                    w = w * weight[i]
+                    loss[i] = value * weight[i]
                 if for_pred:
                     if inner:
-                        more = _by_inner(within, outer, False, real)
+                        more = combined.by_inner(within, outer, False, real)
                     g = by_coordinates(pair, p, (by_pred_x, by_pred_y), slopes, more, matrix, False, real)
                     p0[i], p1[i], p2[i], p3[i] = g[0] * w, g[1] * w, g[2] * w, g[3] * w
                 if for_target:
                     if inner:
-                        more = _by_inner(within, outer, True, real)
+                        more = combined.by_inner(within, outer, True, real)
                     g = by_coordinates(pair, t, (by_target_x, by_target_y), slopes, more, matrix, True, real)
                     t0[i], t1[i], t2[i], t3[i] = g[0] * w, g[1] * w, g[2] * w, g[3] * w
             if summed:

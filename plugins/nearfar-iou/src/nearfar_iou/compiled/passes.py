@@ -14,7 +14,7 @@ from nearfar.nn import Terms
 from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar_iou.compiled.tier import Formula, kernels
 
-__all__ = ["CompiledTerms"]
+__all__ = ["EXTENTS", "CompiledTerms"]
 
 #: How extents follow from a format's coordinates: low = a c₀ + b c₂ and high = c c₀ + d c₂ along x, likewise along y.
 EXTENTS = {
@@ -85,6 +85,10 @@ class CompiledTerms(Terms):
         found = None if "_values" in vars(self) else self._computed(summed=True)
         return self._values.sum() if found is None else found
 
+    def sum_over(self, divisor: float) -> Tensor:
+        found = None if "_values" in vars(self) else self._computed(summed=True, divisor=divisor)
+        return self._values.sum() / divisor if found is None else found
+
     def count(self) -> Tensor:
         return torch.full((), self.num_anchors, dtype=torch.int64)
 
@@ -94,8 +98,8 @@ class CompiledTerms(Terms):
     def count_by_anchor(self) -> Tensor:
         return torch.ones(self.num_anchors, dtype=torch.int64)
 
-    def _computed(self, *, summed: bool) -> Tensor | None:
-        """The losses or their sum; None where no kernel could be compiled."""
+    def _computed(self, *, summed: bool, divisor: float = 1.0) -> Tensor | None:
+        """The losses, or their sum over a number; None where no kernel could be compiled."""
         pred, target, formula = self._pred, self._target, self._formula
         grad = torch.is_grad_enabled()
         for_pred, for_target = grad and pred.requires_grad, grad and target.requires_grad
@@ -105,13 +109,13 @@ class CompiledTerms(Terms):
         )
         if kernel is None:
             return None
-        numbers = (*self._extents, *formula.numbers, formula.number)
+        numbers = (*self._extents, *formula.numbers, formula.number, 1 / divisor)
         found: Tensor = _Pass.apply(pred, target, self.weights, kernel, numbers, summed, for_pred, for_target)
         return found
 
 
 class _Pass(torch.autograd.Function):
-    """Losses of boxes (n, 4) or their sum, with their gradients."""
+    """Losses of boxes (n, 4), or their sum times the last of the numbers, with their gradients."""
 
     @staticmethod
     def forward(
@@ -132,15 +136,17 @@ class _Pass(torch.autograd.Function):
         weights = None if weights is None else weights.contiguous()
         total = _over_threads(kernel, (pred, target, weights, values, by_pred, by_target), numbers)
         ctx.save_for_backward(by_pred, by_target)
-        return pred.new_full((), total) if values is None else values
+        return pred.new_full((), total * numbers[-1]) if values is None else values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        by_each = grad if grad.ndim == 0 else grad[:, None]
-        # What nobody will ask for again may be overwritten.
-        scale = torch.mul if graph_is_kept() else torch.Tensor.mul_
-        by_pred, by_target = (None if saved is None else scale(saved, by_each) for saved in ctx.saved_tensors)
+        by_pred, by_target = ctx.saved_tensors
+        # What nobody will ask for again may be overwritten, and of a loss that is minimised itself need not even be.
+        kept = graph_is_kept()
+        if kept or grad.ndim or grad.item() != 1:
+            scale, by_each = torch.mul if kept else torch.Tensor.mul_, grad[:, None] if grad.ndim else grad
+            by_pred, by_target = (None if saved is None else scale(saved, by_each) for saved in (by_pred, by_target))
         return by_pred, by_target, None, None, None, None, None, None
 
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.extending import register_jitable
+try:
+    from numba.extending import register_jitable
+except Exception:  # not installed, or not for this version of numpy: formulas are read by other tiers too
+    register_jitable = None
 
 __all__ = ["arctan", "floored", "scalar", "sign"]
 
 #: What a kernel is made of: it disappears in it. Only the sign of a zero may differ from what is written, so that
 #: adding the zeros that most losses have for most slopes costs nothing; NaN stays NaN.
-scalar = register_jitable(forceinline=True, fastmath={"nsz"}, error_model="numpy")
+scalar: Any = (
+    (lambda function: function)
+    if register_jitable is None
+    else register_jitable(forceinline=True, fastmath={"nsz"}, error_model="numpy")
+)
 
 
 @scalar

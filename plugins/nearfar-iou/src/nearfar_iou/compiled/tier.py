@@ -1,5 +1,7 @@
 """Which tier computes box losses: kernels compiled by numba where that is installed and fits, torch everywhere else.
 
+On a GPU it is kernels of Triton's, see :mod:`nearfar_iou.fused`, which are written from the same formulas.
+
 The two give the same results, so nothing but time depends on which it is. Of a process it is decided at the first loss
 and not by how many follow: a resumed run takes the same tier as one that was never interrupted, to the last bit.
 """
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Formula", "eager_only", "fits", "kernels"]
+__all__ = ["Formula", "eager_only", "fits", "kernels", "plain"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +73,17 @@ def kernels() -> Any:
 
 def fits(*tensors: Tensor) -> bool:
     """Whether kernels can read these: plain numbers in the memory of the CPU, and nobody watches what is done."""
+    return all(each.is_cpu for each in tensors) and plain(*tensors) and kernels() is not None
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether a kernel may read the memory of these instead of asking torch."""
     return (
         not _eager_only
-        and all(type(each) in _PLAIN and each.is_cpu and not each.is_neg() for each in tensors)
+        and all(type(each) in _PLAIN and not each.is_neg() for each in tensors)
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
-        and kernels() is not None
     )
 
 

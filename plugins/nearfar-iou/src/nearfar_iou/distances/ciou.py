@@ -20,21 +20,6 @@ class CIoUSimilarity(BoxSimilarity):
 
     α is held constant where a gradient is asked for, as it is in the loss.
 
-    An inverted side counts as one of length 0 at its midpoint. Boxes without extent along an axis are equal along it
-    where they lie at the same place: a box that is a point has a similarity of 1 to itself. The table is made in
-    small pieces; the gradient cannot be differentiated again.
-
-    Parameters
-    ----------
-    box_format : str
-        ``"xyxy"`` (two corners), ``"xywh"`` (lower corner and sides), ``"cxcywh"`` (centre and sides) or ``"ltrb"``
-        (how far it reaches to the left, the top, the right and the bottom of a point that all boxes share).
-
-    Raises
-    ------
-    ArgumentError
-        ``box_format`` is unknown.
-
     References
     ----------
     Zheng et al. (2020), arXiv:1911.08287.

@@ -16,7 +16,7 @@ __all__ = ["Gather"]
 class Gather(Around):
     r"""Another loss, of the embeddings of all ranks as one batch.
 
-    .. math:: L = \ell(X_0 \cup X_1 \cup \dots \cup X_{W - 1})
+    .. math:: L = \ell(X_0 \cup X_1 \cup \cdots \cup X_{W - 1})
 
     Parameters
     ----------

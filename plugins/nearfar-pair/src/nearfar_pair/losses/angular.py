@@ -79,7 +79,7 @@ class Angular(EmbeddingLoss):
 
     def _threats(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """log Σ exp of 4 tan² α times each pair's products with its negatives, and how many these are."""
-        return log_sum_exp(rows.d_an, -4 * math.tan(self.angle) ** 2), rows.num_negatives
+        return log_sum_exp(rows.d_an, -4 * math.tan(self.angle) ** 2, rows.scratch), rows.num_negatives
 
     def extra_repr(self) -> str:
         return f"angle={self.angle}"

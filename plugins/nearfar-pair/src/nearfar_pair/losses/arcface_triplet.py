@@ -17,8 +17,8 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.sides import FAR
 from nearfar_pair.triplet_terms import TripletTerms, rule_for
 
@@ -72,8 +72,11 @@ class ArcFaceTriplet(EmbeddingLoss):
         if rule is not None and rule.lower == -math.inf and rule.upper == math.inf:
             return TripletTerms(batch, self.distance, rule, self.margin, shape=_angle)
         a, p, n = batch.triplets()
-        angles = _angle(distance_matrix(self.distance, batch))
-        values = torch.relu(angles[a, p] - angles[a, n] + self.margin)
+        reference = None if batch.is_self else batch.reference
+        theta_ap, theta_an = (
+            _angle(pair_distances(self.distance, batch.embeddings, reference, a, other)) for other in (p, n)
+        )
+        values = torch.relu(theta_ap - theta_an + self.margin)
         return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
 
     def extra_repr(self) -> str:

@@ -15,6 +15,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.sides import FAR
 
 __all__ = ["CentroidTriplet"]
@@ -86,7 +87,8 @@ class CentroidTriplet(EmbeddingLoss):
         if batch.is_self:
             mine, size = mine - x, size - 1
         mine = mine / size.clamp_min(1).to(x)[:, None]
-        d_ap = self._signed(self.distance.pairwise_distance(*map(self.distance.maybe_normalize, (x, mine))))
+        each = torch.arange(len(x), device=x.device)
+        d_ap = pair_distances(self.distance, x, mine, each, each)
         kept = torch.where(own.any(1) & (size > 0) & (~own).any(1))[0] if len(classes) else index[:0]
         values = torch.relu(d_ap[kept] - d_an[kept].amin(1) + self.margin)
         return MaterialTerms("element", values, (kept,), num_anchors=len(x), labels=labels)

@@ -6,14 +6,16 @@ arXiv:2002.10857.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair.arithmetic import exponential_, log_sum_exp, softplus
 from nearfar_pair.row_losses import AnchorLoss
-from nearfar_pair.sides import Rows
+from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["Circle"]
 
@@ -74,11 +76,36 @@ class Circle(AnchorLoss):
         d_ap, d_an = rows.d_ap, rows.d_an  # −s
         alpha_p = torch.relu(1 + m + d_ap.detach())
         p = torch.where(rows.valid, alpha_p * (d_ap + 1 - m), d_ap)
-        # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
-        alpha_n = torch.relu(m - d_an.detach()).add_(torch.relu(d_an.detach() - 2))
-        n = alpha_n * (d_an + m)
-        costs = softplus(log_sum_exp(p, self.scale) + log_sum_exp(n, -self.scale))
+        if rows.scratch is None:
+            # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
+            alpha_n = torch.relu(m - d_an.detach()).add_(torch.relu(d_an.detach() - 2))
+            negatives = log_sum_exp(alpha_n * (d_an + m), -self.scale)
+        else:
+            negatives = _Negatives.apply(d_an, m, self.scale, rows.scratch)
+        costs = softplus(log_sum_exp(p, self.scale) + negatives)
         return torch.where(has_both, costs, 0), has_both
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"
+
+
+class _Negatives(torch.autograd.Function):
+    """log Σ exp(−γ αₙ (d + m)) of each row, in two buffers."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, m: float, scale: float, scratch: Tensor) -> Tensor:
+        shifted = d + m
+        n = torch.sub(2 * m, shifted, out=scratch).clamp_min_(0).mul_(shifted)
+        torch.maximum(n, shifted.sub_(FAR / 2), out=n)  # what is far away stays far
+        first = n.amin(1, keepdim=True)
+        total = exponential_(n.sub_(first), -scale).sum(1, keepdim=True)
+        ctx.save_for_backward(d, total)
+        # Not as a saved tensor, whose memory nobody may write to.
+        ctx.weights, ctx.m, ctx.scale = n, m, scale
+        return (total.log() - scale * first)[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, ...]:
+        d, total = ctx.saved_tensors
+        by_d = ctx.weights.mul_(torch.sub(ctx.m, d).clamp_min_(0)).mul_(-ctx.scale * by_found[:, None] / total)
+        return by_d, None, None, None

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
 from nearfar.nn.reducers import AvgNonZero
+from nearfar_pair.arithmetic import hinge_sums
 from nearfar_pair.row_losses import PairLoss, threshold
+from nearfar_pair.sides import Rows
 
 __all__ = ["Contrastive"]
 
@@ -82,6 +84,12 @@ class Contrastive(PairLoss):
 
     def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
         return self._hinge(threshold(self.distance, self.neg_margin) - d)
+
+    def negative_sums(self, rows: Rows, *of_anchor: Tensor) -> tuple[Tensor, Tensor]:
+        if rows.scratch is None:
+            return super().negative_sums(rows, *of_anchor)
+        end = threshold(self.distance, self.neg_margin)
+        return hinge_sums(rows.d_an, end, squared=self.hinge == "squared", scratch=rows.scratch)
 
     def _hinge(self, excess: Tensor) -> Tensor:
         hinge = torch.relu(excess)

@@ -100,7 +100,7 @@ class DecoupledContrastive(PositiveLoss):
         if self.sigma is not None:
             share = torch.where(has_cost, s / self.sigma - learned[0], 0)
             s = (2 - share.exp()) * s
-        costs = log_sum_exp(rows.d_an, -1 / self.temperature)[:, None] - s / self.temperature
+        costs = log_sum_exp(rows.d_an, -1 / self.temperature, rows.scratch)[:, None] - s / self.temperature
         return torch.where(has_cost, costs, 0), has_cost
 
     def extra_repr(self) -> str:

@@ -19,6 +19,8 @@ __all__ = ["FastAP"]
 
 #: The greatest squared distance of two unit vectors.
 MOST = 4.0
+#: Up to so many values a row, all bins are filled at once.
+FEW = 16
 
 
 class FastAP(AnchorLoss):
@@ -92,11 +94,14 @@ class _Cumulated(torch.autograd.Function):
         ctx.width = width
         scaled = d / width
         ctx.save_for_backward(d)
-        found = d.new_empty(len(d), bins + 1)
+        if d.shape[1] <= FEW:
+            centres = torch.arange(1, bins + 2, device=d.device)[:, None]
+            return (centres - scaled[:, None]).clamp_(0, 1).sum(2)
+        found = d.new_empty(bins + 1, len(d))
         buffer = torch.empty_like(d)
         for j in range(bins + 1):
-            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[:, j])
-        return found
+            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[j])
+        return found.T
 
     @staticmethod
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, None, None]:
@@ -104,5 +109,5 @@ class _Cumulated(torch.autograd.Function):
         bins = by_found.shape[1] - 1
         # What is beyond the last centre is at none.
         padded = torch.cat([by_found, by_found.new_zeros(len(by_found), 1)], 1)
-        centre = (d / ctx.width).floor_().clamp_(0, bins + 1).long()
-        return padded.gather(1, centre) / -ctx.width, None, None
+        centre = (d / ctx.width).clamp_(0, bins + 1).long()  # towards 0, as the floor is from there on
+        return padded.div_(-ctx.width).gather(1, centre), None, None

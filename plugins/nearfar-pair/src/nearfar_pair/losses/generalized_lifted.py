@@ -57,7 +57,7 @@ class GeneralizedLifted(AnchorLoss):
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_both = rows.has_both
-        excess = log_sum_exp(rows.d_ap) + log_sum_exp(rows.d_an, -1) + self.margin
+        excess = log_sum_exp(rows.d_ap) + log_sum_exp(rows.d_an, -1, rows.scratch) + self.margin
         return torch.relu(torch.where(has_both, excess, 0)), has_both
 
     def extra_repr(self) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
-from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import Terms
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PairLoss
 from nearfar_pair.row_pass import RowPass, rule_of
 
@@ -70,7 +70,8 @@ class Histogram(PairLoss):
         """(1, R + 2) the share of positive pairs up to each bin, 0 before the first and the last repeated."""
         if batch.selection is not None and rule_of(batch, self.distance) is None:
             a1, p, *_ = batch.selection.pairs()
-            d = distance_matrix(self.distance, batch)[a1, p]
+            reference = None if batch.is_self else batch.reference
+            d = pair_distances(self.distance, batch.embeddings, reference, a1, p)
             weight = torch.ones_like(d)
         else:
             d, valid = (x.flatten() for x in RowPass(batch, self.distance, lambda r: (r.d_ap, r.valid)).outputs)

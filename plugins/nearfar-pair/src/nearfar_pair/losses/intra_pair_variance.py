@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
-from nearfar.nn.selection import distance_matrix
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PairLoss
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.sides import Rows
@@ -78,8 +78,8 @@ class IntraPairVariance(PairLoss):
         """The mean distances −μ of the positive and of the negative pairs; 0 of none."""
         if batch.selection is not None and rule_of(batch, self.distance) is None:
             a1, p, a2, n = batch.selection.pairs()
-            d = distance_matrix(self.distance, batch)
-            return tuple(d[index].sum() / max(1, len(index[0])) for index in ((a1, p), (a2, n)))
+            of = self.distance, batch.embeddings, None if batch.is_self else batch.reference
+            return tuple(pair_distances(*of, a, b).sum() / max(1, len(a)) for a, b in ((a1, p), (a2, n)))
         rows = RowPass(batch, self.distance, _sums, sums=2)
         *sums, _, _, positives, negatives = rows.totals
         counts = (positives.sum().clamp_min(1), negatives.sum().clamp_min(1))

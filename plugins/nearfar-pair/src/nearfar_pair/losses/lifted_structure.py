@@ -82,7 +82,7 @@ class LiftedStructure(EmbeddingLoss):
 
     def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
         """How near the negatives of each anchor are, the distances of its positives, which there are, and how many."""
-        threat = log_sum_exp(rows.d_an, -1) if self.form == "smooth" else -rows.d_an.amin(1)
+        threat = log_sum_exp(rows.d_an, -1, rows.scratch) if self.form == "smooth" else -rows.d_an.amin(1)
         return threat, rows.d_ap, rows.valid, rows.num_negatives
 
     def extra_repr(self) -> str:

@@ -76,7 +76,7 @@ class MultiSimilarity(AnchorLoss):
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         base = threshold(self.distance, self.base)
         positives = log_sum_exp(rows.d_ap, self.alpha) - self.alpha * base
-        negatives = log_sum_exp(rows.d_an, -self.beta) + self.beta * base
+        negatives = log_sum_exp(rows.d_an, -self.beta, rows.scratch) + self.beta * base
         costs = softplus(positives) / self.alpha + softplus(negatives) / self.beta
         return costs, torch.ones_like(rows.num_positives, dtype=torch.bool)
 

@@ -68,7 +68,7 @@ class NPair(PositiveLoss):
         return Dot()
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        costs = softplus(log_sum_exp(rows.d_an, -1)[:, None] + rows.d_ap)
+        costs = softplus(log_sum_exp(rows.d_an, -1, rows.scratch)[:, None] + rows.d_ap)
         return torch.where(rows.valid, costs, 0), rows.valid
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:

@@ -74,7 +74,7 @@ class NCA(AnchorLoss):
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_positive = rows.num_positives > 0
-        odds = log_sum_exp(rows.d_an, -self.scale) - log_sum_exp(rows.d_ap_or_far, -self.scale)
+        odds = log_sum_exp(rows.d_an, -self.scale, rows.scratch) - log_sum_exp(rows.d_ap_or_far, -self.scale)
         costs = softplus(odds) if self.objective == "log" else torch.sigmoid(odds)
         return torch.where(has_positive, costs, 0), has_positive
 

@@ -73,7 +73,7 @@ class NTXent(PositiveLoss):
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         scale = -1 / self.temperature
-        negatives, positives = log_sum_exp(rows.d_an, scale)[:, None], rows.d_ap * scale
+        negatives, positives = log_sum_exp(rows.d_an, scale, rows.scratch)[:, None], rows.d_ap * scale
         if self.others == "negatives":
             costs = softplus(negatives - positives)  # no difference of nearly equal numbers where it is small
         else:

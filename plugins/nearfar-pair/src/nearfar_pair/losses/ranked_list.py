@@ -5,10 +5,13 @@ Wang, Hua, Kodirov, Hu, Garnier, Robertson (2019): Ranked List Loss for Deep Met
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite, non_negative, within
+from nearfar_pair.arithmetic import exponential_
 from nearfar_pair.row_losses import AnchorLoss, threshold
 from nearfar_pair.sides import Rows
 
@@ -81,7 +84,10 @@ class RankedList(AnchorLoss):
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         alpha = threshold(self.distance, self.alpha)
         positive = _weighed(rows.d_ap - (alpha - self.margin), self.positive_temperature)
-        negative = _weighed(alpha - rows.d_an, self.negative_temperature)
+        if rows.scratch is None:
+            negative = _weighed(alpha - rows.d_an, self.negative_temperature)
+        else:
+            negative = _Weighed.apply(rows.d_an, alpha, self.negative_temperature, rows.scratch)
         costs = (1 - self.balance) * positive + self.balance * negative
         return costs, torch.ones_like(rows.num_positives, dtype=torch.bool)
 
@@ -97,5 +103,27 @@ def _weighed(excess: Tensor, temperature: float) -> Tensor:
     costs = torch.relu(excess)
     given = costs.detach()
     # Of the largest first, so that no exponential overflows; what does not cost has no weight.
-    weights = ((given - given.amax(1, keepdim=True)) * temperature).exp_().mul_(given.sign())
+    weights = exponential_(given - given.amax(1, keepdim=True), temperature).mul_(given.sign())
     return (weights * costs).sum(1) / weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+class _Weighed(torch.autograd.Function):
+    """The same of ``end − d``, in two buffers; the weights are constants to the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, end: float, temperature: float, scratch: Tensor) -> Tensor:
+        costs = torch.sub(end, d).clamp_min_(0)
+        weights = exponential_(torch.sub(costs, costs.amax(1, keepdim=True), out=scratch), temperature)
+        total = torch.linalg.vecdot(weights, costs)
+        weights.mul_(costs.sign_())
+        sums = weights.sum(1).clamp_min_(torch.finfo(d.dtype).tiny)
+        # Not as a saved tensor, whose memory nobody may write to.
+        ctx.weights = weights
+        ctx.save_for_backward(sums)
+        found: Tensor = total / sums
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, ...]:
+        (sums,) = ctx.saved_tensors
+        return ctx.weights.mul_((-by_found / sums)[:, None]), None, None, None

@@ -68,7 +68,7 @@ class SupCon(AnchorLoss):
 
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         scale = -1 / self.temperature
-        log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale))
+        log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale, rows.scratch))
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
         log_ratios = torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
         return log_ratios.sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0

@@ -7,14 +7,14 @@ arXiv:1503.03832.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.triplet_terms import hinge_terms
 
 __all__ = ["Triplet"]
@@ -85,20 +85,14 @@ class Triplet(EmbeddingLoss):
         if not (self.swap or self.smooth):
             return hinge_terms(batch, self.distance, self.margin)
         a, p, n = batch.triplets()
-        matrix = distance_matrix(self.distance, batch)
-        d_ap, d_an = matrix[a, p], matrix[a, n]
+        reference = None if batch.is_self else batch.reference
+        d_ap, d_an = (pair_distances(self.distance, batch.embeddings, reference, a, other) for other in (p, n))
         if self.swap:
-            d_an = torch.minimum(d_an, matrix[p, n] if batch.is_self else self._between_references(batch, p, n))
+            d_an = torch.minimum(d_an, pair_distances(self.distance, batch.reference, None, p, n))
         violation = d_ap - d_an + self.margin
         # Not softplus: it is the identity from 20 on, 1e-10 off.
         values = torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
         return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
-
-    def _between_references(self, batch: Batch, p: Tensor, n: Tensor) -> Tensor:
-        """d(p, n) of two references for each triplet."""
-        used, row = torch.unique(p, return_inverse=True)
-        d: Tensor = self.distance(batch.reference[used], batch.reference)[row, n]
-        return -d if self.distance.is_inverted else d
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, swap={self.swap}, smooth={self.smooth}"

@@ -74,7 +74,7 @@ class TupletMargin(PositiveLoss):
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
         relaxed = _turned(-rows.d_ap.clamp(-1, 1), self.margin)
-        costs = softplus(log_sum_exp(rows.d_an, -self.scale)[:, None] - self.scale * relaxed)
+        costs = softplus(log_sum_exp(rows.d_an, -self.scale, rows.scratch)[:, None] - self.scale * relaxed)
         return torch.where(has_cost, costs, 0), has_cost
 
     def extra_repr(self) -> str:

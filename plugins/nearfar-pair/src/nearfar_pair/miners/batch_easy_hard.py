@@ -15,7 +15,11 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair.arithmetic import first_least
+from nearfar_pair.mining import choices
+from nearfar_pair.pair_rules import DistanceRule
+from nearfar_pair.sides import FAR
 
 __all__ = ["BatchEasyHard"]
 
@@ -88,28 +92,46 @@ class BatchEasyHard(Miner):
         self.allowed_pos_range = _range("allowed_pos_range", allowed_pos_range)
         self.allowed_neg_range = _range("allowed_neg_range", allowed_neg_range)
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        positive, negative = batch.positive_mask(), batch.negative_mask()
-        if not positive.numel():  # argmax takes no empty rows
-            none = torch.empty(0, dtype=torch.int64, device=positive.device)
-            return IndexSelection((none, none, none, none))
-        matrix = distance_matrix(distance, batch)
-        positive &= _allowed(matrix, self.allowed_pos_range, distance.is_inverted)
-        negative &= _allowed(matrix, self.allowed_neg_range, distance.is_inverted)
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> Selection:
+        if self.neg_strategy == "all":
+            return _WithEveryNegative(batch, distance, self)
+        rows = choices(batch, distance, lambda rows: self._chosen(rows.d_ap, rows.d_an, distance.is_inverted))
+        positive, negative, complete = rows.outputs
+        pair, place = torch.where(positive)
+        anchor = torch.where(complete)[0]
+        return IndexSelection((pair, rows.table[0][pair, place], anchor, negative[anchor, 0]))
+
+    def _chosen(self, d_ap: Tensor, d_an: Tensor, is_inverted: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(r, k) which positives are chosen, (r, 1) the negative, and (r,) whether there are both."""
+        positive = self.allowed_positives(d_ap, is_inverted)
+        d_an = _only(d_an, self.allowed_neg_range, is_inverted)
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
         if self.pos_strategy == "semihard":
-            negative = _one(matrix, negative, farthest=self.neg_strategy == "easy")
-            positive = _one(matrix, positive & ~(matrix >= _distance_of(matrix, negative)), farthest=True)
-        elif self.neg_strategy == "semihard":
-            positive = _one(matrix, positive, farthest=self.pos_strategy == "hard")
-            negative = _one(matrix, negative & ~(matrix <= _distance_of(matrix, positive)), farthest=False)
+            negative, distance = _one_negative(d_an, farthest=self.neg_strategy == "easy")
+            positive = _one(d_ap, positive & ~(d_ap >= distance), farthest=True)
         else:
             if self.pos_strategy != "all":
-                positive = _one(matrix, positive, farthest=self.pos_strategy == "hard")
-            if self.neg_strategy != "all":
-                negative = _one(matrix, negative, farthest=self.neg_strategy == "easy")
+                positive = _one(d_ap, positive, farthest=self.pos_strategy == "hard")
+            if self.neg_strategy == "semihard":
+                chosen = d_ap.masked_fill(~positive, math.inf).amin(1, keepdim=True)
+                d_an = torch.le(d_an, chosen, out=torch.empty_like(d_an)).mul_(FAR).add_(d_an)
+            negative, distance = _one_negative(d_an, farthest=self.neg_strategy == "easy")
+        complete = positive.any(1) & ~(distance[:, 0] >= FAR / 2)
+        return positive & complete[:, None], negative, complete
+
+    def with_every_negative(self, d_ap: Tensor, d_an: Tensor, is_inverted: bool) -> tuple[Tensor, Tensor]:
+        """(r, k) which positives are chosen, and (r, m) which negatives where every one is."""
+        positive = self.allowed_positives(d_ap, is_inverted)
+        if self.pos_strategy != "all":
+            positive = _one(d_ap, positive, farthest=self.pos_strategy == "hard")
+        negative = ~(_only(d_an, self.allowed_neg_range, is_inverted) >= FAR / 2)
         complete = (positive.any(1) & negative.any(1))[:, None]
-        return IndexSelection((*torch.where(positive & complete), *torch.where(negative & complete)))
+        return positive & complete, negative & complete
+
+    def allowed_positives(self, d_ap: Tensor, is_inverted: bool) -> Tensor:
+        """(r, k) which positives there are to choose from."""
+        low, high = _ends(self.allowed_pos_range, is_inverted)
+        return ~((d_ap < low) | (d_ap > high) | (d_ap == -FAR))
 
     def extra_repr(self) -> str:
         return (
@@ -133,22 +155,45 @@ def _range(name: str, value: Any) -> Range | None:
     return low, high
 
 
-def _allowed(matrix: Tensor, allowed: Range | None, is_inverted: bool) -> Tensor:
-    """Where the distance lies in the range, or is not a number."""
+class _WithEveryNegative(DistanceRule):
+    """Of each anchor the positives that a miner chooses, and every negative, which are too many for indices."""
+
+    def __init__(self, batch: Batch, distance: Any, miner: BatchEasyHard) -> None:
+        super().__init__(batch, distance)
+        self._miner = miner
+
+    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
+        return self._miner.with_every_negative(d_ap, d_an, self.distance.is_inverted)
+
+
+def _ends(allowed: Range | None, is_inverted: bool) -> Range:
+    """The ends of a range of what is small for near."""
     low, high = (-math.inf, math.inf) if allowed is None else allowed
-    low, high = (-high, -low) if is_inverted else (low, high)
-    return ~((matrix < low) | (matrix > high))
+    return (-high, -low) if is_inverted else (low, high)
 
 
-def _one(matrix: Tensor, mask: Tensor, *, farthest: bool) -> Tensor:
+def _only(d_an: Tensor, allowed: Range | None, is_inverted: bool) -> Tensor:
+    """(r, m) distances of the negatives in the range, or not numbers; FAR and more of the others."""
+    if allowed is None:
+        return d_an
+    low, high = _ends(allowed, is_inverted)
+    return torch.lt(d_an, low, out=torch.empty_like(d_an)).add_(d_an > high).mul_(FAR).add_(d_an)
+
+
+def _one_negative(d_an: Tensor, *, farthest: bool) -> tuple[Tensor, Tensor]:
+    """(r, 1) the nearest or the farthest of the negatives, the first of equals, and its distance."""
+    if farthest:  # turned round, but for what is no negative
+        turned = torch.ge(d_an, FAR / 2, out=torch.empty_like(d_an)).mul_(4 * FAR).sub_(d_an)
+        chosen = first_least(turned)
+    else:
+        chosen = first_least(d_an)
+    return chosen, d_an.gather(1, chosen)
+
+
+def _one(d: Tensor, mask: Tensor, *, farthest: bool) -> Tensor:
     """``mask`` with one element of each row left, the farthest or the nearest, the first of equals."""
     if farthest:
-        chosen = matrix.masked_fill(~mask, -math.inf).argmax(1, keepdim=True)
+        chosen = d.masked_fill(~mask, -math.inf).argmax(1, keepdim=True)
     else:
-        chosen = matrix.masked_fill(~mask, math.inf).argmin(1, keepdim=True)
+        chosen = d.masked_fill(~mask, math.inf).argmin(1, keepdim=True)
     return torch.zeros_like(mask).scatter_(1, chosen, mask.gather(1, chosen))
-
-
-def _distance_of(matrix: Tensor, one: Tensor) -> Tensor:
-    """(n, 1) the distance at the one element of each row; of an empty row infinity, which its emptiness outvotes."""
-    return matrix.masked_fill(~one, math.inf).amin(1, keepdim=True)

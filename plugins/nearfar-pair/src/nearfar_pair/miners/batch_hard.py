@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar.nn.selection import IndexSelection
+from nearfar_pair.arithmetic import first_least
+from nearfar_pair.mining import choices
+from nearfar_pair.sides import Rows
 
 __all__ = ["BatchHard"]
 
@@ -38,11 +41,12 @@ class BatchHard(Miner):
     """
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        positive, negative = batch.positive_mask(), batch.negative_mask()
-        anchor = torch.where(positive.any(1) & negative.any(1))[0]
-        if not len(anchor):  # argmax takes no empty rows
-            return IndexSelection((anchor, anchor, anchor))
-        matrix = distance_matrix(distance, batch)
-        farthest = matrix.masked_fill(~positive, -float("inf")).argmax(1)
-        nearest = matrix.masked_fill(~negative, float("inf")).argmin(1)
+        farthest, nearest, has_both = choices(batch, distance, _hardest).outputs
+        anchor = torch.where(has_both)[0]
         return IndexSelection((anchor, farthest[anchor], nearest[anchor]))
+
+
+def _hardest(rows: Rows) -> tuple[Tensor, ...]:
+    """(r,) the farthest positive of each anchor and its nearest negative, and whether it has both."""
+    farthest = rows.positives.gather(1, rows.d_ap.argmax(1, keepdim=True))
+    return farthest[:, 0], first_least(rows.d_an)[:, 0], rows.has_both

@@ -17,6 +17,8 @@ from nearfar.nn.distances import Euclidean
 from nearfar.nn.miners import Miner
 from nearfar.nn.selection import IndexSelection
 from nearfar_pair.miners.drawn import Draws
+from nearfar_pair.mining import choices
+from nearfar_pair.sides import Rows
 
 __all__ = ["DistanceWeighted"]
 
@@ -71,29 +73,28 @@ class DistanceWeighted(Draws, Miner):
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
         generator = self.generator()
-        weight = self._weights(batch)
-        positive = batch.positive_mask() & weight.any(1, keepdim=True)
-        anchor, other = torch.where(positive)
-        if not len(anchor):
-            return IndexSelection((anchor, anchor, anchor))
-        summed = weight.cumsum(1)
-        # As many draws for each anchor as one has positives: a row of weights for each pair would be P × N.
-        place = positive.cumsum(1)[anchor, other] - 1
-        drawn = torch.rand(len(positive), int(place.max()) + 1, generator=generator, dtype=torch.float64)
-        total = summed[:, -1:]
-        level = torch.minimum(drawn.to(total.device) * total, torch.nextafter(total, torch.zeros_like(total)))
-        chosen = torch.searchsorted(summed, level, right=True)
-        return IndexSelection((anchor, other, chosen[anchor, place]))
-
-    def _weights(self, batch: Batch) -> Tensor:
-        """(n, m) float64, the greatest of each row 1; 0 for what is not drawn."""
-        euclidean = Euclidean()
-        d: Tensor = euclidean(batch.embeddings) if batch.is_self else euclidean(batch.embeddings, batch.reference)
-        if not d.numel():
-            return d.double()
         size = batch.embeddings.shape[1]
+        # As many draws for each anchor as one has positives: a row of weights for each pair would be P × N.
+        rows = choices(batch, Euclidean(), lambda rows: self._drawn(rows, size, drawn))
+        drawn = torch.rand(len(batch.embeddings), rows.sides.width, generator=generator, dtype=torch.float64)
+        chosen, found = rows.outputs
+        anchor, place = torch.where(found)
+        return IndexSelection((anchor, rows.table[0][anchor, place], chosen[anchor, place]))
+
+    def _drawn(self, rows: Rows, size: int, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """(r, k) a negative for each positive, and whether there is one."""
+        weight = self._weights(rows.d_an, size)
+        summed = weight.cumsum(1)
+        total = summed[:, -1:]
+        level = drawn[rows.anchors].to(total.device) * total
+        level = torch.minimum(level, torch.nextafter(total, torch.zeros_like(total)))
+        chosen = torch.searchsorted(summed, level, right=True).clamp_max_(weight.shape[1] - 1)
+        return chosen.expand(rows.valid.shape), rows.valid & (total > 0)
+
+    def _weights(self, d: Tensor, size: int) -> Tensor:
+        """(r, m) float64, the greatest of each row 1; 0 for what is not drawn."""
         # Not a comparison that is false of NaN: what is not a number must show in the loss.
-        drawable = batch.negative_mask() & ~(d >= self.nonzero_loss_cutoff)
+        drawable = ~(d >= self.nonzero_loss_cutoff)
         # A logarithm of 0 is not wanted where two points are opposite; nor is NaN as a weight.
         d = d.double().nan_to_num(self.cutoff).clamp(self.cutoff, 2 - 1e-6)
         log = (2 - size) * d.log() + (3 - size) / 2 * (1 - d.square() / 4).log()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar.nn.selection import IndexSelection
+from nearfar_pair.arithmetic import first_least
+from nearfar_pair.mining import choices
+from nearfar_pair.sides import Rows
 
 __all__ = ["HardNegativeAllPositive"]
 
@@ -35,9 +38,13 @@ class HardNegativeAllPositive(Miner):
     """
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        negative = batch.negative_mask()
-        anchor, positive = torch.where(batch.positive_mask() & negative.any(1, keepdim=True))
-        if not len(anchor):  # argmin takes no empty rows
-            return IndexSelection((anchor, anchor, anchor))
-        nearest = distance_matrix(distance, batch).masked_fill(~negative, float("inf")).argmin(1)
-        return IndexSelection((anchor, positive, nearest[anchor]))
+        rows = choices(batch, distance, _nearest)
+        nearest, has_both = rows.outputs
+        positives, valid = rows.table
+        anchor, place = torch.where(valid & has_both[:, None])
+        return IndexSelection((anchor, positives[anchor, place], nearest[anchor]))
+
+
+def _nearest(rows: Rows) -> tuple[Tensor, ...]:
+    """(r,) the nearest negative of each anchor, and whether it has one and a positive."""
+    return first_least(rows.d_an)[:, 0], rows.has_both

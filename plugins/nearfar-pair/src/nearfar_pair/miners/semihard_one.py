@@ -9,13 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar.nn.selection import IndexSelection
+from nearfar_pair.arithmetic import first_least
+from nearfar_pair.mining import choices
+from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["SemiHardOne"]
+
+#: Up to so many positives of an anchor looking at all negatives for each takes less than sorting these.
+FEW = 16
 
 
 class SemiHardOne(Miner):
@@ -42,17 +48,29 @@ class SemiHardOne(Miner):
     """
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        matrix = distance_matrix(distance, batch)
-        negative = batch.negative_mask()
-        if not matrix.numel():  # nothing to gather from
-            none = torch.empty(0, dtype=torch.int64, device=matrix.device)
-            return IndexSelection((none, none, none))
-        # What is not a number must show in the loss: such a positive is near, such a negative far, and both are taken.
-        unknown = matrix.isnan()
-        far = matrix.masked_fill(unknown, torch.finfo(matrix.dtype).max)
-        # A row's negatives in order, then infinity: the first beyond a positive is found by bisection.
-        ordered, place = far.masked_fill_(~negative, float("inf")).sort(dim=1, stable=True)
-        beyond = torch.searchsorted(ordered, matrix.masked_fill(unknown, -float("inf")), right=True)
-        chosen = place.gather(1, beyond.clamp_max_(matrix.shape[1] - 1))
-        anchor, positive = torch.where(batch.positive_mask() & negative.gather(1, chosen))
-        return IndexSelection((anchor, positive, chosen[anchor, positive]))
+        rows = choices(batch, distance, _nearest_beyond)
+        nearest, found = rows.outputs
+        anchor, place = torch.where(found)
+        return IndexSelection((anchor, rows.table[0][anchor, place], nearest[anchor, place]))
+
+
+def _nearest_beyond(rows: Rows) -> tuple[Tensor, Tensor]:
+    """(r, k) for each positive the nearest negative beyond it, and whether there is one."""
+    # What is not a number must show in the loss: such a positive is near, such a negative far, and both are taken.
+    d_ap, d_an = rows.d_ap.nan_to_num(nan=-FAR), rows.d_an.nan_to_num(nan=FAR / 2)
+    if d_ap.shape[1] <= FEW:
+        places = [first_least(_far_unless_beyond(d_an, d)) for d in torch.split(d_ap, 1, dim=1)]
+        nearest = torch.cat(places, 1)
+    else:
+        # In order, the first beyond a positive is found by bisection.
+        ordered, place = d_an.sort(dim=1, stable=True)
+        beyond = torch.searchsorted(ordered, d_ap, right=True)
+        nearest = place.gather(1, beyond.clamp_max_(d_an.shape[1] - 1))
+    chosen = d_an.gather(1, nearest)
+    return nearest, rows.valid & (chosen > d_ap) & (chosen < FAR)
+
+
+def _far_unless_beyond(d_an: Tensor, d_ap: Tensor) -> Tensor:
+    """(r, m) distances of the negatives, and FAR and more of those that are no farther than the positive (r, 1)."""
+    # A product and a sum of numbers, as choosing by a mask takes ten times as long.
+    return torch.le(d_an, d_ap, out=torch.empty_like(d_an)).mul_(FAR).add_(d_an)

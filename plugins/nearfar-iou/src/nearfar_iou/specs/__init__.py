@@ -1,0 +1,1 @@
+"""What the plugin says of its parts, by kind; nothing heavy is imported."""

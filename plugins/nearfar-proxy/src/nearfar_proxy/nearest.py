@@ -1,0 +1,144 @@
+"""The cross entropy of classes by those of their proxies that are nearest to a sample, a block of classes at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nearfar.nn.closed_form import refuse_second_derivative
+from nearfar.nn.vectors import through_unit, unit
+from nearfar_proxy.blocks import blocks, own_columns
+from nearfar_proxy.ranks import Share
+
+__all__ = ["nearest_cross_entropy"]
+
+
+def nearest_cross_entropy(
+    units: Tensor, weight: Tensor, labels: Tensor, scale: float, of_others: int, share: Share | None = None
+) -> Tensor:
+    """The loss of each sample, (n,), whose logits are sums of the cosines to the proxies that it keeps.
+
+    Parameters
+    ----------
+    units
+        (n, d) embeddings of length one.
+    weight
+        (c, K, d) proxies of any length, of this rank's classes where there are ranks.
+    labels
+        (n,) class ids.
+    scale
+        What sums are multiplied with.
+    of_others
+        How many proxies of other classes a sample keeps, the nearest, beside all of its own class. A class of which it
+        keeps none has no part in its loss.
+    share
+        Which classes these are.
+    """
+    labels = labels if share is None else labels - share.start
+    if not torch.is_grad_enabled():
+        units, weight = units.detach(), weight.detach()
+    values: Tensor = _CrossEntropy.apply(units, weight, labels, scale, of_others, share)
+    return values
+
+
+def _cosines(units: Tensor, centers: Tensor) -> Tensor:
+    """(n, c, K) of unit vectors (n, d) and (c, K, d)."""
+    return (units @ centers.flatten(0, 1).T).view(len(units), len(centers), centers.shape[1])
+
+
+def _own(labels: Tensor, block: slice) -> Tensor:
+    """(n, c) whether a class of the block is the sample's."""
+    return labels[:, None] == torch.arange(block.start, block.stop, device=labels.device)
+
+
+def _least(units: Tensor, weight: Tensor, lengths: Tensor, labels: Tensor, number: int, share: Share | None) -> Tensor:
+    """(n,) the least cosine to a proxy of another class that a sample keeps."""
+    n, each = len(units), weight.shape[1]
+    classes = len(weight) if share is None else share.num_classes
+    if number >= (classes - 1) * each:
+        return units.new_full((n,), -torch.inf)
+    if not number:
+        return units.new_full((n,), torch.inf)
+    best = units.new_empty(n, 0)
+    for block in blocks(n * each, weight):
+        found = _cosines(units, _directions(weight[block], lengths[block]))
+        found.masked_fill_(_own(labels, block)[..., None], -torch.inf)
+        best = torch.cat([best, found.flatten(1)], 1)
+        best = best.topk(min(number, best.shape[1]), 1, sorted=False).values
+    if share is not None:
+        # As many columns on every rank, so that rows of ranks are of one shape.
+        best = torch.nn.functional.pad(best, (0, number - best.shape[1]), value=-torch.inf)
+        best = share.rows(best.T.contiguous(), [number] * share.world).T
+        best = best.topk(number, 1, sorted=False).values
+    return best.amin(1) if n else units.new_empty(0)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cosines are computed again for the gradient: their number is batch × proxies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, scale: float, of_others: int, share: Share | None
+    ) -> Tensor:
+        n, lengths = len(units), weight.new_empty(weight.shape[:2])
+        for block in blocks(n * weight.shape[1], weight):
+            lengths[block] = unit(weight[block], -1)[1]
+        least = _least(units, weight, lengths, labels, of_others, share)
+        top, total, own = units.new_full((n,), -torch.inf), units.new_zeros(n), units.new_zeros(n)
+        for block in blocks(n * weight.shape[1], weight):
+            centers = _directions(weight[block], lengths[block])
+            logits, _ = _kept(units, centers, labels, block, least, scale)
+            column, inside = own_columns(labels, block)
+            own = torch.where(inside, logits.gather(1, column), own[:, None])[:, 0]
+            # Of a block of which nothing is kept there is nothing to sum: −inf less itself were not a number.
+            higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
+            total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
+            top = higher
+        if share is not None:
+            highest = share.most(top.clone())
+            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
+            share.sum(own)
+        lse = top + total.log()
+        ctx.save_for_backward(units, weight, lengths, labels, least, lse)
+        ctx.scale = scale
+        return lse - own
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        units, weight, lengths, labels, least, lse = ctx.saved_tensors
+        by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
+        by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        for block in blocks(len(units) * weight.shape[1], weight):
+            centers = _directions(weight[block], lengths[block])
+            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
+            column, inside = own_columns(labels, block)
+            by_logits = logits.sub_(lse[:, None]).exp_()
+            by_logits.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_logits))
+            by_logits *= ctx.scale * grad[:, None]
+            by_cosines = (keeps * by_logits[..., None]).flatten(1)
+            rows = centers.flatten(0, 1)
+            if by_units is not None:
+                by_units.addmm_(by_cosines, rows)
+            if by_weight is not None:
+                by_centers = (by_cosines.T @ units).view_as(centers)
+                by_weight[block] = through_unit(by_centers, centers, lengths[block], -1)
+        return by_units, by_weight, None, None, None, None
+
+
+def _directions(weight: Tensor, lengths: Tensor) -> Tensor:
+    """Unit proxies, 0 of length 0: everywhere the same bits, so that what lies at the limit is not lost to rounding."""
+    return weight * torch.where(lengths > 0, 1 / lengths, 0)[..., None]
+
+
+def _kept(
+    units: Tensor, centers: Tensor, labels: Tensor, block: slice, least: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Of a block of classes the logits (n, c), −inf where no proxy is kept, and which are, (n, c, K)."""
+    cosines = _cosines(units, centers)
+    keeps = cosines >= least[:, None, None]
+    keeps |= _own(labels, block)[..., None]
+    logits = cosines.masked_fill_(~keeps, 0).sum(2).mul_(scale).masked_fill_(~keeps.any(2), -torch.inf)
+    return logits, keeps
