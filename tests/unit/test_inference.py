@@ -122,6 +122,15 @@ def test_embeddings_come_back_as_they_were_written(tmp_path: Path, ending: str) 
     assert found.folders == ("a", "a", "ß")
 
 
+def test_the_paths_of_many_images_are_not_in_the_header(tmp_path: Path) -> None:
+    # safetensors reads no header of over 100 MB.
+    count = 2000
+    many = Embeddings(torch.zeros(count, 1), tuple(f"{'deep/' * 20}{place}.png" for place in range(count)))
+    write_embeddings(many, tmp_path / "e.safetensors")
+    assert int.from_bytes((tmp_path / "e.safetensors").read_bytes()[:8], "little") < 1000
+    assert read_embeddings(tmp_path / "e.safetensors").paths == many.paths
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
 def test_files_of_another_kind_are_told(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
