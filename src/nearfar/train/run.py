@@ -72,7 +72,7 @@ class Run:
             raise CheckpointError(f"{path} is not finished: nearfar train --resume {path}") from None
         except ValueError as error:
             raise CheckpointError(f"{folder.metrics} is damaged: {error}") from error
-        return cls(folder.path, _saved_config(folder), metrics)
+        return cls(folder.path, saved_config(folder), metrics)
 
     def model(self) -> EmbeddingModel:
         """Load the best weights, on the CPU and in evaluation mode."""
@@ -184,7 +184,7 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
     """
     begun = time.monotonic()
     folder = RunFolder.open(path)
-    saved = _saved_config(folder)
+    saved = saved_config(folder)
     narrator = narrator or Narrator()
     config = anchored(Config.of((str(folder.config), saved.to_dict()), *layers))
     changed = [text for text in differences(saved, config) if not text.startswith(tuple(f"{key}:" for key in _FREE))]
@@ -258,7 +258,8 @@ def _restore(job: Job, checkpoint: Checkpoint) -> None:
     job.best, job.scaler, job.losses = dict(checkpoint.best), dict(checkpoint.scaler), list(checkpoint.losses)
 
 
-def _saved_config(folder: RunFolder) -> Config:
+def saved_config(folder: RunFolder) -> Config:
+    """The configuration that a run was started with."""
     return Config.of(file_layer(folder.config))
 
 
@@ -409,19 +410,14 @@ def evaluate(
     if not folder.model.exists():
         then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
         raise CheckpointError(f"{path} has no {folder.model.name} yet, which the first validation writes: {then}")
-    config = _saved_config(folder)
+    config = saved_config(folder)
     where = resolve_device(device)
     model = load_model(folder.model)
     if pairs:
         workers = config.data.workers or 0
         sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
         return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
-    if isinstance(data, Mapping):
-        data = data["test"]
-    named = isinstance(data, (str, os.PathLike))
-    own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
-    test = open_test(config.data.source if own else data, whole=not own, image_size=side(model.data_config))
-    name = config.data.source if own else str(data) if named else type(data).__name__
+    test, name, own = judged_source(config, data, image_size=side(model.data_config))
     facts = _data_facts(name, test)
     if protocol == "retrieval":
         rows = _table(config, folder, test, where, flip)
@@ -439,3 +435,28 @@ def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> N
             raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
     if pairs and (data is not None or protocol != "retrieval"):
         raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
+
+
+def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageSource, str, bool]:
+    """What a run is judged on: the images, what they are called, and whether they are its own test classes.
+
+    Parameters
+    ----------
+    config : Config
+        The run's.
+    data : optional
+        As in :func:`evaluate`.
+    image_size : int
+        The side that images are cut to, in pixels.
+
+    Raises
+    ------
+    ConfigError, DataError
+        There is no such data, or it cannot be used.
+    """
+    if isinstance(data, Mapping):
+        data = data["test"]
+    named = isinstance(data, (str, os.PathLike))
+    own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
+    test = open_test(config.data.source if own else data, whole=not own, image_size=image_size)
+    return test, config.data.source if own else str(data) if named else type(data).__name__, own
