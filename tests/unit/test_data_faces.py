@@ -124,7 +124,6 @@ def test_an_identity_that_comes_twice_is_told(tmp_path: Path) -> None:
         ("0 0\n", "no index"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt:UserWarning")
 def test_an_index_that_is_none_is_told(tmp_path: Path, index: str, match: str) -> None:
     write_records(tmp_path / "train.rec", faces())
     (tmp_path / "train.idx").write_text(index)
@@ -132,7 +131,6 @@ def test_an_index_that_is_none_is_told(tmp_path: Path, index: str, match: str) -
         RecordFaces(tmp_path / "train.rec")
 
 
-@pytest.mark.filterwarnings("ignore:loadtxt:UserWarning")
 def test_a_thousand_damaged_record_files_are_refused_or_read_but_never_fail_otherwise(tmp_path: Path) -> None:
     write_records(tmp_path / "good.rec", faces(2, 3))
     good, index = (tmp_path / "good.rec").read_bytes(), (tmp_path / "good.idx").read_bytes()

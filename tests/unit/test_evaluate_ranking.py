@@ -126,11 +126,27 @@ def reciprocal_by_hand(x: np.ndarray, n: int, k1: int, k2: int, weight: float) -
     return (1 - weight) * jaccard + weight * d[:n, n:]
 
 
-@pytest.mark.parametrize(("k1", "k2", "weight"), [(6, 3, 0.3), (5, 1, 0.0), (20, 6, 0.3)])
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(6, 3, 0.3), (5, 1, 0.0), (20, 6, 0.3), (2, 9, 0.5), (40, 40, 0.3)])
 def test_re_ranked_distances_are_the_papers(k1: int, k2: int, weight: float) -> None:
     x, *_ = crowd(5, 8)
     found = k_reciprocal(x[:10], x[10:], k1=k1, k2=k2, weight=weight)
     np.testing.assert_allclose(found, reciprocal_by_hand(x.double().numpy(), 10, k1, k2, weight), atol=2e-5)
+
+
+def test_each_of_many_that_are_equal_is_its_own_neighbour() -> None:
+    x = torch.cat([torch.tensor([[1.0, 0.0]]).repeat(12, 1), torch.tensor([[0.0, 1.0]]).repeat(4, 1)])
+    found = k_reciprocal(x[-2:], x[:-2], k1=3, k2=1)
+    assert bool(found.isfinite().all())
+    assert float(found[:, -2:].max()) < float(found[:, :-2].min())
+    alike = k_reciprocal(x[:4], x[4:12], k1=2, k2=1, weight=1.0)
+    assert torch.equal(alike, torch.zeros(4, 8))
+
+
+@pytest.mark.parametrize("clusters", [0, 49, 2.0])
+def test_as_many_clusters_as_embeddings_are_the_most(clusters: int) -> None:
+    x, labels, _ = crowd()
+    with pytest.raises(InputError, match="from 1 to 48"):
+        clustering_metrics(x, labels, clusters=clusters)
 
 
 def test_clusters_that_are_the_classes_share_all_their_information() -> None:

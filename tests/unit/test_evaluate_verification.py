@@ -126,6 +126,54 @@ def test_pairs_of_all_embeddings_are_each_there_once() -> None:
     assert identities[0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("sizes", "most"), [((9, 1, 7, 3, 12), 100), ((40, 2), 50), ((1,) * 60, 300), ((30,), 90)])
+def test_pairs_that_are_drawn_are_distinct_and_of_both_kinds(sizes: tuple[int, ...], most: int) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
+    x = torch.nn.functional.one_hot(torch.arange(len(labels))).double()
+    x[:, 0] = torch.arange(len(labels)) + 1.0  # no two pairs have the same cosine
+    similarities, same, identities = all_pairs(x, labels, most=most, seed=3)
+    unit = torch.nn.functional.normalize(x, dim=1)
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    cosines = (unit @ unit.T)[i, j]
+    order = cosines.argsort()
+    place = order[torch.searchsorted(cosines[order], similarities - 1e-13)]
+    assert len(similarities) == most == len(torch.unique(place))
+    torch.testing.assert_close(cosines[place], similarities, rtol=0, atol=1e-12)
+    assert torch.equal(same, labels[i[place]] == labels[j[place]])
+    expected = torch.stack([labels[i[place]], labels[j[place]]], 1).sort(1).values
+    assert torch.equal(identities.sort(1).values, expected)
+    genuine = sum(size * (size - 1) // 2 for size in sizes)
+    least = min(genuine, most // 2, len(i) - genuine)
+    assert min(int(same.sum()), int((~same).sum())) >= least
+    assert torch.equal(all_pairs(x, labels, most=most, seed=3)[0], similarities)
+
+
+def test_each_pair_is_as_likely_to_be_drawn_as_any_other_of_its_kind() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    drawn = torch.cat([all_pairs(x, labels, most=8, seed=seed)[0] for seed in range(2000)])
+    everything, same, _ = all_pairs(x, labels)
+    counts = (drawn[:, None] - everything).abs().argmin(1).bincount(minlength=28).double()
+    for kind in (same, ~same):
+        expected = 2000 * 4 / int(kind.sum())
+        assert float(((counts[kind] - expected).abs() / math.sqrt(expected)).max()) < 4.5
+
+
+def test_rates_of_drawn_pairs_are_those_of_all() -> None:
+    x, labels = people(60, 10)
+    whole, part = (verification_metrics(*all_pairs(x, labels, most=most)[:2], fars=(0.1,)) for most in (None, 30000))
+    assert part.genuine == whole.genuine
+    assert part.impostors == 30000 - part.genuine
+    assert part.auc == pytest.approx(whole.auc, abs=0.01)
+    assert part.points[0].tar == pytest.approx(whole.points[0].tar, abs=0.03)
+
+
+def test_fewer_than_two_pairs_cannot_be_asked_for() -> None:
+    with pytest.raises(InputError, match="most is 1"):
+        all_pairs(torch.randn(4, 2), torch.arange(4), most=1)
+
+
 def test_intervals_hold_their_figure_and_are_wider_than_those_of_independent_pairs() -> None:
     x, labels = people(20, 8)
     similarities, same, identities = all_pairs(x, labels)

@@ -86,6 +86,16 @@ def test_summed_features_of_a_mirror_image_are_those_of_the_image(model: Embeddi
     )
 
 
+def test_a_network_for_narrow_images_takes_none_from_files(photos: Path, tmp_path: Path) -> None:
+    narrow = create_model("test_resnet", 8, image_size=(112, 96))
+    assert narrow.eval()(torch.zeros(1, 3, 112, 96)).shape == (1, 8)
+    with pytest.raises(ConfigError, match="3 × 112 × 96, and images of files and data sets are square"):
+        features(narrow, images())
+    with pytest.raises(ConfigError, match="3 × 112 × 96"):
+        embed_files(narrow, list_images([photos]), tmp_path / "e.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_are_found_in_folders_however_deep_and_in_natural_order(photos: Path, tmp_path: Path) -> None:
     found = list_images([photos])
     assert len(found) == 20
@@ -110,6 +120,15 @@ def test_embeddings_come_back_as_they_were_written(tmp_path: Path, ending: str) 
     assert found.paths == kept.paths
     assert found.about == kept.about
     assert found.folders == ("a", "a", "ß")
+
+
+def test_the_paths_of_many_images_are_not_in_the_header(tmp_path: Path) -> None:
+    # safetensors reads no header of over 100 MB.
+    count = 2000
+    many = Embeddings(torch.zeros(count, 1), tuple(f"{'deep/' * 20}{place}.png" for place in range(count)))
+    write_embeddings(many, tmp_path / "e.safetensors")
+    assert int.from_bytes((tmp_path / "e.safetensors").read_bytes()[:8], "little") < 1000
+    assert read_embeddings(tmp_path / "e.safetensors").paths == many.paths
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
@@ -186,6 +205,31 @@ def test_a_calibrated_threshold_keeps_its_rate(tmp_path: Path) -> None:
         made.write(tmp_path / "t.json")
     with pytest.raises(InputError, match="takes 10"):
         calibrate(x, labels, 1e-6)
+
+
+def test_no_threshold_is_made_up_where_impostors_are_the_most_similar(tmp_path: Path) -> None:
+    labels = torch.arange(20).repeat_interleave(2)
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    x[::2] = x[0]
+    with pytest.raises(InputError, match="there twice"):
+        calibrate(x, labels, 0.1)
+
+
+@pytest.mark.parametrize("threshold", ["high", None, float("inf"), 1.5, [0.5]])
+def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: object) -> None:
+    made = Calibration(0.5, 0.01, 0.9, 0.01, 10, 1000, (0.8, 0.95), "m", "none")
+    made.write(tmp_path / "t.json")
+    kept = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
+    with pytest.raises(DataError, match="no calibration"):
+        Calibration.read(tmp_path / "t.json")
+
+
+def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
+    turned = create_model("test_resnet", 8, image_size=32, pixels="adaface").eval()
+    export(turned, tmp_path / "model.pt2")
+    found = torch.export.load(tmp_path / "model.pt2").module()(images().float()).detach()
+    torch.testing.assert_close(found, features(turned, images()), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import safetensors.torch
@@ -20,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 import nearfar.models
+from nearfar.data import Prepare
 from nearfar.errors import ArgumentError, CheckpointError, InputError, UnknownPart
-from nearfar.models import EmbeddingModel, create_model, load_model, save_model
+from nearfar.models import PIXELS, EmbeddingModel, create_model, load_model, save_model
 from nearfar.models.packages import PACKAGES, WeightsPackage, lite0_to_timm
 from nearfar.models.weights import read_tensors
+from nearfar.train.config import Model
 
 # Small members of the large families; timm makes them for tests.
 FAMILIES = [
@@ -57,7 +60,15 @@ def same_backbone(model: EmbeddingModel, state: dict[str, Tensor]) -> bool:
 
 
 def test_the_facade_is_exact() -> None:
-    assert nearfar.models.__all__ == ["EmbeddingModel", "create_model", "load_model", "save_model"]
+    assert nearfar.models.__all__ == [
+        "PIXELS",
+        "EmbeddingModel",
+        "Pixels",
+        "create_model",
+        "in_chunks",
+        "load_model",
+        "save_model",
+    ]
 
 
 # Backbones
@@ -493,3 +504,34 @@ def test_a_saved_file_may_be_read_by_whom_the_umask_lets(tmp_path):
     save_model(create_model("test_resnet", 8), path)
     (tmp_path / "other").write_text("")
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+# Pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "divided_by", "bgr"),
+    [("insightface", 127.5, False), ("mxnet", 128, False), ("sphereface", 128, True), ("adaface", 127.5, True)],
+)
+def test_the_backbone_sees_pixels_as_its_weights_want_them(
+    pixels: str, divided_by: float, bgr: bool, tmp_path: Path
+) -> None:
+    model = create_model("test_resnet", 8, image_size=16, pixels=pixels).eval()
+    seen: list[Tensor] = []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    rgb = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    about = model.data_config
+    found = model(Prepare(16, mean=about["mean"], std=about["std"])(rgb))
+    expected = (rgb.double() - 127.5) / divided_by
+    torch.testing.assert_close(seen[0].double(), expected.flip(1) if bgr else expected, rtol=0, atol=1e-6)
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(again(Prepare(16, mean=again.data_config["mean"], std=again.data_config["std"])(rgb)), found)
+
+
+def test_pixels_are_of_three_channels_and_of_a_known_kind() -> None:
+    assert set(PIXELS) == set(get_args(get_args(Model.model_fields["pixels"].annotation)[0]))
+    with pytest.raises(ArgumentError, match="pixels is 'facenet', but must be one of insightface"):
+        create_model("test_resnet", 8, pixels="facenet")
+    with pytest.raises(ArgumentError, match="of 1 channels"):
+        create_model("test_resnet", 8, pixels="adaface", in_chans=1)

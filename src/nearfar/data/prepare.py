@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.errors import InputError
+from nearfar.errors import ConfigError, InputError
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -64,6 +65,29 @@ class Prepare(nn.Module):
         """Map (N, 3, H, W) uint8 to (N, 3, size, size) float32."""
         pixels: Tensor = self.normalise(resize(unit_floats(images), self.size))
         return pixels
+
+
+def side(data_config: Mapping[str, Any]) -> int:
+    """The side of the square RGB images that a model takes.
+
+    Parameters
+    ----------
+    data_config : dict
+        As :class:`~nearfar.models.EmbeddingModel` has it.
+
+    Raises
+    ------
+    ConfigError
+        It takes others. Images of a source are squares; of a network for faces of 112 × 96, whose template
+        :func:`~nearfar.data.faces.align` has, feed the aligned images to the model itself.
+    """
+    channels, height, width = data_config["input_size"]
+    if channels != 3 or height != width:
+        raise ConfigError(
+            f"the model takes images of {channels} × {height} × {width}, and images of files and data sets are square "
+            "RGB ones: make it with another image_size, or call it on images of your own"
+        )
+    return int(height)
 
 
 def unit_floats(images: Tensor) -> Tensor:

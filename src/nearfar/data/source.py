@@ -33,6 +33,8 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
     reads_files: bool = False
     #: By split, where the source is divided already.
     parts: Mapping[str, ImageSource] = {}
+    #: (n,) int64, the camera or sequence of each image, where that is known.
+    cameras: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -77,6 +79,7 @@ class ClassSubset(ImageSource):
         new_labels = new_id[source.labels]
         self.indices = torch.nonzero(new_labels >= 0)[:, 0]
         self.labels = new_labels[self.indices]
+        self.cameras = None if source.cameras is None else source.cameras[self.indices]
 
     def image(self, index: int) -> Tensor:
         """Return one image, (3, S, S) uint8."""

@@ -80,7 +80,7 @@ class ImageTable(ImageSource):
         self.paths = tuple(self.path.parent / each for each in columns["path"])
         self.class_names, self.labels = _numbered(columns["label"])
         self.camera_names: tuple[str, ...] = ()
-        self.cameras: Tensor | None = None
+        self.cameras = None
         if "camera" in columns:
             self.camera_names, self.cameras = _numbered(columns["camera"])
         self.parts = {}

@@ -12,12 +12,13 @@
 from nearfar.evaluate.clusters import clustering_metrics
 from nearfar.evaluate.folds import FoldAccuracy, fold_accuracy
 from nearfar.evaluate.identification import Detection, Identification, identification_metrics
+from nearfar.evaluate.pairs import all_pairs
 from nearfar.evaluate.ranking import ranking_metrics
 from nearfar.evaluate.rerank import expand_queries, k_reciprocal
 from nearfar.evaluate.retrieval import retrieval_metrics
 from nearfar.evaluate.roc import OperatingPoint, Roc, roc
 from nearfar.evaluate.topk import nearest
-from nearfar.evaluate.verification import Verification, all_pairs, verification_metrics
+from nearfar.evaluate.verification import Verification, verification_metrics
 
 __all__ = [
     "Detection",

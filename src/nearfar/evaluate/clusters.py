@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearfar.errors import MissingExtra
+from nearfar.errors import InputError, MissingExtra
 from nearfar.evaluate.topk import check_embeddings, check_integers
 
 
@@ -43,6 +43,9 @@ def clustering_metrics(
     """
     check_embeddings("embeddings", embeddings)
     check_integers("labels", labels, len(embeddings))
+    count = len(torch.unique(labels)) if clusters is None else clusters
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(embeddings):
+        raise InputError(f"clusters is {count!r}, but must be an integer from 1 to {len(embeddings)}")
     try:
         from sklearn.cluster import KMeans
         from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
@@ -50,7 +53,6 @@ def clustering_metrics(
         raise MissingExtra("clustering metrics", extra="evaluate") from error
     x = F.normalize(embeddings.detach().double().cpu(), dim=1).numpy()
     classes = labels.cpu().numpy()
-    count = len(torch.unique(labels)) if clusters is None else clusters
     found = KMeans(count, n_init=1, random_state=seed).fit_predict(x)
     return {
         "nmi": float(normalized_mutual_info_score(classes, found)),

@@ -9,6 +9,11 @@ from torch import Tensor
 from nearfar.errors import InputError, MissingExtra
 from nearfar.evaluate.topk import check_embeddings, check_fit, nearest
 
+#: Pairs of embeddings that are subtracted at once.
+_PAIRS = 2**14
+#: Instead of the largest distance where all are 0.
+_TINY = torch.finfo(torch.float32).tiny
+
 
 def expand_queries(query: Tensor, gallery: Tensor, *, k: int = 10, alpha: float = 0.0) -> Tensor:
     r"""Each query, replaced by the sum of itself and the k items it finds first.
@@ -105,7 +110,9 @@ def k_reciprocal(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, w
     for name, k in (("k1", k1), ("k2", k2)):
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(x):
             raise InputError(f"{name} is {k!r}, but must be an integer from 1 to {len(x)}")
-    _, near = nearest(x, x, min(k1 + 1, len(x)))
+    # Each is its own first neighbour, also where others are equal to it.
+    _, others = nearest(x, x, min(max(k1, k2 - 1), len(x) - 1), exclude_self=True)
+    near = torch.cat([torch.arange(len(x))[:, None], others], 1)
     rows, columns = [], []
     reciprocal, half = _reciprocal(near, k1), [{*them} for them in _reciprocal(near, round(k1 / 2))]
     for p, own in enumerate(reciprocal):
@@ -116,8 +123,9 @@ def k_reciprocal(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, w
         rows.extend([p] * len(grown))
         columns.extend(sorted(grown))
     row, column = torch.tensor(rows), torch.tensor(columns)
-    farthest = torch.cat([_squared(part, x).amax(1) for part in torch.split(x, 256)])
-    between = (x[row] - x[column]).square().sum(1) / farthest[row]
+    farthest = torch.cat([_squared(part, x).amax(1) for part in torch.split(x, 256)]).clamp_min(_TINY)
+    pairs = zip(torch.split(row, _PAIRS), torch.split(column, _PAIRS), strict=True)
+    between = torch.cat([(x[one] - x[other]).square().sum(1) for one, other in pairs]) / farthest[row]
     weights = torch.exp(-between).double()
     weights /= torch.zeros(len(x), dtype=torch.float64).index_add_(0, row, weights)[row]
     V = sparse.csr_array((weights.numpy(), (row.numpy(), column.numpy())), shape=(len(x),) * 2)

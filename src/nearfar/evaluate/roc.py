@@ -145,9 +145,8 @@ class Ranked:
         Parameters
         ----------
         weights : Tensor
-            (n,) float64, not negative, in the order of the pairs given.
+            (n,) float64, not negative, in the order of ``self.order``.
         """
-        weights = weights[self.order]
         genuine, impostors = (self._accepted(weights * kind) for kind in (self.same, ~self.same))
         if not float(genuine[-1]) or not float(impostors[-1]):
             return None

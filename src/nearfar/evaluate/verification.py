@@ -12,7 +12,6 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.evaluate.folds import FoldAccuracy, ThresholdRule, fold_accuracy
 from nearfar.evaluate.roc import SUPPORT, OperatingPoint, Ranked, Roc
-from nearfar.evaluate.topk import check_embeddings, check_integers
 
 #: The false-accept rates that are reported where nothing else is asked for, and that enough pairs support.
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -155,32 +154,6 @@ def verification_metrics(
     )
 
 
-def all_pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cosine of every two of n embeddings, each pair once: n (n − 1)/2 of them.
-
-    Parameters
-    ----------
-    embeddings : Tensor
-        (n, d) finite.
-    labels : Tensor
-        (n,) integers: the identity of each.
-
-    Returns
-    -------
-    similarities, same, identities : Tensor
-        (pairs,) float32 or wider, (pairs,) bool, (pairs, 2) int64: as :func:`verification_metrics` takes them.
-    """
-    check_embeddings("embeddings", embeddings)
-    check_integers("labels", labels, len(embeddings))
-    x = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
-    x = torch.nn.functional.normalize(x, dim=1)
-    first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    # Row by row, so that neither pairs × d nor the whole matrix is made.
-    similarities = torch.cat([x[row + 1 :] @ x[row] for row in range(len(x))])
-    identities = torch.stack([labels[first], labels[second]], 1)
-    return similarities, identities[:, 0] == identities[:, 1], identities
-
-
 def _numbered(identities: Tensor, same: Tensor) -> Tensor:
     """(n, 2) int64: identities numbered from 0."""
     if not isinstance(identities, Tensor) or identities.shape != (len(same), 2) or identities.is_floating_point():
@@ -200,12 +173,11 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     generator = torch.Generator().manual_seed(seed)
     count = int(identities.max()) + 1
-    same = torch.empty_like(ranked.same)
-    same[ranked.order] = ranked.same
+    first, second = identities[ranked.order].T.contiguous()
     rows = []
     for _ in range(resamples):
         drawn = torch.randint(count, (count,), generator=generator).bincount(minlength=count).double()
-        weights = drawn[identities[:, 0]] * torch.where(same, 1.0, drawn[identities[:, 1]])
+        weights = drawn[first] * drawn[second].masked_fill_(ranked.same, 1.0)
         if (curve := ranked.weighted(weights)) is not None:
             rows.append([curve.auc, curve.eer, *(_tar(curve, far) for far in fars)])
     if not rows:

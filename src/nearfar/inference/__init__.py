@@ -13,12 +13,14 @@ from nearfar.inference.embedding import embed_files
 from nearfar.inference.export import export
 from nearfar.inference.features import FLIPS, features
 from nearfar.inference.files import list_images
+from nearfar.inference.index import Index
 from nearfar.inference.store import Embeddings, read_embeddings, write_embeddings
 
 __all__ = [
     "FLIPS",
     "Calibration",
     "Embeddings",
+    "Index",
     "calibrate",
     "embed_files",
     "export",

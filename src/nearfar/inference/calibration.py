@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from nearfar.errors import DataError, InputError
 from nearfar.evaluate import all_pairs, verification_metrics
+
+#: Pairs that are looked at where there are more.
+_PAIRS = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,11 @@ class Calibration:
         """
         try:
             kept = json.loads(Path(path).read_text(encoding="utf-8"))
-            kept["interval"] = None if kept["interval"] is None else tuple(kept["interval"])
+            kept["interval"] = None if kept["interval"] is None else tuple(map(float, kept["interval"]))
+            for name in ("threshold", "far", "tar", "wanted"):
+                kept[name] = float(kept[name])
+            if not -1 <= kept["threshold"] <= 1:
+                raise ValueError(f"its threshold is {kept['threshold']:g}, and cosines lie in [-1, 1]")
             return cls(**kept)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is no calibration that nearfar wrote: {error}") from error
@@ -74,6 +82,9 @@ def calibrate(
     embeddings: Tensor, labels: Tensor, far: float, *, model: str = "", flip: str = "none", seed: int = 0
 ) -> Calibration:
     """The threshold on cosines that accepts at most a share of impostor pairs, of all pairs of labelled embeddings.
+
+    Of more than two million pairs, or a hundred for each that may be falsely accepted where that is more, so many are
+    drawn, as :func:`~nearfar.evaluate.all_pairs` does.
 
     Parameters
     ----------
@@ -95,13 +106,21 @@ def calibrate(
     Raises
     ------
     InputError
-        The rate rests on fewer than ten impostor pairs, or a kind of pair is missing.
+        The rate rests on fewer than ten impostor pairs, a kind of pair is missing, or no threshold has the rate.
     """
-    similarities, same, identities = all_pairs(embeddings, labels)
+    if not 0 < far <= 1:
+        raise InputError(f"a false-accept rate lies above 0 and is at most 1; got {far}")
+    most = max(_PAIRS, math.ceil(100 / far))
+    similarities, same, identities = all_pairs(embeddings, labels, most=most, seed=seed)
     found = verification_metrics(similarities, same, identities=identities, fars=(far,), resamples=200, seed=seed)
     if far in found.refused:
         raise InputError(found.refused[far])
     (point,) = found.points
+    if math.isinf(point.threshold):
+        raise InputError(
+            f"more than {far:g} of the impostor pairs are as similar as the most similar one, so that every threshold "
+            "accepts too many: look for images that are there twice, or for embeddings that are all alike"
+        )
     return Calibration(
         threshold=point.threshold,
         far=point.far,

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nearfar.data.image import read, square
+from nearfar.data.prepare import side
 from nearfar.errors import ConfigError, DataError
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings, check_store, joined, read_embeddings, write_embeddings
@@ -68,13 +69,15 @@ def embed_files(
     Raises
     ------
     ConfigError
-        ``output`` is there already, or the parts beside it are of another model or other images.
+        ``output`` is there already, the parts beside it are of another model or other images, or the model takes no
+        square RGB images.
     DataError
         An image cannot be read, or a file cannot be written.
     """
     output = check_store(output)
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} is there already: give another name, or have it written over")
+    size = side(model.data_config)
     model = model.to(device).eval()
     about = {"model": name, "weights": weights_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")
@@ -84,8 +87,7 @@ def embed_files(
         file = folder / f"{start // PART:06}.safetensors"
         if not file.exists():
             wanted = paths[start : start + PART]
-            side = model.data_config["input_size"][1]
-            loader: DataLoader[Tensor] = DataLoader(_Files(wanted, side), batch_size, num_workers=workers)
+            loader: DataLoader[Tensor] = DataLoader(_Files(wanted, size), batch_size, num_workers=workers)
             vectors = []
             for images in loader:
                 vectors.append(features(model, images.to(device), flip=flip))

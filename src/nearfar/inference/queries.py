@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from nearfar.data.image import read, square
+from nearfar.data.prepare import side
 from nearfar.errors import ConfigError
 from nearfar.inference.calibration import Calibration
 from nearfar.inference.embedding import weights_digest
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings
 from nearfar.models import EmbeddingModel
+
+#: Images embedded at once.
+_BATCH = 64
 
 
 def of_images(model: EmbeddingModel, paths: Sequence[Path], gallery: Embeddings, *, device: torch.device) -> Embeddings:
@@ -91,6 +95,9 @@ def judge(
 
 
 def _vectors(model: EmbeddingModel, paths: Sequence[Path], flip: Flip, device: torch.device) -> torch.Tensor:
-    size = model.data_config["input_size"][1]
-    images = torch.stack([square(read(path, size), size) for path in paths])
-    return features(model, images.to(device), flip=flip)
+    size = side(model.data_config)
+    parts = []
+    for start in range(0, len(paths), _BATCH):
+        images = torch.stack([square(read(path, size), size) for path in paths[start : start + _BATCH]])
+        parts.append(features(model, images.to(device), flip=flip))
+    return torch.cat(parts)

@@ -83,8 +83,10 @@ def write_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
         if path.suffix == ".parquet":
             _write_parquet(found, temporary)
         else:
-            metadata = {_KEY: json.dumps({"paths": found.paths, "about": found.about})}
-            temporary.write_bytes(safetensors.torch.save({"embeddings": found.vectors.contiguous()}, metadata))
+            # A tensor, because a header may have 100 MB, which the paths of a million images have.
+            paths = torch.frombuffer(bytearray(json.dumps(found.paths).encode()), dtype=torch.uint8)
+            tensors = {"embeddings": found.vectors.contiguous(), "paths": paths}
+            temporary.write_bytes(safetensors.torch.save(tensors, {_KEY: json.dumps(dict(found.about))}))
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -114,8 +116,9 @@ def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
 def _read_safetensors(path: Path) -> Embeddings:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            kept = json.loads((file.metadata() or {})[_KEY])
-            return Embeddings(file.get_tensor("embeddings").float(), tuple(kept["paths"]), kept["about"])
+            about = json.loads((file.metadata() or {})[_KEY])
+            paths = json.loads(file.get_tensor("paths").numpy().tobytes())
+            return Embeddings(file.get_tensor("embeddings").float(), tuple(paths), about)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} holds no embeddings that nearfar wrote: {error}") from error
 

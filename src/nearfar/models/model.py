@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError, UnknownPart
 from nearfar.models.head import Head, make_head
+from nearfar.models.pixels import PIXELS
 from nearfar.models.weights import build_pretrained, load_checkpoint
 
 # Arguments of timm that would make the backbone something other than a source of pooled features.
@@ -43,6 +44,8 @@ class EmbeddingModel(nn.Module):
         Whether embeddings are scaled to length 1.
     pool : {"model", "flatten"}
         As in :func:`create_model`.
+    bgr : bool
+        Whether the backbone has blue first. Images are given as RGB all the same: the model turns them.
     config : dict
         JSON data; ``create_model(**model.config)`` builds the same model with fresh weights.
     data_config : dict
@@ -58,6 +61,7 @@ class EmbeddingModel(nn.Module):
         embedding_size: int,
         normalize: bool,
         pool: Pool = "model",
+        bgr: bool = False,
         config: Mapping[str, Any],
         data_config: Mapping[str, Any],
     ) -> None:
@@ -67,6 +71,7 @@ class EmbeddingModel(nn.Module):
         self.embedding_size = embedding_size
         self.normalize = normalize
         self.pool = pool
+        self.bgr = bgr
         self.config = dict(config)
         self.data_config = dict(data_config)
 
@@ -96,7 +101,7 @@ class EmbeddingModel(nn.Module):
             raise InputError(
                 f"this model keeps where features are and needs images {wanted}, not {tuple(images.shape[1:])}"
             )
-        features: Tensor = self.backbone(images)
+        features: Tensor = self.backbone(images.flip(1) if self.bgr else images)
         embeddings: Tensor = self.head(features.flatten(1) if self.pool == "flatten" else features)
         if self.normalize:
             # The sum of squares of half-precision numbers overflows or loses its small terms.
@@ -115,6 +120,7 @@ def create_model(
     pool: Pool = "model",
     image_size: int | Sequence[int] | None = None,
     in_chans: int = 3,
+    pixels: str | None = None,
     **timm_kwargs: Any,
 ) -> EmbeddingModel:
     """Build an embedding model on any timm backbone.
@@ -151,6 +157,11 @@ def create_model(
     in_chans : int, default 3
         Channels of an image. Where it is not the backbone's own, the data configuration repeats the average of its
         means and of its standard deviations.
+    pixels : {"insightface", "mxnet", "sphereface", "adaface"}, optional
+        How pixels are scaled and ordered, where the weights come from one of these: (x − 127.5)/127.5 for
+        ``insightface`` and ``adaface``, (x − 127.5)/128 for the others; ``sphereface`` and ``adaface`` have blue first.
+        The data configuration then has that mean and deviation, and the model turns RGB to BGR itself. Unless given,
+        what timm says of the backbone.
     **timm_kwargs
         Passed to ``timm.create_model``: JSON values, such as ``drop_path_rate=0.1``.
 
@@ -165,6 +176,9 @@ def create_model(
     """
     _check_name(name)
     _check_arguments(pretrained, checkpoint, in_chans, timm_kwargs)
+    if pixels is not None and (pixels not in PIXELS or in_chans != 3):
+        of = f" of {in_chans} channels" if pixels in PIXELS else ""
+        raise ArgumentError(f"pixels is {pixels!r}{of}, but must be one of {', '.join(PIXELS)}, of 3 channels")
     size = _checked_size(image_size)
     if pool not in get_args(Pool):
         raise ArgumentError(f"pool is {pool!r}, but must be one of {', '.join(get_args(Pool))}")
@@ -180,6 +194,8 @@ def create_model(
     # Not num_features: where timm has a layer between the pooling and the classifier, that layer's size is meant.
     features: int = getattr(backbone, "head_hidden_size", None) or backbone.num_features  # type: ignore[assignment]
     data_config = _data_config(backbone, size, in_chans)
+    if pixels is not None:
+        data_config |= {"mean": (PIXELS[pixels].mean,) * 3, "std": (PIXELS[pixels].std,) * 3}
     if pool == "flatten":
         features = _flat_features(backbone, data_config["input_size"], name)
     head_module, embedding_size = make_head(head, features, embedding_size)
@@ -191,6 +207,7 @@ def create_model(
         "pool": pool,
         "image_size": image_size if size is None else list(size),
         "in_chans": in_chans,
+        "pixels": pixels,
         **timm_kwargs,
     }
     return EmbeddingModel(
@@ -199,6 +216,7 @@ def create_model(
         embedding_size=embedding_size,
         normalize=normalize,
         pool=pool,
+        bgr=pixels is not None and PIXELS[pixels].bgr,
         config=json.loads(json.dumps(config)),
         data_config=data_config,
     )

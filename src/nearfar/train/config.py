@@ -51,6 +51,8 @@ class Model(Section):
     normalize: bool = False
     #: Side of the images the network sees, in pixels; None: what the backbone was made for.
     image_size: _Count | None = None
+    #: How pixels are scaled and ordered, for weights of face recognition; None: as the backbone says.
+    pixels: Literal["insightface", "mxnet", "sphereface", "adaface"] | None = None
     pretrained: bool = False
     checkpoint: str | None = None
     #: Further arguments of timm's.
@@ -77,6 +79,13 @@ class Batch(Section):
 
     classes_per_batch: _Count = 32
     samples_per_class: Annotated[int, Field(ge=2)] = 4
+    #: Images whose activations are in memory at once, as :func:`nearfar.models.in_chunks` does; None: the whole batch.
+    chunk: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """What a sampler is to know."""
+        return {"classes_per_batch": self.classes_per_batch, "samples_per_class": self.samples_per_class}
 
 
 class Mining(Section):

@@ -89,7 +89,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     sources = open_sources(config.data.source, data, image_size=model.data_config["input_size"][1])
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
-    sampler = PKSampler(sources.train.labels, **config.batch.model_dump(), steps=0, seed=config.seed)
+    sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
     sources.check()
     _rehearse(criterion, model, sources.train, config)
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch

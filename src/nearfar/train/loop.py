@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from nearfar.data import Keyed, PKSampler
 from nearfar.errors import Diverged, InputError
-from nearfar.models import class_vectors, save_class_vectors, save_model
+from nearfar.models import class_vectors, in_chunks, save_class_vectors, save_model
 from nearfar.nn import counted
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.environment import Environment
@@ -154,7 +154,7 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         inputs = self.augment(images, keys)
         if inputs.device.type == "cpu":
             inputs = inputs.to(memory_format=torch.channels_last)
-        self.embeddings = self.model(inputs)
+        self.embeddings = in_chunks(self.model, inputs, self._job.config.batch.chunk)
         # A loss sums over the batch and exponentiates: half precision is for the network.
         with torch.autocast(self.device.type, enabled=False):
             judged = self.embeddings.float()

@@ -89,9 +89,7 @@ class _Refreshed:
 
 
 def _drawn(job: Job, start: int, end: int) -> PKSampler:
-    return PKSampler(
-        job.train.labels, **job.config.batch.model_dump(), steps=end, seed=job.config.seed, start_step=start
-    )
+    return PKSampler(job.train.labels, **job.config.batch.drawn, steps=end, seed=job.config.seed, start_step=start)
 
 
 def _hard(job: Job, start: int, end: int, found: Hardest) -> HardSampler:
@@ -100,7 +98,7 @@ def _hard(job: Job, start: int, end: int, found: Hardest) -> HardSampler:
         anchors=found.anchors,
         positives=found.positives,
         negatives=found.negatives,
-        **job.config.batch.model_dump(),
+        **job.config.batch.drawn,
         steps=end,
         seed=job.config.seed,
         start_step=start,

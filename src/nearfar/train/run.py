@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 import torch.distributed as dist
 
 from nearfar.data import ImageSource
+from nearfar.data.prepare import side
 from nearfar.errors import CheckpointError, ConfigError, DataError
+from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
 from nearfar.nn import Criterion
 from nearfar.recipe import Recipe
@@ -26,6 +28,7 @@ from nearfar.train.folder import RunFolder, write_text
 from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
+from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
 from nearfar.train.shards import rows_of_states, rows_of_tensors
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
 from nearfar.train.table import Scores, compare, render
@@ -357,16 +360,25 @@ def _title(data: Mapping[str, Any], *, unseen: bool = True) -> str:
     return f"{data['source']}: {data['test_images']} images of {data['test_classes']} {sort}, per cent"
 
 
-def _table(config: Config, folder: RunFolder, test: ImageSource, device: torch.device) -> dict[str, Scores]:
+def _table(
+    config: Config, folder: RunFolder, test: ImageSource, device: torch.device, flip: Flip = "none"
+) -> dict[str, Scores]:
     trained = load_model(folder.model)
     workers = loader_workers(config.data.workers, test)
-    return compare(test, untrained=build_model(config), trained=trained, device=device, workers=workers)
+    return compare(test, untrained=build_model(config), trained=trained, device=device, workers=workers, flip=flip)
 
 
 def evaluate(
-    path: str | os.PathLike[str], *, data: Any = None, device: str = "auto"
-) -> tuple[dict[str, dict[str, Scores]], str]:
-    """Recompute the table of a run, or make it of other data.
+    path: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    device: str = "auto",
+    protocol: Protocol = "retrieval",
+    pairs: Sequence[str | os.PathLike[str]] = (),
+    flip: Flip = "none",
+    seed: int = 0,
+) -> tuple[dict[str, Any], str]:
+    """Recompute the table of a run, make it of other data, or judge the trained network by another protocol.
 
     Parameters
     ----------
@@ -376,27 +388,63 @@ def evaluate(
         A folder or a dataset in place of the run's own test classes. A folder that is divided gives its test classes;
         of anything else all classes are taken, as the run has seen none of them.
     device : {"auto", "cpu", "cuda"}
+    protocol : {"retrieval", "verification", "identification", "reidentification"}
+        ``retrieval``: the table. ``verification``: all pairs, with intervals by identity. ``identification``: half of
+        each class's images are the gallery of the others. ``reidentification``: of a table with cameras, what the own
+        camera saw is left out.
+    pairs : sequence of path
+        Verification sets as insightface keeps them, ``lfw.bin``: judged in place of the classes.
+    flip : {"none", "sum", "concatenate"}
+        As in :func:`nearfar.inference.features`.
+    seed : int
+        Of what a protocol draws.
 
     Returns
     -------
     dict, str
-        ``{"test": {"raw": …, "untrained": …, "trained": …}}`` and the table as text.
+        ``{"test": {"raw": …, "untrained": …, "trained": …}, "protocol": …}``, or the figures below the protocol's
+        name, or below ``"pairs"`` and each file; and the same as text. With each goes ``protocol``: how images were
+        fed, mirror images, folds, the rule for false-accept rates.
 
     Raises
     ------
     CheckpointError
         There is no run, or it has no model yet.
+    ConfigError
+        There is no such protocol, ``pairs`` are given with ``data`` or another protocol, or cameras are not known.
+    DataError
+        The data or a verification set cannot be used.
     """
+    _check_asked(protocol, flip, pairs, data)
     folder = RunFolder.open(path)
     if not folder.model.exists():
         then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
         raise CheckpointError(f"{path} has no {folder.model.name} yet, which the first validation writes: {then}")
     config = saved_config(folder)
     where = resolve_device(device)
-    size = load_model(folder.model).data_config["input_size"][1]
-    test, name, own = judged_source(config, data, image_size=size)
-    rows = _table(config, folder, test, where)
-    return {"test": rows}, render(rows, _title(_data_facts(name, test), unseen=own))
+    model = load_model(folder.model)
+    if pairs:
+        workers = config.data.workers or 0
+        sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
+        return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
+    test, name, own = judged_source(config, data, image_size=side(model.data_config))
+    facts = _data_facts(name, test)
+    if protocol == "retrieval":
+        rows = _table(config, folder, test, where, flip)
+        told = tag(model, flip, "each image a query against all others")
+        return {"test": rows, "protocol": told}, f"{render(rows, _title(facts, unseen=own))}\n{told}"
+    workers = loader_workers(config.data.workers, test)
+    found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers)
+    title = f"{protocol} on {_title(facts, unseen=own).removesuffix(', per cent')}"
+    return {protocol: found}, described(title, found)
+
+
+def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> None:
+    for name, value, known in (("protocol", protocol, PROTOCOLS), ("flip", flip, FLIPS)):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
+    if pairs and (data is not None or protocol != "retrieval"):
+        raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
 
 
 def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageSource, str, bool]:

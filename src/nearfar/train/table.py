@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nearfar.data import ImageSource, Prepare
+from nearfar.data import ImageSource
 from nearfar.data.prepare import resize
 from nearfar.evaluate import retrieval_metrics
+from nearfar.inference.features import Flip, features
 from nearfar.models import EmbeddingModel
 from nearfar.train.sources import leave_interrupts_to_parent
 
@@ -33,8 +34,9 @@ _BATCH = 256
 _RAW_SIDE = 32
 
 
-@torch.no_grad()
-def embed(model: EmbeddingModel, source: ImageSource, *, device: torch.device, workers: int = 0) -> Tensor:
+def embed(
+    model: EmbeddingModel, source: ImageSource, *, device: torch.device, workers: int = 0, flip: Flip = "none"
+) -> Tensor:
     """Embed all images of a source with the model in evaluation mode.
 
     Parameters
@@ -46,21 +48,16 @@ def embed(model: EmbeddingModel, source: ImageSource, *, device: torch.device, w
     device : torch.device
     workers : int
         Processes that load images.
+    flip : {"none", "sum", "concatenate"}
+        As in :func:`~nearfar.inference.features`.
 
     Returns
     -------
     Tensor
-        (n, embedding_size) float32 on the CPU.
+        (n, embedding_size) float32 on the CPU, twice as wide where concatenated.
     """
-    config = model.data_config
-    prepare = Prepare(config["input_size"][1], mean=config["mean"], std=config["std"]).to(device)
-    was_training = model.training
-    model.to(device).eval()
-    try:
-        loader = _loader(source, workers)
-        return torch.cat([model(prepare(images.to(device))).float().cpu() for images, _ in loader])
-    finally:
-        model.train(was_training)
+    model.to(device)
+    return torch.cat([features(model, images.to(device), flip=flip) for images, _ in _loader(source, workers)])
 
 
 def raw_pixels(source: ImageSource, *, workers: int = 0) -> Tensor:
@@ -94,12 +91,13 @@ def compare(
     trained: EmbeddingModel,
     device: torch.device,
     workers: int = 0,
+    flip: Flip = "none",
 ) -> dict[str, Scores]:
-    """Score the three rows of the table on one source."""
+    """Score the three rows of the table on one source; ``flip`` is of the networks' images."""
     return {
         "raw": score(raw_pixels(source, workers=workers), source.labels),
-        "untrained": score(embed(untrained, source, device=device, workers=workers), source.labels),
-        "trained": score(embed(trained, source, device=device, workers=workers), source.labels),
+        "untrained": score(embed(untrained, source, device=device, workers=workers, flip=flip), source.labels),
+        "trained": score(embed(trained, source, device=device, workers=workers, flip=flip), source.labels),
     }
 
 

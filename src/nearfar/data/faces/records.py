@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -164,7 +165,9 @@ def _record(payload: bytes) -> bytes:
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The keys and the offsets of an index, int64, by rising key."""
     try:
-        table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without lines, which is told below
+            table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2)
     except OSError as error:
         raise DataError(f"cannot read {path}, which tells where the records are: {error}") from error
     except (ValueError, OverflowError) as error:

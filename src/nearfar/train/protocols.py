@@ -1,0 +1,217 @@
+"""What a trained network is asked besides the table: verify, identify, and find again across cameras.
+
+Every figure comes with its tag: what it depends on besides the weights and the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from nearfar.data import ImageSource
+from nearfar.data.faces import FacePairs, read_pairs
+from nearfar.data.prepare import side
+from nearfar.errors import ConfigError
+from nearfar.evaluate import (
+    Verification,
+    all_pairs,
+    identification_metrics,
+    ranking_metrics,
+    verification_metrics,
+)
+from nearfar.inference.features import Flip
+from nearfar.models import EmbeddingModel
+from nearfar.train.table import embed
+
+Protocol = Literal["retrieval", "verification", "identification", "reidentification"]
+#: What ``nearfar evaluate`` can ask.
+PROTOCOLS = get_args(Protocol)
+
+#: Pairs that are looked at where there are more, and the draws of the bootstrap.
+_PAIRS, _RESAMPLES = 2**21, 200
+_FOLDS = 10
+_PAIR_FARS = (0.1, 0.01, 0.001)
+
+
+def tag(model: EmbeddingModel, flip: Flip, *more: str) -> str:
+    """What a figure depends on besides weights and images: how they were fed, and ``more``."""
+    about = model.data_config
+    scaled = "; ".join(f"{name} {' '.join(f'{value:.4g}' for value in about[name])}" for name in ("mean", "std"))
+    fed = f"{'BGR' if model.bgr else 'RGB'} of {about['input_size'][1]} pixels, {scaled}"
+    return "; ".join([f"flip {flip}", fed, "cosine", *more])
+
+
+def verification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
+    """All pairs of the images, two million at most, with intervals by identity.
+
+    Parameters
+    ----------
+    x : Tensor
+        (n, d) embeddings of the source's images.
+    source : ImageSource
+    seed : int
+        Of the pairs, where they are drawn, and of the bootstrap.
+    """
+    similarities, same, identities = all_pairs(x, source.labels, most=_PAIRS, seed=seed)
+    found = verification_metrics(similarities, same, identities=identities, resamples=_RESAMPLES, seed=seed)
+    there = len(x) * (len(x) - 1) // 2
+    pairs = "all pairs" if len(same) == there else f"{len(same)} of {there} pairs drawn within each kind, seed {seed}"
+    return _told(found, pairs)
+
+
+def identification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
+    """Half of each identity's images as a gallery, the others as probes; then half of the identities left out of it.
+
+    The closed set has all identities in the gallery: ``rank@k``. In the open set, the probes of every other identity
+    are strangers: ``dir@far``.
+
+    Parameters
+    ----------
+    x : Tensor
+        (n, d) embeddings of the source's images.
+    source : ImageSource
+    seed : int
+        Of who and what goes into the gallery.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = source.labels
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.bincount()
+    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
+    kept = place < (counts[labels[order]] + 1) // 2
+    gallery, probes = order[kept], order[~kept]
+    closed = identification_metrics(x[probes], labels[probes], x[gallery], labels[gallery])
+    found: dict[str, Any] = {f"rank@{k}": rate for k, rate in closed.cmc.items()}
+    found |= {"probes": closed.probes, "identities": closed.identities}
+    enrolled = torch.randperm(len(counts), generator=generator)[: len(counts) // 2]
+    known = gallery[torch.isin(labels[gallery], enrolled)]
+    if torch.isin(labels[probes], enrolled).any():
+        opened = identification_metrics(x[probes], labels[probes], x[known], labels[known])
+        for point in opened.detections:
+            name = f"dir@{point.wanted:g}"
+            found |= {name: point.rate, f"{name}/threshold": point.threshold}
+        found |= {f"dir@{far:g}/refused": reason for far, reason in opened.refused.items()}
+        found["strangers"] = opened.strangers
+    rule = "DIR at the largest false-alarm rate not above the one named, half of the identities not in the gallery"
+    return found | {"protocol": f"half of each identity's images as gallery, seed {seed}; {rule}"}
+
+
+def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
+    """Each image a query against all others but those of its own class and camera.
+
+    Parameters
+    ----------
+    x : Tensor
+        (n, d) embeddings of the source's images.
+    source : ImageSource
+        With cameras.
+    seed : int
+        Nothing is drawn.
+
+    Raises
+    ------
+    ConfigError
+        The source knows of no cameras.
+    """
+    if source.cameras is None:
+        raise ConfigError("re-identification needs to know the cameras: give a table with a column camera")
+    seen = (x, source.labels)
+    found: dict[str, Any] = {**ranking_metrics(*seen, *seen, cameras=source.cameras, gallery_cameras=source.cameras)}
+    return found | {"protocol": "each image a query against all others but those of its own class and camera"}
+
+
+_PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "verification": verification,
+    "identification": identification,
+    "reidentification": reidentification,
+}
+
+
+def judged(
+    protocol: Protocol,
+    model: EmbeddingModel,
+    source: ImageSource,
+    *,
+    flip: Flip,
+    seed: int,
+    device: torch.device,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """The figures of one protocol, with their tag as ``protocol``."""
+    if protocol == "reidentification" and source.cameras is None:
+        reidentification(torch.empty(0), source)  # refused before anything is embedded
+    x = embed(model, source, device=device, workers=workers, flip=flip)
+    found = _PROTOCOLS[protocol](x, source, seed=seed)
+    return found | {"protocol": tag(model, flip, found["protocol"])}
+
+
+def judged_pairs(
+    path: Path, model: EmbeddingModel, *, flip: Flip, device: torch.device, workers: int = 0
+) -> dict[str, Any]:
+    """The figures of a verification set such as ``lfw.bin``, by ten consecutive folds and by both rules.
+
+    Raises
+    ------
+    DataError
+        The file is no verification set, or an image cannot be read.
+    InputError
+        There are fewer pairs than folds.
+    """
+    pairs = read_pairs(path)
+    images = cast(ImageSource, _PairImages(pairs, side(model.data_config)))
+    x = torch.nn.functional.normalize(embed(model, images, device=device, workers=workers, flip=flip).double(), dim=1)
+    similarities = (x[::2] * x[1::2]).sum(1).clamp(-1, 1)
+    found = _told(
+        verification_metrics(similarities, pairs.same, fars=_PAIR_FARS, folds=_FOLDS), f"pairs of {path.name}"
+    )
+    return found | {"protocol": tag(model, flip, found["protocol"])}
+
+
+class _PairImages(Dataset[tuple[Tensor, int]]):
+    """The images of a verification set, each with its place."""
+
+    def __init__(self, pairs: FacePairs, size: int) -> None:
+        self.pairs, self.size = pairs, size
+
+    def __len__(self) -> int:
+        return len(self.pairs.encoded)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.pairs.image(index, self.size), index
+
+
+def _told(found: Verification, pairs: str) -> dict[str, Any]:
+    flat = found.to_dict()
+    # An infinite threshold, which accepts nobody, has no place in JSON.
+    flat = {name: None if value == float("inf") else value for name, value in flat.items()}
+    return flat | {"protocol": f"{pairs}; {found.protocol}"}
+
+
+def described(title: str, found: Mapping[str, Any]) -> str:
+    """The figures in per cent as lines of text, then what was refused, the counts and the tag."""
+    parts = ("/std", "/interval", "/impostors", "/threshold")
+    rates = [name for name, value in found.items() if isinstance(value, float) and not name.endswith(parts)]
+    width = max(map(len, rates))
+    lines = [f"{title}, per cent"]
+    for name in rates:
+        line = f"  {name:<{width}}  {100 * found[name]:6.2f}"
+        if f"{name}/std" in found:
+            line += f" ± {100 * found[f'{name}/std']:.2f}"
+        if ends := found.get(f"{name}/interval"):
+            line += f"  (95%: {100 * ends[0]:.2f} to {100 * ends[1]:.2f})"
+        if f"{name}/impostors" in found:
+            line += f"  {found[f'{name}/impostors']} impostor pairs accepted"
+        lines.append(line)
+    lines += [f"  {name.removesuffix('/refused')}: {why}" for name, why in found.items() if name.endswith("/refused")]
+    counts = [f"{value} {name.replace('_', ' ')}" for name, value in found.items() if _is_count(name, value)]
+    return "\n".join([*lines, f"  {', '.join(counts)}", f"  {found['protocol']}"])
+
+
+def _is_count(name: str, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and "/" not in name

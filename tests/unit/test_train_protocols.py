@@ -1,0 +1,241 @@
+"""A trained network judged by the protocols of verification, identification and re-identification."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from nearfar.cli import cli
+from nearfar.data import ClassSubset, ImageSource, ImageTable
+from nearfar.data.faces import write_pairs
+from nearfar.data.image import read, square
+from nearfar.errors import ConfigError, DataError, InputError
+from nearfar.inference import features
+from nearfar.train import Run, evaluate, train
+from nearfar.train.protocols import described, identification, reidentification, verification
+
+TINY = {
+    "epochs": 1,
+    "steps_per_epoch": 1,
+    "device": "cpu",
+    "batch": {"classes_per_batch": 2, "samples_per_class": 2},
+    "model": {"name": "test_resnet", "image_size": 32, "embedding_size": 8},
+}
+
+
+def picture(seed: int, copy: int) -> Image.Image:
+    base = np.random.default_rng(seed).integers(0, 256, (5, 5, 3))
+    noise = np.random.default_rng(1000 * seed + copy).integers(-60, 60, base.shape)
+    return Image.fromarray((base + noise).clip(0, 255).astype(np.uint8)).resize((36, 32), Image.Resampling.BILINEAR)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve classes of six images, of two cameras."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = ["path,label,camera"]
+    for number in range(12):
+        for copy in range(6):
+            picture(number, copy).save(folder / f"{number}-{copy}.png")
+            rows.append(f"{number}-{copy}.png,p{number},c{copy % 2}")
+    (folder / "all.csv").write_text("\n".join(rows))
+    return folder / "all.csv"
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(TINY, data=str(table), output=tmp_path_factory.mktemp("runs") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def others(table: Path) -> Path:
+    """The same images as another table, all of whose classes are judged."""
+    path = table.with_name("others.csv")
+    path.write_text(table.read_text())
+    return path
+
+
+class Points(ImageSource):
+    """A source without images, for what looks at labels alone."""
+
+    def __init__(self, labels: Tensor, cameras: Tensor | None = None) -> None:
+        self.labels, self.cameras = labels, cameras
+        self.class_names = tuple(map(str, range(int(labels.max()) + 1)))
+
+
+def embedded(run: Run, table: Path, flip: str = "none") -> tuple[Tensor, ImageTable]:
+    source = ImageTable(table, image_size=32)
+    images = torch.stack([square(read(path), 32) for path in source.paths])
+    x = features(run.model(), images, flip=flip)  # type: ignore[arg-type]
+    return torch.nn.functional.normalize(x.double(), dim=1), source
+
+
+@pytest.mark.parametrize("flip", ["none", "sum", "concatenate"])
+def test_verification_is_of_all_pairs(run: Run, others: Path, flip: str) -> None:
+    metrics, text = evaluate(run.path, data=str(others), device="cpu", protocol="verification", flip=flip)  # type: ignore[arg-type]
+    found = metrics["verification"]
+    x, source = embedded(run, others, flip)
+    i, j = np.triu_indices(len(x), 1)
+    same = (source.labels[i] == source.labels[j]).numpy()
+    assert found["auc"] == pytest.approx(roc_auc_score(same, (x @ x.T).numpy()[i, j]), abs=1e-5)
+    assert (found["genuine"], found["impostors"]) == (int(same.sum()), int((~same).sum()))
+    assert found["auc/interval"][0] <= found["auc"] <= found["auc/interval"][1]
+    assert f"flip {flip}; RGB of 32 pixels" in found["protocol"]
+    assert "all pairs; TAR at the largest FAR" in found["protocol"]
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("  auc "))
+    assert line[1:3] == [f"{100 * found['auc']:.2f}", "(95%:"]
+    assert found["protocol"] in text
+
+
+def test_more_pairs_than_are_looked_at_are_drawn_and_the_tag_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nearfar.train.protocols._PAIRS", 300)
+    labels = torch.arange(20).repeat_interleave(3)
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    found = verification(x, Points(labels), seed=5)
+    assert (found["genuine"], found["impostors"]) == (60, 240)
+    assert found["protocol"].startswith("300 of 1770 pairs drawn within each kind, seed 5")
+
+
+def test_identification_finds_clusters_and_is_seeded() -> None:
+    counts = torch.tensor([2, 3, 4, 5] * 10)
+    labels = torch.arange(40).repeat_interleave(counts)
+    source = Points(labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))])
+    clusters = torch.nn.functional.one_hot(source.labels).double()
+    found = identification(clusters, source)
+    assert (found["rank@1"], found["rank@10"]) == (1.0, 1.0)
+    assert found["probes"] == int((counts // 2).sum())
+    assert found["identities"] == 40
+    enrolled_probes = found["probes"] - found["strangers"]
+    assert 20 <= enrolled_probes <= 40  # of twenty identities, one or two each
+    x = clusters + 0.4 * torch.randn(clusters.shape, generator=torch.Generator().manual_seed(1))
+    figures = [identification(x, source, seed=seed) for seed in (0, 0, 1)]
+    assert figures[0] == figures[1] != figures[2]
+    assert figures[0]["dir@0.01/refused"].endswith("it takes 10")
+
+
+def test_probes_and_gallery_share_no_image() -> None:
+    labels = torch.arange(30).repeat_interleave(2)
+    # Each image has its twin in another identity: whoever finds the own identity has found the image itself.
+    x = torch.nn.functional.one_hot(torch.arange(30).roll(1).repeat_interleave(2)).double()
+    x[1::2] = torch.nn.functional.one_hot(torch.arange(30)).double()
+    assert identification(x, Points(labels))["rank@1"] == 0.0
+
+
+def test_what_the_own_camera_saw_does_not_count(run: Run, others: Path) -> None:
+    metrics, text = evaluate(run.path, data=str(others), device="cpu", protocol="reidentification")
+    x, source = embedded(run, others)
+    assert source.cameras is not None
+    averages = []
+    for place in range(len(x)):
+        same = source.labels == source.labels[place]
+        left = ~(same & (source.cameras == source.cameras[place]))
+        averages.append(average_precision_score(same[left], (x @ x[place])[left]))
+    assert metrics["reidentification"]["map"] == pytest.approx(np.mean(averages), abs=1e-4)
+    assert "but those of its own class and camera" in text
+
+
+def test_cameras_follow_the_images_of_some_classes() -> None:
+    source = Points(torch.tensor([0, 1, 2, 1, 0]), torch.tensor([7, 8, 9, 6, 5]))
+    part = ClassSubset(source, [1, 0])
+    assert part.cameras is not None
+    assert part.cameras.tolist() == [7, 8, 6, 5]
+    assert ClassSubset(Points(torch.tensor([0, 1])), [1]).cameras is None
+
+
+def test_without_cameras_nobody_is_re_identified(run: Run) -> None:
+    with pytest.raises(ConfigError, match="a table with a column camera"):
+        evaluate(run.path, data="emoji", device="cpu", protocol="reidentification")
+    with pytest.raises(ConfigError, match="cameras"):
+        reidentification(torch.randn(4, 2), Points(torch.tensor([0, 0, 1, 1])))
+
+
+def encoded(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A hundred and twenty pairs, every other one genuine."""
+    images = []
+    for pair in range(120):
+        images += [encoded(picture(pair, 0)), encoded(picture(pair if pair % 2 == 0 else pair + 500, 1))]
+    write_pairs(tmp_path / "tiny.bin", images, [pair % 2 == 0 for pair in range(120)])
+    return tmp_path / "tiny.bin"
+
+
+@pytest.mark.parametrize("flip", ["none", "sum"])
+def test_a_verification_set_is_judged_by_folds(run: Run, pairs: Path, flip: str) -> None:
+    metrics, text = evaluate(run.path, pairs=[pairs], flip=flip, device="cpu")  # type: ignore[arg-type]
+    found = metrics["pairs"][str(pairs)]
+    shown = [
+        square(picture(p if side == 0 or p % 2 == 0 else p + 500, side), 32) for p in range(120) for side in (0, 1)
+    ]
+    x = torch.nn.functional.normalize(features(run.model(), torch.stack(shown), flip=flip).double(), dim=1).numpy()  # type: ignore[arg-type]
+    distances, same = ((x[::2] - x[1::2]) ** 2).sum(1), np.arange(120) % 2 == 0
+    grid, accuracies = np.arange(0, 4, 0.01), []
+    for fold in range(10):
+        test = np.arange(120) // 12 == fold
+        right = [((distances < t) == same)[~test].mean() for t in grid]
+        accuracies.append(((distances < grid[int(np.argmax(right))]) == same)[test].mean())
+    assert found["accuracy/insightface"] == pytest.approx(np.mean(accuracies), abs=1e-9)
+    assert found["accuracy/insightface/std"] == pytest.approx(np.std(accuracies), abs=1e-9)
+    assert found["accuracy/exact"] >= found["accuracy/insightface"] - 0.1
+    assert "takes 10" in found["tar@0.001/refused"]
+    assert found["protocol"].startswith(f"flip {flip};")
+    assert "10 consecutive folds" in text
+    assert " ± " in text
+
+
+def test_pairs_that_cannot_be_judged_are_told(run: Run, pairs: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "few.bin", [encoded(picture(0, 0))] * 4, [True, False])
+    with pytest.raises(InputError, match="folds is 10"):
+        evaluate(run.path, pairs=[tmp_path / "few.bin"], device="cpu")
+    with pytest.raises(DataError, match="cannot read"):
+        evaluate(run.path, pairs=[tmp_path / "none.bin"], device="cpu")
+    with pytest.raises(ConfigError, match="of their own"):
+        evaluate(run.path, pairs=[pairs], protocol="verification", device="cpu")
+    with pytest.raises(ConfigError, match="protocol is 'verify'"):
+        evaluate(run.path, protocol="verify", device="cpu")  # type: ignore[arg-type]
+
+
+def test_the_table_has_its_tag_and_mirror_images_change_the_networks_rows_alone(run: Run) -> None:
+    plain, text = evaluate(run.path, device="cpu")
+    mirrored, _ = evaluate(run.path, device="cpu", flip="sum")
+    assert plain["test"] == run.metrics["test"]
+    assert mirrored["test"]["raw"] == plain["test"]["raw"]
+    assert mirrored["test"]["trained"] != plain["test"]["trained"]
+    assert text.splitlines()[-1] == plain["protocol"]
+    assert plain["protocol"].startswith("flip none; RGB of 32 pixels, mean 0.5 0.5 0.5; std 0.5 0.5 0.5; cosine")
+
+
+def test_the_command_prints_json_of_every_protocol(run: Run, others: Path, pairs: Path) -> None:
+    for asked in (["--data", str(others), "--protocol", "identification"], ["--pairs", str(pairs), "--flip", "sum"]):
+        ended = CliRunner().invoke(cli, ["evaluate", str(run.path), *asked, "--device", "cpu", "--json"])
+        assert ended.exit_code == 0, ended.output
+        (figures,) = json.loads(ended.output).values()
+        assert "protocol" in figures.get(str(pairs), figures)
+    shown = CliRunner().invoke(cli, ["evaluate", str(run.path), "--data", str(others), "--protocol", "identification"])
+    assert "rank@1" in shown.output
+    assert "36 probes" in shown.output
+
+
+def test_figures_are_told_in_per_cent_with_what_was_refused() -> None:
+    figures = {"auc": 0.5, "auc/interval": [0.25, 0.75], "dir@0.1/refused": "too few", "probes": 7, "protocol": "as is"}
+    assert described("here", figures).splitlines() == [
+        "here, per cent",
+        "  auc   50.00  (95%: 25.00 to 75.00)",
+        "  dir@0.1: too few",
+        "  7 probes",
+        "  as is",
+    ]
