@@ -92,8 +92,8 @@ class Command:
 
     @property
     def trains(self) -> bool:
-        """Whether it trains, or uses what was trained."""
-        trained = ("train", "evaluate", "embed", "search", "calibrate", "verify", "export")
+        """Whether it trains, looks at what is to be trained on, or uses what was trained."""
+        trained = ("init", "train", "evaluate", "report", "embed", "search", "calibrate", "verify", "export")
         return len(self.words) > 1 and self.words[1] in trained
 
 

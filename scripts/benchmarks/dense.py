@@ -126,6 +126,15 @@ def margin_beta(x, y):
     return (near.sum() + far.sum()) / ((near > 0).sum() + (far > 0).sum())
 
 
+def centroid_triplet(x, y):
+    of_class = F.one_hot(y).to(x.dtype)
+    sums, sizes = of_class.T @ x, of_class.sum(0)[:, None]
+    mine = F.normalize((sums[y] - x) / (sizes[y] - 1))
+    d = torch.cdist(F.normalize(x), F.normalize(sums / sizes)) ** 2
+    nearest = d.masked_fill(of_class > 0, torch.inf).amin(1)
+    return torch.relu((F.normalize(x) - mine).square().sum(1) - nearest + 0.3).mean()
+
+
 def fast_ap(x, y):
     d, (p, n) = distances(x) ** 2, masks(y)
     shares = torch.relu(1 - (d[..., None] - torch.arange(11, dtype=d.dtype) * 0.4).abs() / 0.4)
@@ -142,7 +151,7 @@ DENSE = {
         for f in (
             *(sup_con, info_nce, nt_xent, decoupled_contrastive, siglip, n_pair, circle, generalized_lifted),
             *(lifted_structure, nca, ranked_list, tuplet_margin, threshold_consistent_margin, intra_pair_variance),
-            *(margin_beta, fast_ap),
+            *(margin_beta, fast_ap, centroid_triplet),
         )
     },
 }

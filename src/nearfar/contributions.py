@@ -6,8 +6,10 @@ As specs of parts are, they are frozen data that import nothing: a command is im
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from nearfar.errors import RegistrationError
 from nearfar.spec import Paper, is_identifier
@@ -39,6 +41,9 @@ class RecipeSpec:
         What of it is whose: the section of the paper, the code that has the weights.
     notes
         What one has to know to use it; one sentence each.
+    settings
+        Of a training run, where they were published with it: sections of its configuration with their keys, such as
+        ``{"optimizer": {"lr": 0.1}}``. ``nearfar train --recipe NAME`` begins with them.
     """
 
     kind: ClassVar[str] = "recipe"
@@ -49,17 +54,29 @@ class RecipeSpec:
     paper: Paper | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not is_identifier(self.name):
             raise RegistrationError(f"recipe {self.name!r}: the name is not an identifier")
-        for field in ("recipe", "summary"):
-            if not getattr(self, field):
-                raise RegistrationError(f"recipe {self.name!r}: the {field} is empty")
+        self._freeze_settings()
+        for needed in ("recipe", "summary"):
+            if not getattr(self, needed):
+                raise RegistrationError(f"recipe {self.name!r}: the {needed} is empty")
         if self.paper is None and not self.source:
             raise RegistrationError(f"recipe {self.name!r}: say where it comes from, as paper or source")
         if not isinstance(self.notes, tuple):  # a bare string, most often
             raise RegistrationError(f"recipe {self.name!r}: notes must be a tuple of sentences, not {self.notes!r}")
+
+    def _freeze_settings(self) -> None:
+        settings = self.settings
+        if not isinstance(settings, Mapping) or not all(isinstance(section, Mapping) for section in settings.values()):
+            raise RegistrationError(
+                f"recipe {self.name!r}: settings must be sections with their keys, such as "
+                f"{{'optimizer': {{'lr': 0.1}}}}, not {settings!r}"
+            )
+        frozen = {name: MappingProxyType(dict(section)) for name, section in settings.items()}
+        object.__setattr__(self, "settings", MappingProxyType(frozen))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -139,6 +139,28 @@ class Registry:
         """What plugins show as recipes, with whose they are: by bare names, and in full where several share one."""
         return _by_name((spec, plugin) for plugin in self.plugins for spec in plugin.recipes)
 
+    def recipe(self, name: str) -> RecipeSpec:
+        """The recipe of that name, bare or in full.
+
+        Raises
+        ------
+        UnknownPart
+            None has it; the message has the closest names.
+        """
+        found = self.recipes()
+        for short, (spec, plugin) in found.items():
+            if name in (short, f"{plugin.namespace}.{spec.name}"):
+                return spec
+        if "loss" in self.kinds_of(name):
+            raise UnknownPart(
+                f"{name!r} is a loss and no recipe with a name: train with it by --criterion {name}", name=name
+            )
+        close = difflib.get_close_matches(name, found, n=3)
+        meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise UnknownPart(
+            f"no plugin shows a recipe {name!r}; {meant}nearfar show recipes lists them", name=name, suggestions=close
+        )
+
     def commands(self, group: str) -> dict[str, tuple[CommandSpec, Plugin]]:
         """What plugins add below a command, ``"bench"`` or ``"plot"``; named as :meth:`recipes` are."""
         found = ((spec, plugin) for plugin in self.plugins for spec in plugin.commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 import nearfar
+from nearfar import cli
 from nearfar.data import PKSampler
 from nearfar.errors import ConfigError
 from nearfar.train.config import Config
@@ -98,3 +100,21 @@ def test_the_processes_there_are_are_those_that_were_asked_for(group: None) -> N
 
 def prepared(config: dict[str, object]) -> Job:
     return prepare(Config.of(config), None, Narrator(quiet=True))[0]
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", 0), ("1", 1)])
+def test_under_torchrun_the_first_process_says_what_is_wrong_before_others_do(
+    rank: str, waits: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("RANK", rank)
+    slept: list[float] = []
+    monkeypatch.setattr("nearfar.cli.time.sleep", lambda seconds: slept.append(seconds))
+    with pytest.raises(SystemExit):
+        cli.main(["recipe", "no_such_loss"])
+    assert len(slept) == waits
+    # What another has not said in that time is told after all.
+    assert "no_such_loss" in capsys.readouterr().err
+    warnings.showwarning("something", UserWarning, "a.py", 1)
+    assert ("something" in capsys.readouterr().err) == (rank == "0")

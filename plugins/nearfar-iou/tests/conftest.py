@@ -1,4 +1,5 @@
-"""Box losses are held to their formulas on torch; test_iou_compiled.py holds the compiled ones to these."""
+"""Box losses are held to their formulas on torch; the tests of the compiled ones and of kernels on a GPU hold these to
+torch."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from nearfar_iou.compiled.tier import eager_only
 
 @pytest.fixture(autouse=True)
 def tier(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.node.path.stem == "test_iou_compiled":
+    if request.node.path.stem in ("test_iou_compiled", "test_iou_fused"):
         yield
         return
     with eager_only():

@@ -53,6 +53,25 @@ def test_weights_multiply_and_the_normaliser_divides() -> None:
         torch.testing.assert_close(GIoU()(pred, target, box_normalizer=normalizer), values.sum() / 2)
 
 
+@pytest.mark.parametrize("loss", ["giou", "smooth_l1", "wiou", "alpha_iou(ciou)"])
+def test_every_reducer_of_the_core_goes_by_its_name(loss: str) -> None:
+    pred, target = batch(12)
+    images = torch.arange(12) // 5  # five, five and two
+    target = torch.cat((target[:9], pred[9:].detach()))  # the last three are perfect
+    each = nearfar.compose(loss, reducer="none").eval()(pred, target)
+    expected = {
+        "mean": each.mean(),
+        "sum": each.sum(),
+        "avg_non_zero": each[:9].mean(),
+        "top_k(k=4)": each.topk(4).values.mean(),
+        "per_group": torch.stack([each[images == image].mean() for image in range(3)]).mean(),
+    }
+    for reducer, value in expected.items():
+        criterion = nearfar.compose(loss, reducer=reducer).eval()
+        groups = {"box_groups": images} if reducer == "per_group" else {}
+        torch.testing.assert_close(criterion(pred, target, **groups), value)
+
+
 def test_weights_get_a_gradient_and_a_normaliser_gets_none() -> None:
     pred, target = batch(6)
     weights = torch.rand(6, dtype=torch.float64).requires_grad_()

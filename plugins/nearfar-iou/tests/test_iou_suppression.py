@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -96,6 +97,19 @@ def test_rotated_boxes_are_suppressed_by_a_similarity_of_theirs() -> None:
     assert len(found) < 40
 
 
+@pytest.mark.parametrize("function", [nms, cluster_nms, soft_nms, matrix_nms])
+def test_boxes_that_differ_by_their_angle_alone_are_told_apart(function: Callable[..., Any]) -> None:
+    # The first two are nearly one box, the third crosses them.
+    side = torch.tensor([[5.0, 5, 8, 1, 0], [5, 5, 8, 1, 0.02], [5, 5, 8, 1, math.pi / 2]])
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    found = function(side, scores, distance=nearfar.create_distance("probiou"))
+    if function in (nms, cluster_nms):
+        assert found.tolist() == [0, 2]
+    else:
+        lowered = dict(zip(found[0].tolist(), found[1].tolist(), strict=True))
+        assert lowered.get(1, 0) < 0.4 < 0.6 < lowered[2] < lowered[0] == scores[0]
+
+
 @pytest.mark.parametrize("function", [nms, cluster_nms])
 def test_classes_suppress_their_own_alone(function: Callable[..., Tensor]) -> None:
     for boxes, scores in (detections(300, 1, torch.float32), whole(300, 1)):
@@ -161,10 +175,10 @@ def test_soft_suppression_lowers_scores_as_a_plain_loop_does(decay, name) -> Non
 
 
 @pytest.mark.parametrize("decay", ["gaussian", "linear"])
-@pytest.mark.parametrize("n", [60, 400])
-def test_matrix_suppression_is_the_formula_of_its_paper(decay, n) -> None:
+@pytest.mark.parametrize(("n", "name"), [(60, "iou"), (400, "iou"), (60, "giou"), (60, "diou")])
+def test_matrix_suppression_is_the_formula_of_its_paper_on_any_similarity(decay, n, name) -> None:
     boxes, scores = detections(n, 5)
-    near, order = table("iou", boxes), by_score(scores)
+    near, order = [[max(each, 0.0) for each in row] for row in table(name, boxes)], by_score(scores)
 
     def f(overlap: float) -> float:
         return math.exp(-(overlap**2) / 0.5) if decay == "gaussian" else 1 - overlap
@@ -174,7 +188,7 @@ def test_matrix_suppression_is_the_formula_of_its_paper(decay, n) -> None:
         j: float(scores[j]) * min((f(near[i][j]) / f(most[i]) for i in order[:place]), default=1.0)
         for place, j in enumerate(order)
     }
-    kept, lowered = matrix_nms(boxes, scores, decay=decay, min_score=0.05)
+    kept, lowered = matrix_nms(boxes, scores, decay=decay, min_score=0.05, distance=nearfar.create_distance(name))
     left = sorted((j for j in expected if expected[j] >= 0.05), key=lambda j: -expected[j])
     assert kept.tolist() == left
     torch.testing.assert_close(lowered, torch.tensor([expected[j] for j in left], dtype=torch.float64))

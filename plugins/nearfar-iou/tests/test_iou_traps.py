@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from nearfar_iou.diou import DIoU
 from nearfar_iou.eiou import EIoU
 from nearfar_iou.giou import GIoU
 from nearfar_iou.siou import SIoU
+from nearfar_iou.specs import around, overlap
 
 EACH = NoReduction()
 THEIRS = {
@@ -61,7 +64,7 @@ def test_values_and_gradients_agree_with_torchvision(kind: str) -> None:
     ("pred", "target"),
     [
         ([0, 0, 10, 8], [0, 0, 10, 10]),  # shared edges
-        ([0, 0, 4, 4], [1, 6, 3, 9]),  # apart in one axis, overlapping in the other
+        ([0, 0, 4, 4], [1, 6, 3, 9]),  # apart in one axis: no gradient of the overlap in the other
         ([0, 0, 10, 10], [0, 0, 10, 10]),
     ],
 )
@@ -166,6 +169,17 @@ def test_no_size_is_told_to_grow(make: type[BoxLoss], side: float) -> None:
     scale = torch.tensor([[0.0, 0, 1, 1]]) * side
     off = make()(scale + 0.1 * side, scale)
     torch.testing.assert_close(off, make()(scale / side + 0.1, scale / side), rtol=1e-5, atol=1e-6)
+
+
+def test_no_loss_takes_a_number_to_add_to_areas_and_so_none_forgets_it() -> None:
+    p, t = one([0, 0, 10, 10]), one([1, 2, 9, 10])  # squares: no aspect, and so no α, to differ in
+    theirs = [ops.complete_box_iou_loss(p, t, eps=eps).item() for eps in (1e-7, 0.1)]
+    assert theirs[0] == theirs[1]  # it has the argument, and leaves it out
+    assert ops.distance_box_iou_loss(p, t, eps=0.1).item() != ops.distance_box_iou_loss(p, t).item()
+    for spec in (*overlap.SPECS, *around.SPECS):
+        module, _, cls = spec.target.partition(":")
+        parameters = inspect.signature(getattr(import_module(module), cls)).parameters
+        assert not [name for name in parameters if "eps" in name], spec.name
 
 
 @pytest.mark.parametrize("make", [GIoU, DIoU, CIoU, EIoU, SIoU])

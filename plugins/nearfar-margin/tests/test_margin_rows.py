@@ -22,11 +22,13 @@ C, D = 60, 4
 OURS = {
     "sgd": lambda p: RowSGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "sgd without momentum": lambda p: RowSGD(p, lr=0.1, weight_decay=0.01),
+    "nesterov": lambda p: RowSGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     "adamw": lambda p: RowAdamW(p, lr=0.1, betas=(0.8, 0.99), weight_decay=0.1),
 }
 THEIRS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "sgd without momentum": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.99), weight_decay=0.1),
 }
 
@@ -37,9 +39,10 @@ class Reference:
     def __init__(self, w):
         self.w, self.v, self.m, self.t = w.clone(), torch.zeros_like(w), torch.zeros_like(w), 0
 
-    def sgd(self, g, momentum=0.9, decay=0.01, lr=0.1):
-        self.v = momentum * self.v + g + decay * self.w
-        self.w = self.w - lr * self.v
+    def sgd(self, g, momentum=0.9, decay=0.01, lr=0.1, nesterov=False):
+        g = g + decay * self.w
+        self.v = momentum * self.v + g
+        self.w = self.w - lr * (g + momentum * self.v if nesterov else self.v)
 
     def adamw(self, g, lr=0.1, beta1=0.8, beta2=0.99, decay=0.1, eps=1e-8):
         self.t += 1
@@ -52,7 +55,7 @@ class Reference:
         if name == "adamw":
             self.adamw(g)
         else:
-            self.sgd(g, momentum=0.9 if name == "sgd" else 0.0)
+            self.sgd(g, momentum=0.0 if name == "sgd without momentum" else 0.9, nesterov=name == "nesterov")
 
 
 def head(make=CosFace, rate=0.2, **kwargs):
@@ -148,7 +151,7 @@ def test_to_ask_a_fresh_one_for_its_state_changes_nothing(name):
     optimizers = OURS[name](asked.parameters()), OURS[name](other.parameters())
     _, state = get_state_dict(asked, optimizers[0])
     kept = list(state["state"].get("weight", {}).values())
-    assert len(kept) == {"sgd": 1, "sgd without momentum": 0, "adamw": 3}[name]
+    assert len(kept) == {"sgd": 1, "sgd without momentum": 0, "nesterov": 1, "adamw": 3}[name]
     assert not any(tensor.any() for tensor in kept)
     assert torch.equal(asked.weight, other.weight)
     for step in range(3):

@@ -142,7 +142,7 @@ def everything(rank: int, world: int) -> None:
     raise_everywhere(rank, world)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_ranks_have_the_values_gradients_and_errors_of_one_process(world: int, tmp_path: Path) -> None:
     """Gradients under DistributedDataParallel; choices from outside; what one rank was given wrong."""
     mp.spawn(on_a_rank, (world, str(tmp_path)), nprocs=world)

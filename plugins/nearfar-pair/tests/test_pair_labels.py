@@ -20,8 +20,9 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection
 from nearfar_pair import mask_sides, plugin, row_pass, sides
 
-#: Those that go by pairs; a quadruplet asks of two negatives whether they are of a third class.
-LOSSES = [spec.name for spec in plugin.nearfar_losses() if spec.accepts and spec.name != "quadruplet"]
+#: A quadruplet asks of two negatives whether they are of a third class; a memory has labels of earlier batches.
+BEYOND_PAIRS = {"quadruplet", "cross_batch_memory"}
+LOSSES = [spec.name for spec in plugin.nearfar_losses() if spec.accepts and spec.name not in BEYOND_PAIRS]
 MINERS = [spec.name for spec in plugin.nearfar_miners()]
 IDS = [5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5]
 REFERENCE = [5, 1, 0, 0, 2, 9, 2, 5, 5, 1, 8]
@@ -31,6 +32,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "semihard": {"margin": 0.3},
     "easy": {"margin": 0.1},
 }
+RECIPES = {"matryoshka": "matryoshka(loss=triplet, dims=[2, 3])", "gather": "gather(loss=triplet)"}
 
 
 @contextmanager
@@ -44,6 +46,11 @@ def by_rows(elements: int = 40) -> Iterator[None]:
         mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
     ):
         yield
+
+
+def made(name: str) -> Any:
+    """A loss by name, in double precision; around another where it has to be."""
+    return nearfar.compose(RECIPES[name]).double() if name in RECIPES else nearfar.create_loss(f"pair.{name}").double()
 
 
 def one_hot(ids: list[int]) -> Tensor:
@@ -80,7 +87,7 @@ def test_one_hot_rows_are_class_ids(name: str, with_reference: bool, brute: Simp
     x, r = brute.clustered(IDS), brute.clustered(REFERENCE, seed=1)
     by_id = (torch.tensor(IDS), None, *((r, torch.tensor(REFERENCE)) if with_reference else ()))
     by_hot = (one_hot(IDS), None, *((r, one_hot(REFERENCE)) if with_reference else ()))
-    loss = nearfar.create_loss(f"pair.{name}").double()
+    loss = made(name)
     expected = value_and_gradient(loss, x, *by_id)
     found = value_and_gradient(loss, x, *by_hot)
     with by_rows():
@@ -94,7 +101,7 @@ def test_one_hot_rows_are_class_ids(name: str, with_reference: bool, brute: Simp
 def test_overlapping_labels_are_the_pairs_they_say(name: str, with_reference: bool, brute: SimpleNamespace) -> None:
     x, r = brute.clustered(IDS), brute.clustered(REFERENCE, seed=1)
     y, z = overlapping(len(x), 1), overlapping(len(r), 2) if with_reference else None
-    loss = nearfar.create_loss(f"pair.{name}").double()
+    loss = made(name)
     reference = () if z is None else (r, z)
     expected = value_and_gradient(loss, x, None, as_indices(pairs_of(y, z)), *reference[:1])
     found = value_and_gradient(loss, x, y, None, *reference)
@@ -229,11 +236,11 @@ def ruled(rule: str, y: Tensor, z: Tensor | None = None) -> tuple[list[tuple[int
 
 @pytest.mark.parametrize("with_reference", [False, True])
 @pytest.mark.parametrize("rule", ["other_group", "same_group"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in RECIPES])
 def test_a_rule_is_the_pairs_it_says(name: str, rule: str, with_reference: bool, brute: SimpleNamespace) -> None:
     x, r = brute.clustered(GROUPED[:, 0].tolist()), brute.clustered(REFERENCE, seed=1)
     z = torch.stack([torch.tensor(REFERENCE) % 3, torch.arange(len(REFERENCE)) % 2], 1) if with_reference else None
-    loss = nearfar.create_loss(f"pair.{name}").double()
+    loss = made(name)
     reference = () if z is None else (r, RuledLabels(rule, z))
     pairs = ruled(rule, GROUPED, z)
     assert all(pairs)
@@ -280,8 +287,8 @@ def test_a_rule_without_sense_is_refused(rule: str, columns: Tensor, said: str) 
 
 
 @pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
-@pytest.mark.parametrize("recipe", ["pml.circle_loss", "triplet(miner=pml.batch_hard_miner)"])
-def test_foreign_parts_are_given_no_rule(recipe: str) -> None:
+@pytest.mark.parametrize("recipe", ["pml.circle_loss", "triplet(miner=pml.batch_hard_miner)", *RECIPES.values()])
+def test_foreign_parts_and_losses_around_others_are_given_no_rule(recipe: str) -> None:
     pytest.importorskip("pytorch_metric_learning")
     with pytest.raises(InputError, match="rule"):
         nearfar.compose(recipe)(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from nearfar.errors import NearfarError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+#: In seconds.
+_GRACE = 30.0
+
 #: Command → module and one line of help. The help stands here so that ``nearfar --help`` imports none.
 COMMANDS = {
     "list": ("nearfar.cli.listing", "List losses, miners, reducers and distances by name."),
@@ -28,8 +32,10 @@ COMMANDS = {
     "plugins": ("nearfar.cli.plugins", "List every plugin, its status and what it registers."),
     "recipe": ("nearfar.cli.recipe", "Check a recipe, or write it in another form."),
     "explain": ("nearfar.cli.explain", "Show how a loss weighs pairs, and what its weights answer to."),
+    "init": ("nearfar.cli.init", "Look at images and write a configuration to train on them."),
     "train": ("nearfar.cli.train", "Train an embedding and write a run folder."),
     "evaluate": ("nearfar.cli.evaluate", "Recompute the table of a run on the unseen test classes."),
+    "report": ("nearfar.cli.report", "Write one page about runs: curves, figures, neighbours, a map, recipes."),
     "embed": ("nearfar.cli.embed", "Embed images into a file."),
     "search": ("nearfar.cli.search", "Find the images nearest to others in a file of embeddings."),
     "calibrate": ("nearfar.cli.calibrate", "Find the threshold for a false-accept rate."),
@@ -108,12 +114,14 @@ def main(args: list[str] | None = None) -> None:
     except NearfarError as error:
         if "--traceback" in arguments:
             raise
+        _wait_for_the_first()
         _say(str(error))
         sys.exit(2)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
     except click.UsageError as error:
+        _wait_for_the_first()
         _say(error.format_message())
         if error.ctx is not None:
             click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
@@ -135,10 +143,21 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(0)
 
 
+def _wait_for_the_first() -> None:
+    """Where torchrun started several processes, let the first say what is wrong: its end is that of this one.
+
+    One that still runs half a minute later has something to say that the first has not.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+        time.sleep(_GRACE)
+
+
 def _say(message: str) -> None:
     click.echo(f"nearfar: {message}", err=True)
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
-    """A warning as a line for people, without the file and line it came from."""
+    """A warning as a line for people, without the file and line it came from; under torchrun that of one process."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+        return
     click.echo(f"nearfar: warning: {message}", err=True)

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from nearfar.registry import Entry, Registry
 
-__all__ = ["expressions", "families", "namespaces", "namespaces_or_folders", "part_names", "plugins", "shown_names"]
+__all__ = [
+    "expressions",
+    "families",
+    "namespaces",
+    "namespaces_or_folders",
+    "part_names",
+    "plugins",
+    "recipes",
+    "shown_names",
+]
 
 
 def part_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -34,6 +43,12 @@ def shown_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
     known = {"recipes": "Every recipe that a plugin shows."} | recipes if recipes else {}
     others = {name: said for name, said in known.items() if incomplete and name.startswith(incomplete)}
     return [*part_names(ctx, param, incomplete), *_items(others)]
+
+
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of recipes."""
+    found = {name: spec.summary for name, (spec, _) in _registry().recipes().items()}
+    return _items({name: said for name, said in found.items() if name.startswith(incomplete)})
 
 
 def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -15,7 +15,7 @@ from nearfar.recipe import Recipe
 from nearfar.registry import Registry
 from nearfar.spec import LossSpec
 
-__all__ = ["data", "show"]
+__all__ = ["data", "plain_settings", "show"]
 
 #: Stands for what a recipe's context would give, so that it can be checked.
 _CONTEXT = {"num_classes": 2, "embedding_size": 2, "image_size": 2}
@@ -37,6 +37,9 @@ def show(name: str, spec: RecipeSpec, plugin: Plugin, registry: Registry, width:
         lines.append(f"paper: {spec.paper}")
     if spec.source:
         lines.append(f"source: {spec.source}")
+    if spec.settings:
+        settings = ", ".join(f"{k}.{n}={v}" for k, section in said["settings"].items() for n, v in section.items())
+        lines.append(f"trained with: {settings}")
     lines += [f"it does not compose here: {problem}" for problem in said["problems"]]
     for line in lines:
         wrapped = textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
@@ -54,6 +57,7 @@ def data(name: str, spec: RecipeSpec, plugin: Plugin, registry: Registry) -> dic
         "paper": str(spec.paper) if spec.paper is not None else "",
         "source": spec.source,
         "notes": list(spec.notes),
+        "settings": plain_settings(spec),
     }
     try:
         planned = Recipe.of(spec.recipe).plan(registry, **_CONTEXT)
@@ -67,6 +71,14 @@ def data(name: str, spec: RecipeSpec, plugin: Plugin, registry: Registry) -> dic
         "optional_inputs": [each for each in optional if each not in inputs],
         "needs": _distinct(name for loss in losses for name in loss.needs),
         "problems": [problem.message for problem in planned.errors],
+    }
+
+
+def plain_settings(spec: RecipeSpec) -> dict[str, dict[str, Any]]:
+    """The settings of a recipe as plain data."""
+    return {
+        section: {key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()}
+        for section, keys in spec.settings.items()
     }
 
 

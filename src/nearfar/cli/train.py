@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nearfar.cli.complete import expressions
+from nearfar.cli.complete import expressions, recipes
 
 
 @click.command("train")
@@ -19,6 +19,12 @@ from nearfar.cli.complete import expressions
     metavar="RECIPE",
     shell_complete=expressions,
     help="What is minimised, such as 'triplet(miner=semihard)'.",
+)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    shell_complete=recipes,
+    help="A criterion by name, with the settings published for it; nearfar show recipes lists them.",
 )
 @click.option("--model", metavar="NAME", help="Any timm backbone, with its own pooling.")
 @click.option("--epochs", type=int, metavar="N", help="Draws of every training class, K images each.")
@@ -39,6 +45,7 @@ def command(
     config: Path | None,
     assignments: tuple[str, ...],
     criterion: str | None,
+    recipe: str | None,
     model: str | None,
     epochs: int | None,
     data: str | None,
@@ -57,6 +64,7 @@ def command(
     nearfar train
     nearfar train run.yaml --set optimizer.lr=1e-3 --epochs 10
     nearfar train --data photos/ --model resnet18 --criterion "arcface(margin=0.3)"
+    nearfar train --data photos/ --recipe facenet
     nearfar train --resume runs/latest
     """
     # Read when torch is loaded. Threads that spin while they wait for each other make a run on a machine with other
@@ -64,6 +72,8 @@ def command(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if resume is not None and output is not None:
         raise click.UsageError("--resume goes on in the run's own folder, so it takes no --output")
+    if recipe is not None and criterion is not None:
+        raise click.UsageError("--recipe and --criterion both say what is minimised: give one of them")
     flags = {
         "--criterion": ("criterion", criterion),
         "--model": ("model.name", model),
@@ -74,7 +84,9 @@ def command(
         "--precision": ("precision", precision),
         "--seed": ("seed", seed),
     }
-    _train(config, assignments, {flag: said for flag, said in flags.items() if said[1] is not None}, output, resume)
+    _train(
+        config, assignments, {flag: said for flag, said in flags.items() if said[1] is not None}, output, resume, recipe
+    )
 
 
 def _train(
@@ -83,6 +95,7 @@ def _train(
     flags: dict[str, tuple[str, Any]],
     output: Path | None,
     resume: str | None,
+    recipe: str | None,
 ) -> None:
     import nearfar.train
     from nearfar.train import config
@@ -90,6 +103,8 @@ def _train(
 
     said: list[config.Layer] = [(flag, config.nested(key, value)) for flag, (key, value) in flags.items()]
     said += [config.set_layer(assignment) for assignment in assignments]
+    if recipe is not None:
+        said.insert(0, _recipe_layer(recipe))
     files = [config.file_layer(file)] if file is not None else []
     from nearfar.train.run import start
 
@@ -102,3 +117,12 @@ def _train(
     except nearfar.train.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
         raise click.exceptions.Exit(130) from None
+
+
+def _recipe_layer(name: str) -> tuple[str, dict[str, Any]]:
+    """What a recipe that a plugin shows says of a run."""
+    from nearfar.cli.shown_recipes import plain_settings
+    from nearfar.registry import default_registry
+
+    spec = default_registry().recipe(name)
+    return f"--recipe {name}", {"criterion": spec.recipe, **plain_settings(spec)}

@@ -30,6 +30,7 @@ __all__ = [
     "NAMED",
     "ORL",
     "SPLITS",
+    "TABLES",
     "Adapted",
     "Augment",
     "ClassSubset",

@@ -44,6 +44,22 @@ def read(path: Path, size: int | None = None) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
 
 
+def dimensions(path: Path) -> tuple[int, int]:
+    """Return (width, height) as the file's header says, without decoding it.
+
+    Raises
+    ------
+    DataError
+        The file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            _refuse_bomb(image)
+            return image.size
+    except Exception as error:
+        raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
+
+
 def decode(encoded: bytes, name: str) -> Image.Image:
     """Decode a JPEG or PNG in memory to RGB; ``name`` says in messages which.
 

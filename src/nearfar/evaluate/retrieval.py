@@ -68,6 +68,46 @@ def retrieval_metrics(
         Wrong shape, dtype or device, NaN or infinity, only one of `gallery` and `gallery_labels`, or no query that
         has a relevant item.
     """
+    queries, scores = query_scores(
+        embeddings,
+        labels,
+        gallery=gallery,
+        gallery_labels=gallery_labels,
+        ks=ks,
+        exclude_self=exclude_self,
+        metric=metric,
+        chunk=chunk,
+    )
+    *recalls, r_precision, map_at_r = scores.mean(0).tolist()
+    return {
+        **{f"recall@{k}": recall for k, recall in zip(tuple(ks), recalls, strict=True)},
+        "r_precision": r_precision,
+        "map@r": map_at_r,
+        "queries": len(queries),
+        "queries_left_out": len(embeddings) - len(queries),
+    }
+
+
+def query_scores(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    ks: Sequence[int] = (1, 5),
+    exclude_self: bool | Tensor | None = None,
+    metric: Metric = "cosine",
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The metrics of each query, of which :func:`retrieval_metrics` is the average; its arguments are as there.
+
+    Returns
+    -------
+    queries : Tensor
+        (rows,) int64, positions of those that have a relevant item, by rising number of them.
+    scores : Tensor
+        (rows, len(ks) + 2) float64: recall at each k, R-precision, MAP@R.
+    """
     check_embeddings("embeddings", embeddings)
     check_integers("labels", labels, len(embeddings))
     if (gallery is None) != (gallery_labels is None):
@@ -107,14 +147,7 @@ def retrieval_metrics(
         hits = gallery_labels[found] == labels[tile].unsqueeze(1)
         scores[start:stop] = _score(hits, relevant[tile], ks)
         start = stop
-    *recalls, r_precision, map_at_r = scores.mean(0).tolist()
-    return {
-        **{f"recall@{k}": recall for k, recall in zip(ks, recalls, strict=True)},
-        "r_precision": r_precision,
-        "map@r": map_at_r,
-        "queries": len(queries),
-        "queries_left_out": len(embeddings) - len(queries),
-    }
+    return queries, scores
 
 
 def _score(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> Tensor:

@@ -201,7 +201,9 @@ class Criterion(nn.Module):
         if isinstance(loss, EmbeddingLoss):
             return loss(embeddings, labels, selection, **reference, **optional)
         if isinstance(labels, RuledLabels):
-            raise InputError(f"the term {name!r} is no loss of nearfar's: it takes tensors, and no labels with a rule")
+            raise InputError(
+                f"the term {name!r} takes tensors of labels, and none with a rule; give it an indices_tuple"
+            )
         if isinstance(selection, Selection):
             selection = selection.indices()
         arguments = reference | optional | ({} if selection is None else {"indices_tuple": selection})

@@ -67,7 +67,14 @@ class Loss(nn.Module):
 
     def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
         """Reduce each sub-loss and add them up; an unreduced loss of several comes back by name."""
-        named = {"loss": terms} if isinstance(terms, Terms) else terms
+        named: Mapping[str, Terms]
+        if isinstance(terms, Terms):
+            # Most losses; of few elements each question that is not asked is a share of the whole.
+            if self.element_miner is None and not self.collect_stats and isinstance(self.reducer, Reducer):
+                return self.reducer.reduce(terms)
+            named = {"loss": terms}
+        else:
+            named = terms
         if not isinstance(named, Mapping) or not all(isinstance(part, Terms) for part in named.values()):
             raise ArgumentError(
                 f"{type(self).__name__}.terms returned {type(terms).__name__}; it must return Terms, or a mapping of "

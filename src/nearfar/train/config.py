@@ -109,6 +109,8 @@ class Head(Section):
 
     #: Whether each of the devices has the vectors of some of the classes.
     shard: bool = False
+    #: The share of the classes that are not in the batch which a step takes besides those that are.
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Schedule(Section):

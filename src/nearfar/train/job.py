@@ -23,11 +23,12 @@ from nearfar.train.folder import RunFolder
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks
+from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
 
 # What a key is for; nearfar.data.sampling has the numbers below.
-MODEL_KEY, CRITERION_KEY, STEP_KEY = 100, 101, 102
+MODEL_KEY, CRITERION_KEY, STEP_KEY, SAMPLE_KEY = 100, 101, 102, 103
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
     config = config.model_copy(update={"devices": ranks.world})
     _check_share(config)
+    _check_head(config)
     narrator.quiet = narrator.quiet or not ranks.first
     if config.precision == "16" and device.type == "cpu":
         raise ConfigError("precision 16 needs a GPU: use bf16 or 32 on a CPU")
@@ -95,7 +97,10 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
-    optimizer = make_optimizer(parameter_groups(model, criterion, config.optimizer), config.optimizer)
+    if config.head.sample_rate < 1:
+        sample_classes(criterion, config.head.sample_rate, counted.key(config.seed, SAMPLE_KEY))
+    groups = parameter_groups(model, criterion, config.optimizer)
+    optimizer = make_optimizer(groups, config.optimizer, row_optimizers(criterion))
     criterion.follow(optimizer)
     job = Job(
         config=config,
@@ -123,6 +128,14 @@ def _check_share(config: Config) -> None:
         raise ConfigError(
             f"a batch of {config.batch.classes_per_batch} classes × {config.batch.samples_per_class} images cannot be "
             f"divided among {config.devices} devices: set batch.classes_per_batch to a multiple of {config.devices}"
+        )
+
+
+def _check_head(config: Config) -> None:
+    if config.head.sample_rate < 1 and config.devices > 1 and not config.head.shard:
+        raise ConfigError(
+            f"head.sample_rate is {config.head.sample_rate} on {config.devices} devices, of which each would hold and "
+            "step on the vectors of all classes: set head.shard to true"
         )
 
 

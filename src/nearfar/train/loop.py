@@ -27,7 +27,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -41,6 +40,7 @@ from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable
 from nearfar.train.mined import batches
 from nearfar.train.ranks import Share, gathered
+from nearfar.train.scaler import RanksScaler
 from nearfar.train.schedule import factor
 from nearfar.train.shards import sharded_names, whole
 from nearfar.train.sources import leave_interrupts_to_parent
@@ -115,8 +115,7 @@ def _placed(job: Job, module: L.LightningModule) -> dict[str, Any]:
     }
     if job.config.precision == "16" and apart:
         # A gradient of its own may overflow on one rank, and all are to skip the step then.
-        scaler = ShardedGradScaler()
-        return placed | {"plugins": [MixedPrecision("16-mixed", "cuda", scaler=scaler)]}
+        return placed | {"plugins": [MixedPrecision("16-mixed", "cuda", scaler=RanksScaler())]}
     return placed | {"precision": precision}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from nearfar.nn import Criterion
 from nearfar.train.config import Optimizer
+from nearfar.train.together import Together
 
 #: What proxies that ask for many times the network's rate learn at: 100 times the rate a pretrained network is tuned
 #: with, as in the authors' code. A network that starts untrained learns faster itself, and they need not outrun it.
@@ -67,8 +68,29 @@ def _learned(module: nn.Module) -> Iterator[bool]:
     return (parameter.requires_grad for parameter in module.parameters())
 
 
-def make_optimizer(groups: Iterable[dict[str, Any]], config: Optimizer) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov's momentum, over :func:`parameter_groups`."""
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
+_WHOLE: Mapping[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def make_optimizer(
+    groups: Iterable[dict[str, Any]],
+    config: Optimizer,
+    others: Mapping[nn.Parameter, Mapping[str, type[torch.optim.Optimizer]]] | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum, over :func:`parameter_groups`.
+
+    Parameters
+    ----------
+    groups : iterable of dict
+    config : Optimizer
+    others : mapping, optional
+        What does the same as ``adamw`` and ``sgd`` for some of the parameters
+        (:func:`~nearfar.train.sampled.row_optimizers`).
+    """
+    made: Any = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.momentum > 0}
+    by_class: dict[Any, list[dict[str, Any]]] = {}
+    for group in groups:
+        # All parameters of a group are of one term.
+        classes = (others or {}).get(group["params"][0], _WHOLE)
+        by_class.setdefault(classes[config.name], []).append(group)
+    parts = [optimizer(of_class, **made) for optimizer, of_class in by_class.items()]
+    return parts[0] if len(parts) == 1 else Together(parts)

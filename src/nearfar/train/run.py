@@ -69,7 +69,7 @@ class Run:
             raise CheckpointError(f"{path} is not finished: nearfar train --resume {path}") from None
         except ValueError as error:
             raise CheckpointError(f"{folder.metrics} is damaged: {error}") from error
-        return cls(folder.path, _saved_config(folder), metrics)
+        return cls(folder.path, saved_config(folder), metrics)
 
     def model(self) -> EmbeddingModel:
         """Load the best weights, on the CPU and in evaluation mode."""
@@ -191,7 +191,7 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
     """
     begun = time.monotonic()
     folder = RunFolder.open(path)
-    saved = _saved_config(folder)
+    saved = saved_config(folder)
     narrator = narrator or Narrator()
     config = anchored(Config.of((str(folder.config), saved.to_dict()), *layers))
     changed = [text for text in differences(saved, config) if not text.startswith(tuple(f"{key}:" for key in _FREE))]
@@ -265,7 +265,8 @@ def _restore(job: Job, checkpoint: Checkpoint) -> None:
     job.best, job.scaler, job.losses = dict(checkpoint.best), dict(checkpoint.scaler), list(checkpoint.losses)
 
 
-def _saved_config(folder: RunFolder) -> Config:
+def saved_config(folder: RunFolder) -> Config:
+    """The configuration that a run was started with."""
     return Config.of(file_layer(folder.config))
 
 
@@ -390,14 +391,34 @@ def evaluate(
     if not folder.model.exists():
         then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
         raise CheckpointError(f"{path} has no {folder.model.name} yet, which the first validation writes: {then}")
-    config = _saved_config(folder)
+    config = saved_config(folder)
     where = resolve_device(device)
+    size = load_model(folder.model).data_config["input_size"][1]
+    test, name, own = judged_source(config, data, image_size=size)
+    rows = _table(config, folder, test, where)
+    return {"test": rows}, render(rows, _title(_data_facts(name, test), unseen=own))
+
+
+def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageSource, str, bool]:
+    """What a run is judged on: the images, what they are called, and whether they are its own test classes.
+
+    Parameters
+    ----------
+    config : Config
+        The run's.
+    data : optional
+        As in :func:`evaluate`.
+    image_size : int
+        The side that images are cut to, in pixels.
+
+    Raises
+    ------
+    ConfigError, DataError
+        There is no such data, or it cannot be used.
+    """
     if isinstance(data, Mapping):
         data = data["test"]
     named = isinstance(data, (str, os.PathLike))
     own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
-    size = load_model(folder.model).data_config["input_size"][1]
-    test = open_test(config.data.source if own else data, whole=not own, image_size=size)
-    rows = _table(config, folder, test, where)
-    name = config.data.source if own else str(data) if named else type(data).__name__
-    return {"test": rows}, render(rows, _title(_data_facts(name, test), unseen=own))
+    test = open_test(config.data.source if own else data, whole=not own, image_size=image_size)
+    return test, config.data.source if own else str(data) if named else type(data).__name__, own

@@ -25,8 +25,9 @@ def check_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tenso
     for name, boxes in (("pred_boxes", pred_boxes), ("target_boxes", target_boxes)):
         if not isinstance(boxes, Tensor):
             raise InputError(f"{name} must be a tensor of boxes (n, 4); got {type(boxes).__name__}")
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise InputError(f"{name} must be of shape (n, 4), one box a row; got {tuple(boxes.shape)}")
+        shape = boxes.shape
+        if len(shape) != 2 or shape[1] != 4:
+            raise InputError(f"{name} must be of shape (n, 4), one box a row; got {tuple(shape)}")
         if not boxes.is_floating_point() and (boxes.is_complex() or boxes.dtype == torch.bool):
             raise InputError(f"{name} must hold real numbers; got {boxes.dtype}")
     if pred_boxes.shape != target_boxes.shape:

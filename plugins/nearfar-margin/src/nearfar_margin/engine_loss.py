@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from nearfar.nn import ClassLoss
 from nearfar.nn.arguments import check_choice, non_negative
 from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
 from nearfar_margin.fused import FusedSGD
-from nearfar_margin.sampling import Sampler
+from nearfar_margin.row_optimizers import RowAdamW, RowOptimizer, RowSGD
+from nearfar_margin.sampling import Sampler, sample
 from nearfar_margin.shard import Shard
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ class EngineLoss(ClassLoss):
 
     weight: nn.Parameter
 
+    #: What steps on what is learned once classes are sampled, by the name of what does the same without sampling.
+    row_optimizers: ClassVar[Mapping[str, type[RowOptimizer]]] = {"adamw": RowAdamW, "sgd": RowSGD}
+
     def __init__(
         self,
         num_classes: int,
@@ -127,6 +132,10 @@ class EngineLoss(ClassLoss):
     @abstractmethod
     def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
         """Fill the class vectors, or some rows of them, with what they start from."""
+
+    def sample_classes(self, rate: float, *, seed: int = 0) -> None:
+        """As :func:`nearfar_margin.sampling.sample`."""
+        sample(self, rate, seed=seed)
 
     def whole(self) -> Tensor:
         """The class vectors of all ranks; where they are spread, every rank has to call it."""

@@ -70,6 +70,10 @@ class RowOptimizer(torch.optim.Optimizer):
         gradient = parameter.grad if parameter.grad.is_sparse else local(parameter.grad)
         if fresh and not group["lr"] and not gradient.is_sparse and not gradient.any():
             return
+        for name, tensor in self.state[parameter].items():
+            # A count of steps that was loaded is left by torch where it was in the file.
+            if tensor.device != parameter.device:
+                self.state[parameter][name] = tensor.to(parameter.device)
         weight = _rows_of(local(parameter))
         state = {name: _rows_of(local(tensor)) for name, tensor in self.state[parameter].items()}
         for rows, g in _blocks(parameter, gradient):
@@ -81,7 +85,8 @@ class RowSGD(RowOptimizer):
 
     .. math:: v \leftarrow \mu v + g + \lambda w, \qquad w \leftarrow w - \eta v
 
-    of each row that has a gradient; with a dense gradient it is ``torch.optim.SGD``.
+    of each row that has a gradient; with a dense gradient it is ``torch.optim.SGD``. In Nesterov's form the step is
+    along :math:`g + \lambda w + \mu v` with the new v.
 
     Parameters
     ----------
@@ -93,16 +98,30 @@ class RowSGD(RowOptimizer):
         [0..inf] μ; 0 by default.
     weight_decay : float
         [0..inf] λ; 0 by default.
+    nesterov : bool
+        Whether the momentum is Nesterov's.
 
     Raises
     ------
     ArgumentError
-        A number is negative.
+        A number is negative, or Nesterov's momentum is 0.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, *, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        if nesterov and not momentum:
+            raise ArgumentError("RowSGD: Nesterov's momentum is to be above 0")
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, {name: non_negative(name, value) for name, value in numbers.items()})
+        super().__init__(
+            params, {name: non_negative(name, value) for name, value in numbers.items()} | {"nesterov": nesterov}
+        )
 
     def prepare(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         return {"momentum_buffer": torch.zeros_like(parameter)} if group["momentum"] else {}
@@ -186,12 +205,13 @@ def sgd(weight: Tensor, momentum: Tensor | None, rows: Rows, g: Tensor, group: d
     if group["weight_decay"]:
         g.add_(w, alpha=group["weight_decay"])
     if momentum is not None:
-        g = momentum[rows].mul_(group["momentum"]).add_(g)
+        velocity = momentum[rows].mul_(group["momentum"]).add_(g)
+        g = g.add_(velocity, alpha=group["momentum"]) if group.get("nesterov") else velocity
     w.add_(g, alpha=-group["lr"])
     if isinstance(rows, Tensor):  # of which these are copies
         weight[rows] = w
         if momentum is not None:
-            momentum[rows] = g
+            momentum[rows] = velocity
 
 
 def local(tensor: Tensor) -> Tensor:

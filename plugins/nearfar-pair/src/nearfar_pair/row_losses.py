@@ -112,6 +112,8 @@ class PairLoss(EmbeddingLoss):
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
         of_anchor = [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+        if rows.times is not None:
+            return _counted(rows.times, *self._costs(rows, *learned))
         positive = self.positive_cost(rows.d_ap, *of_anchor)
         negative, active = self.negative_sums(rows, *of_anchor)
         costly = positive.detach().sign().sum(1).long()
@@ -125,6 +127,13 @@ class PairLoss(EmbeddingLoss):
         costs = self.negative_cost(rows.d_an, *of_anchor)
         # Their number as the sum of signs: a comparison and its sum take five times as long.
         return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
+
+
+def _counted(times: tuple[Tensor, Tensor], *costs: Tensor) -> tuple[Tensor, ...]:
+    """The sums of pairs that were selected so many times, how many cost something, and how many there are."""
+    sums = ((cost * n).sum(1) for cost, n in zip(costs, times, strict=True))
+    active = (((cost > 0) * n).sum(1).long() for cost, n in zip(costs, times, strict=True))
+    return *sums, *active, *(n.sum(1).long() for n in times)
 
 
 def threshold(distance: Any, value: float) -> float:

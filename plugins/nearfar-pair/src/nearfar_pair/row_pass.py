@@ -17,11 +17,12 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
-from nearfar.nn.selection import distance_matrix
+from nearfar.nn.selection import TripletRule, distance_matrix
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
+from nearfar_pair.triplet_pairs import TripletPairs, selects_all
 
 __all__ = ["Formula", "RowPass", "rule_of"]
 
@@ -149,8 +150,9 @@ class RowPass:
 
 def rule_of(batch: Batch, distance: Any) -> PairRule | None:
     """The rule that a miner selected by, where it says the same of these distances as it said of its own."""
-    rule = batch.selection
-    if not isinstance(rule, PairRule) or not same_distance(rule.distance, distance):
+    given = batch.selection
+    rule = TripletPairs(given) if isinstance(given, TripletRule) else given
+    if not isinstance(rule, PairRule) or not (selects_all(given) or same_distance(rule.distance, distance)):
         return None
     if rule.batch.is_self != batch.is_self:
         return None

@@ -179,6 +179,11 @@ class PairSide(Terms):
         rows, (positive, negative) = self._rows.whole(self._every)
         if self.kind == "pos_pair":
             anchors, places = torch.where(rows.valid)
-            return positive[anchors, places], (anchors, rows.positives[anchors, places])
-        anchors, references = torch.where(rows.is_negative)
-        return negative[anchors, references], (anchors, references)
+            values, others = positive[anchors, places], rows.positives[anchors, places]
+        else:
+            anchors, places = torch.where(rows.is_negative)
+            values, others = negative[anchors, places], places
+        if rows.times is not None:
+            times = rows.times[self._side][anchors, places].long()
+            values, anchors, others = (x.repeat_interleave(times) for x in (values, anchors, others))
+        return values, (anchors, others)

@@ -48,6 +48,8 @@ class Rows:
         (r,) int64.
     scratch
         (r, m) memory for what one function keeps of the references for its gradient, which is taken once; or None.
+    times
+        (r, k) and (r, m) how often each positive and each negative was selected, 0 where there is none; None for once.
     """
 
     d_ap: Tensor
@@ -58,6 +60,7 @@ class Rows:
     num_positives: Tensor
     num_negatives: Tensor
     scratch: Tensor | None = None
+    times: tuple[Tensor, Tensor] | None = None
 
     @property
     def d_ap_or_far(self) -> Tensor:
@@ -104,6 +107,10 @@ class PairRule(Selection, ABC):
         """
         keep_ap, keep_an = self.keep(d_ap, d_an)
         return keep_ap, scratch.copy_(keep_an & (d_an != FAR)).neg_().add_(1)
+
+    def times(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(r, k) and (r, m) how often each is selected, 0 for what is not; None where everything is once at most."""
+        return None
 
 
 class Sides:
@@ -193,9 +200,15 @@ class Sides:
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
         positives, negatives = self._positives[anchors], self._negatives[anchors]
+        times = None
         if self._rule is not None:
             with torch.no_grad():
-                keep_ap, left = self._rule.choose(d_ap, d_an, torch.empty_like(d_an) if scratch is None else scratch)
+                room = torch.empty_like(d_an) if scratch is None else scratch
+                times = self._rule.times(d_ap, d_an)
+                if times is None:
+                    keep_ap, left = self._rule.choose(d_ap, d_an, room)
+                else:
+                    keep_ap, left = times[0] > 0, torch.eq(times[1], 0, out=room)
                 valid = valid & keep_ap
                 positives, negatives = valid.sum(1), d.shape[1] - left.sum(1).long()
             d_ap = torch.where(valid, d_ap, -FAR)
@@ -203,7 +216,7 @@ class Sides:
                 torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
             else:
                 d_an = d_an.masked_fill(left > 0, FAR)
-        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives, scratch)
+        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives, scratch, times)
 
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""

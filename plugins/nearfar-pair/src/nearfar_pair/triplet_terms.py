@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from nearfar_pair.once import once
 from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import Rows
+from nearfar_pair.triplet_pairs import selects_all
 
 __all__ = ["TripletTerms", "hinge_terms", "rule_for"]
 
@@ -133,7 +133,7 @@ def rule_for(batch: Batch, distance: Any) -> TripletRule | None:
         return TripletRule(batch, distance)
     if not isinstance(rule, TripletRule):
         return None
-    if rule.lower == -math.inf and rule.upper == math.inf:
+    if selects_all(rule):
         return rule
     is_same = same_distance(rule.distance, distance) and rule.batch.is_self == batch.is_self
     return rule if is_same and all(map(_equal, rule.batch.given, batch.given)) else None

@@ -73,14 +73,19 @@ def kernels() -> Any:
 
 def fits(*tensors: Tensor) -> bool:
     """Whether kernels can read these: plain numbers in the memory of the CPU, and nobody watches what is done."""
-    return all(each.is_cpu for each in tensors) and plain(*tensors) and kernels() is not None
+    for each in tensors:  # a generator would cost more than what it asks
+        if not each.is_cpu:
+            return False
+    return plain(*tensors) and kernels() is not None
 
 
 def plain(*tensors: Tensor) -> bool:
     """Whether a kernel may read the memory of these instead of asking torch."""
+    for each in tensors:
+        if type(each) not in _PLAIN or each.is_neg():
+            return False
     return (
         not _eager_only
-        and all(type(each) in _PLAIN and not each.is_neg() for each in tensors)
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()

@@ -18,6 +18,7 @@ from nearfar.nn.terms import Terms
 from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PairLoss
 from nearfar_pair.row_pass import RowPass, rule_of
+from nearfar_pair.sides import Rows
 
 __all__ = ["Histogram"]
 
@@ -74,8 +75,7 @@ class Histogram(PairLoss):
             d = pair_distances(self.distance, batch.embeddings, reference, a1, p)
             weight = torch.ones_like(d)
         else:
-            d, valid = (x.flatten() for x in RowPass(batch, self.distance, lambda r: (r.d_ap, r.valid)).outputs)
-            weight = valid.to(d.dtype)
+            d, weight = (x.flatten() for x in RowPass(batch, self.distance, _positives).outputs)
         place = self._place(d)
         before = place.detach().floor()
         share, index = (place - before) * weight, before.long()
@@ -99,6 +99,11 @@ class Histogram(PairLoss):
 
     def extra_repr(self) -> str:
         return f"num_bins={self.num_bins}"
+
+
+def _positives(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Their distances, and how often each counts."""
+    return rows.d_ap, rows.valid.to(rows.d_ap.dtype) if rows.times is None else rows.times[0]
 
 
 class _Interpolated(torch.autograd.Function):

@@ -97,6 +97,9 @@ class IntraPairVariance(PairLoss):
 
 def _sums(rows: Rows) -> tuple[Tensor, ...]:
     """Of each anchor the sum of the distances of its positives, of its negatives, and how many these are."""
+    if rows.times is not None:
+        sums = ((d * n).sum(1) for d, n in zip((rows.d_ap, rows.d_an), rows.times, strict=True))
+        return *sums, *(n.sum(1).long() for n in rows.times)
     none = rows.d_an.shape[1] - rows.num_negatives
     negative = rows.d_an.clamp_max(NONE).sum(1) - NONE * none
     return torch.where(rows.valid, rows.d_ap, 0).sum(1), negative, rows.num_positives, rows.num_negatives

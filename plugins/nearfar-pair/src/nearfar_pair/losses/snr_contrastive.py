@@ -20,6 +20,7 @@ from nearfar.nn.selection import IndexSelection
 from nearfar.nn.terms import Terms
 from nearfar.nn.vectors import unit
 from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.triplet_pairs import selects_all
 
 __all__ = ["SNRContrastive"]
 
@@ -77,7 +78,9 @@ class SNRContrastive(PairLoss):
         # The variance of a difference is the squared distance of what is left without the means, over the dimension.
         embeddings = _without_mean(batch.embeddings)
         reference = embeddings if batch.is_self else _without_mean(batch.reference)
-        selection = batch.selection and IndexSelection(batch.selection.indices())
+        selection = batch.selection
+        if selection is not None and not selects_all(selection):
+            selection = IndexSelection(selection.indices())
         return super().terms(
             dataclasses.replace(batch, embeddings=embeddings, reference=reference, selection=selection)
         )

@@ -1,0 +1,120 @@
+"""What a rule selects as triplets costs a loss on pairs what its triplets cost, and none of them is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import nearfar
+from nearfar.nn import TripletRule
+from nearfar.nn.reducers import Mean, NoReduction, PerAnchor
+from nearfar_pair import mask_sides, plugin, row_pass, sides, triplet_pairs
+
+LABELS = torch.tensor([3, 0, 3, 1, 0, 3, 2, 1, 0, 2, 3, 1, 5])
+REFERENCE = torch.tensor([0, 1, 4, 0, 3, 3, 1, 2, 0])
+#: What makes triplets of its own, or asks more than which pairs there are.
+LOSSES = [spec.name for spec in plugin.nearfar_losses() if spec.accepts and spec.family != "wrapper"]
+RULES = ["all", "semihard(margin=0.3)", "hard", "easy(margin=0.1)"]
+#: Those that were a cost for each pair: a pair counts as often as it was selected.
+COUNTED = ["contrastive", "margin_beta", "snr_contrastive", "histogram", "intra_pair_variance"]
+
+
+@contextmanager
+def by_rows() -> Iterator[None]:
+    """However small the batch, a few rows and a few positives at a time."""
+    with (
+        mock.patch.object(row_pass, "SMALL", 0),
+        mock.patch.object(sides, "SMALL", 0),
+        mock.patch.object(mask_sides, "SMALL", 0),
+        mock.patch.object(row_pass, "CPU_ELEMENTS", 40),
+        mock.patch.object(triplet_pairs, "ELEMENTS", 60),
+    ):
+        yield
+
+
+def batch(brute: SimpleNamespace, with_reference: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    x = brute.clustered(LABELS.tolist()).requires_grad_()
+    return x, (brute.clustered(REFERENCE.tolist(), seed=1), REFERENCE) if with_reference else ()
+
+
+def miner_of(rule: str) -> Any:
+    part, _, argument = rule.rstrip(")").partition("(")
+    return nearfar.create_miner(f"pair.{part}", **({"margin": float(argument.partition("=")[2])} if argument else {}))
+
+
+def select(loss: Any, rule: str, x: Tensor, *reference: Any) -> TripletRule:
+    found = miner_of(rule).select(x, LABELS, *reference, loss=loss)
+    assert isinstance(found, TripletRule)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_rule_costs_what_its_triplets_cost(
+    name: str, rule: str, with_reference: bool, brute: SimpleNamespace
+) -> None:
+    x, reference = batch(brute, with_reference)
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    selection = select(loss, rule, x.detach(), *reference)
+    values = [loss(x, LABELS, each, *reference) for each in (selection.indices(), selection)]
+    with by_rows():
+        values.append(loss(x, LABELS, selection, *reference))
+        gradients = [torch.autograd.grad(value, x)[0] for value in values]
+    for value, gradient in zip(values[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(value, values[0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-10, atol=1e-12)
+
+
+def _sides(values: Any) -> list[Tensor]:
+    """The costs of every pair, of both sorts where a loss has both."""
+    return list(values.values()) if isinstance(values, dict) else [values]
+
+
+@pytest.mark.parametrize("reducer", [Mean, NoReduction, PerAnchor])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_reducer_counts_a_pair_as_often_as_its_triplets_have_it(
+    name: str, rule: str, reducer: Any, brute: SimpleNamespace
+) -> None:
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{name}", reducer=reducer()).double()
+    selection = select(loss, rule, x.detach())
+    found, wanted = (loss(x, LABELS, each) for each in (selection, selection.indices()))
+    if reducer is NoReduction:
+        found, wanted = (torch.cat([side.sort().values for side in _sides(each)]) for each in (found, wanted))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_on_whole_numbers_ties_fall_as_they_do_for_triplets(rule: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 3, (24, 3), generator=generator).double().requires_grad_()
+    y = torch.arange(24) % 5
+    distance = nearfar.create_distance("squared_euclidean", normalize=False)
+    loss = nearfar.create_loss("pair.contrastive", neg_margin=5.0, distance=distance, reducer=Mean()).double()
+    selection = miner_of(rule.replace("0.3", "2").replace("0.1", "1")).select(x.detach(), y, loss=loss)
+    wanted = loss(x, y, selection.indices())
+    with by_rows():
+        torch.testing.assert_close(loss(x, y, selection), wanted, rtol=1e-12, atol=0)
+
+
+#: The distances of ``snr_contrastive`` are of other points than those of a miner.
+FREE = [(name, rule) for name in ("contrastive", "multi_similarity", "info_nce") for rule in RULES]
+
+
+@pytest.mark.parametrize(("name", "rule"), [*FREE, ("snr_contrastive", "all")])
+def test_no_triplet_is_made(name: str, rule: str, brute: SimpleNamespace) -> None:
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    selection = select(loss, rule, x.detach())
+    with mock.patch.object(TripletRule, "indices", side_effect=AssertionError("triplets were made")):
+        loss(x, LABELS, selection).backward()
