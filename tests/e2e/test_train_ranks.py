@@ -93,7 +93,9 @@ def test_two_devices_do_what_one_does(photos: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("criterion", ["arcface", "adaface(margin=linear(0, 0.4, steps=5))", "subcenter_arcface"])
+@pytest.mark.parametrize(
+    "criterion", ["arcface", "adaface(margin=linear(0, 0.4, steps=5))", "subcenter_arcface", "proxy_anchor"]
+)
 def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: Path, criterion: str) -> None:
     one = run(photos, tmp_path / "one", criterion=criterion, optimizer=SGD)
     two = run(photos, tmp_path / "two", criterion=criterion, optimizer=SGD, devices=2, head={"shard": True})

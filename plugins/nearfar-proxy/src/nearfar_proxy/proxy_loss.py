@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn import ClassLoss
 from nearfar.nn.batch import Batch
+from nearfar.nn.terms import Terms
 from nearfar_proxy.ranks import AllClasses, Everyone, Share, counts
 from nearfar_proxy.starts import proxies
 
@@ -73,6 +75,22 @@ class ProxyLoss(ClassLoss):
     def cannot_shard(self) -> str:
         """Why its proxies cannot be spread over ranks; nothing where they can."""
         return ""
+
+    def shard_classes(self) -> None:
+        """Spread the proxies over the ranks, as a training run with ``head.shard`` asks."""
+        from nearfar_proxy.sharding import shard  # which knows this class
+
+        shard(self)
+
+    def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
+        value = super().reduce(terms, inputs, labels)
+        if self.shard is not None and self.collect_stats:
+            # Each rank has the elements of all, and who asks adds up what the ranks have counted.
+            self.statistics = {
+                name: count / self.shard.world if name.endswith("/terms") else count
+                for name, count in self.statistics.items()
+            }
+        return value
 
     def whole(self, batch: Batch) -> Whole:
         """The batch, checked, and where the proxies are sharded that of all ranks."""
