@@ -55,6 +55,7 @@ COMBINATORS = (
         asks=("embeddings", "reference"),
         definition="nearfar_pair.combinator_definitions:symmetric",
         example="loss=info_nce",
+        memory=1,
         synchronizations=0,
     ),
     _around(

@@ -56,6 +56,7 @@ MINERS = (
             "The nearest of the negatives beyond the positive is taken; the paper does not say which.",
             "Positive pairs come from the batch there is; the paper's batches are of 1,800 images, 40 of each face.",
         ),
+        synchronizations=2,
     ),
     _miner(
         "hard",
@@ -81,6 +82,7 @@ MINERS = (
         "BatchHard",
         "For each anchor its farthest positive and its nearest negative.",
         paper=HERMANS,
+        synchronizations=2,
     ),
     _miner(
         "hard_negative_all_positive",
@@ -88,6 +90,7 @@ MINERS = (
         "For each positive pair the nearest negative of its anchor.",
         paper=SCHROFF,
         deviations=("The nearest negative of the batch is taken, also where a positive is farther.",),
+        synchronizations=2,
     ),
     _miner(
         "multi_similarity",
@@ -99,7 +102,7 @@ MINERS = (
         deviations=("An anchor left with one sort of pair keeps it, as in the equations; the official code drops it.",),
         produces="pairs",
         default_distance="core.cosine",
-        synchronizations=2,
+        synchronizations=3,
     ),
     _miner(
         "pair_margin",
@@ -109,7 +112,7 @@ MINERS = (
         family="pair",
         produces="pairs",
         thresholds={"pos_margin": "positive", "neg_margin": "negative"},
-        synchronizations=2,
+        synchronizations=3,
     ),
     _miner(
         "batch_easy_hard",
@@ -119,7 +122,7 @@ MINERS = (
         paper=XUAN,
         deviations=("Ranges of distances, and every pairing of strategies, are more than the paper has.",),
         produces="pairs",
-        synchronizations=2,
+        synchronizations=3,
     ),
     _miner(
         "angular",

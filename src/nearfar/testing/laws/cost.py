@@ -26,8 +26,8 @@ FEWEST = 12
 CLASSES = 4
 
 #: Bytes from which on what does not grow with the batch is hidden; and where the search for agreement ends.
-ENOUGH, MOST = 2**20, 2**26
-MOST_SECONDS = 0.5
+ENOUGH, MOST = 2**20, 2**28
+MOST_SECONDS = 2.0
 
 _NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
@@ -63,12 +63,16 @@ class Growth:
         return peak - before < 0.1 * peak and 8 * rows**declared <= peak
 
     def may_agree(self, declared: int) -> bool:
-        """Whether it grows more slowly than declared only because it went over to another way of working at the end.
+        """Whether the power is another than declared only because the way of working changed at the end.
 
-        How that grows, larger batches would have told, for which there was no time.
+        How that grows, larger batches would have told, for which there was no time or no room.
         """
         shorter = Growth(dict(list(self.peaks.items())[:-1]))
-        return self.power < declared and len(shorter.peaks) >= 3 and shorter.power > self.power + TOLERANCE
+        if len(shorter.peaks) < 3:
+            return False
+        # Blocks that are bounded, and then what grows beside them: a power that cannot be, and was not before.
+        overtook = self.power > declared and shorter.power < declared - TOLERANCE
+        return overtook or (self.power < declared and shorter.power > self.power + TOLERANCE)
 
     def __str__(self) -> str:
         largest = list(self.peaks.items())[-3:]
@@ -156,7 +160,7 @@ def grow(subject: Subject, declared: int | None, device: str = "cpu") -> Growth:
             if is_plain and (declared is None or found.agrees(declared)):
                 return found
             seconds = MOST_SECONDS if is_plain else 8 * MOST_SECONDS  # of a slow part too little would be known
-            if peaks[rows] * 2 ** max(found.power, 1) > MOST or now + 4 * (now - before) - start > seconds:
+            if peaks[rows] * 2 ** min(max(found.power, 1), 3) > MOST or now + 4 * (now - before) - start > seconds:
                 return found
         rows *= 2
 

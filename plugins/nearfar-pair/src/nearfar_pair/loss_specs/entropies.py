@@ -15,6 +15,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "Cross-entropy of each anchor's positives among all others of the batch.",
         KHOSLA,
         schedulable=("temperature",),
+        memory=1,
         family="contrastive",
         aliases=("supcon",),
         deviations=(
@@ -111,6 +112,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "The chance that an anchor, choosing a neighbour at random, chooses one of its class.",
         published("Goldberger, Roweis, Hinton, Salakhutdinov", "Neighbourhood Components Analysis", 2004, "NeurIPS"),
         schedulable=("scale",),
+        memory=1,
         family="neighbours",
         deviations=(
             NORMALIZED,

@@ -15,6 +15,7 @@ PAIR_LOSSES: tuple[LossSpec, ...] = (
         "Positive pairs within one distance, negative pairs beyond another.",
         HADSELL,
         schedulable=("pos_margin", "neg_margin"),
+        memory=1,
         family="contrastive",
         deviations=(
             "The factor 1/2 is left out: it only scales the loss.",

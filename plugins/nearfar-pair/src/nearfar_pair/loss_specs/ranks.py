@@ -19,6 +19,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             "1903.03238",
         ),
         schedulable=("margin", "alpha", "negative_temperature", "positive_temperature", "balance"),
+        memory=1,
         family="ranking",
         default_distance="core.euclidean",
         thresholds={"alpha": "negative"},
@@ -55,7 +56,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             2022,
             "2108.11179",
         ),
-        schedulable=("rank_temperature", "temperature"),
+        schedulable=("temperature",),
         family="ranking",
         deviations=(
             "The share is of min(k, positives), as in the authors' code; the paper's is of the positives, so that "

@@ -41,6 +41,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
             "2002.10857",
         ),
         schedulable=("margin", "scale"),
+        memory=1,
         family="weighted",
         deviations=("Anchors without a positive or without a negative are left out.",),
         presets={
@@ -61,6 +62,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         "All positives of an anchor nearer than all its negatives, as smooth maxima.",
         HERMANS,
         schedulable=("margin",),
+        memory=1,
         family="lifted",
         deviations=(NORMALIZED, "The paper gives no margin; 1 is pytorch-metric-learning's."),
         default_distance="core.euclidean",
