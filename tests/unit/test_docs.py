@@ -273,8 +273,8 @@ def test_the_recipe_line_of_a_page_runs_unless_it_leaves_something_to_fill_in(re
 def test_a_page_has_the_prose_of_the_docstring_with_its_formulas_in_their_places(registry):
     text = catalogue.page(describe(registry.resolve("loss", "center"), registry))
     first, second = text.index("L_i = "), text.index("\\Delta c_j = ")
-    assert first < text.index("and after each batch in training, {math}`c_j") < second < text.index("## Recipe")
-    assert "## Notes\n\nEmbeddings (n, embedding_size), labels (n,). ``centers`` (num_classes" in text
+    assert first < text.index("and once a step in training, {math}`c_j") < second < text.index("## Recipe")
+    assert "## Notes\n\nEmbeddings (n, embedding_size), labels (n,). ``centers`` are (num_classes" in text
     assert "- `ArgumentError`: ``update`` is neither of the two" in text
     assert "## References\n\nWen, Zhang, Li, Qiao (2016)." in text
 
