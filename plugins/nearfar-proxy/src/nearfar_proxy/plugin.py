@@ -64,6 +64,7 @@ def nearfar_losses() -> list[LossSpec]:
             name="proxy_nca_pp",
             target="nearfar_proxy.proxy_nca_pp:ProxyNCAPlusPlus",
             summary="The probability of the own proxy among all, at a low temperature.",
+            learning_rate=PROXY_RATE,
             family="proxy",
             paper=Paper(
                 authors="Teh, DeVries, Taylor",
@@ -266,6 +267,7 @@ def nearfar_losses() -> list[LossSpec]:
                 arxiv="1803.00130",
             ),
             accepts=ACCEPTS,
+            deviations=("An element a miner did not select weighs 0, so with nothing selected the loss is 0.",),
             uses_norm=True,
             example="radius=2.0",
             memory=1,
