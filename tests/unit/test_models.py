@@ -62,11 +62,15 @@ def same_backbone(model: EmbeddingModel, state: dict[str, Tensor]) -> bool:
 def test_the_facade_is_exact() -> None:
     assert nearfar.models.__all__ == [
         "PIXELS",
+        "ClassVectors",
         "EmbeddingModel",
         "Pixels",
+        "class_vectors",
         "create_model",
         "in_chunks",
+        "load_class_vectors",
         "load_model",
+        "save_class_vectors",
         "save_model",
     ]
 

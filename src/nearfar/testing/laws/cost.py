@@ -72,7 +72,8 @@ class Growth:
             return False
         # Blocks that are bounded, and then what grows beside them: a power that cannot be, and was not before.
         overtook = self.power > declared and shorter.power < declared - TOLERANCE
-        return overtook or (self.power < declared and shorter.power > self.power + TOLERANCE)
+        was_as_declared = shorter.power > max(self.power, declared - 2 * TOLERANCE) + TOLERANCE
+        return overtook or (self.power < declared and was_as_declared)
 
     def __str__(self) -> str:
         largest = list(self.peaks.items())[-3:]
