@@ -116,7 +116,7 @@ def test_other_files_under_the_name_of_a_table_are_told(images: Path) -> None:
 
 def test_images_that_cannot_be_read_are_named(images: Path) -> None:
     (images / "3_1.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"1 of 16 images cannot be read: .*3_1\.png"):
+    with pytest.raises(DataError, match=r"1 image of 16 cannot be read: .*3_1\.png"):
         ImageTable(write(images, rows())).check()
 
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from nearfar.data.image import read, reason, square
-from nearfar.data.source import ImageSource
+from nearfar.data.files import ImageFiles
 from nearfar.errors import DataError
 
 #: The endings, in lower case, of the files that are taken for images; other files are passed over.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-_SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+#: What a split may be called, and what it is.
+SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _LAYOUT = "give a folder with one sub-folder of images for each class"
 
 
-class ImageFolder(ImageSource):
+class ImageFolder(ImageFiles):
     """The images of a folder with one sub-folder a class.
 
     Images of any size are cut to their middle square and scaled when they are asked for; classes and files are in
@@ -50,8 +48,6 @@ class ImageFolder(ImageSource):
         The folder is missing, has no class folders or no images, or a class has fewer than two.
     """
 
-    reads_files = True
-
     def __init__(self, root: str | os.PathLike[str], *, image_size: int = 64) -> None:
         self.root = Path(root)
         self.image_size = image_size
@@ -62,29 +58,6 @@ class ImageFolder(ImageSource):
         self.paths = tuple(path for group in files for path in group)
         counts = torch.tensor([len(group) for group in files])
         self.labels = torch.arange(len(folders)).repeat_interleave(counts)
-
-    def image(self, index: int) -> Tensor:
-        """Return one image, (3, image_size, image_size) uint8."""
-        return square(read(self.paths[index], self.image_size), self.image_size)
-
-    def check(self) -> None:
-        """Decode every image once; raises a DataError that names those that cannot be read."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            problems = [problem for problem in pool.map(self._problem, self.paths) if problem]
-        if problems:
-            more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise DataError(
-                f"{_count(len(problems), 'image')} of {len(self)} cannot be read: {'; '.join(problems[:5])}{more}; "
-                "replace or remove them"
-            )
-
-    def _problem(self, path: Path) -> str | None:
-        try:
-            read(path, self.image_size)
-        except DataError as error:
-            cause = error.__cause__
-            return f"{path} ({reason(cause) if isinstance(cause, Exception) else error})"
-        return None
 
 
 def split_folders(root: str | os.PathLike[str]) -> dict[str, Path]:
@@ -99,11 +72,11 @@ def split_folders(root: str | os.PathLike[str]) -> dict[str, Path]:
         The folder is missing, or has both val and validation.
     """
     folders = {folder.name: folder for folder in _sub_folders(Path(root))}
-    if not folders.keys() <= _SPLIT_FOLDERS.keys() or not folders.keys() & {"train", "test"}:
+    if not folders.keys() <= SPLIT_NAMES.keys() or not folders.keys() & {"train", "test"}:
         return {}
     if {"val", "validation"} <= folders.keys():
         raise DataError(f"{root} has both a folder val and a folder validation: remove or rename one of them")
-    return {_SPLIT_FOLDERS[name]: folder for name, folder in folders.items()}
+    return {SPLIT_NAMES[name]: folder for name, folder in folders.items()}
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -6,25 +6,22 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nearfar.data.image import read, reason, square
-from nearfar.data.imagefolder import natural
-from nearfar.data.source import ImageSource
+from nearfar.data.files import ImageFiles
+from nearfar.data.imagefolder import SPLIT_NAMES, natural
 from nearfar.errors import DataError, MissingExtra
 
 #: The endings, in lower case, of the files that are read as tables.
 TABLES = (".csv", ".parquet")
 
 _COLUMNS = ("path", "label", "camera", "split")
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
-class ImageTable(ImageSource):
+class ImageTable(ImageFiles):
     """The images that a table lists.
 
     The columns ``path`` and ``label`` must be there; ``camera`` and ``split`` may; others are passed over. Paths are
@@ -59,8 +56,6 @@ class ImageTable(ImageSource):
         pyarrow is missing, and the table is Parquet.
     """
 
-    reads_files = True
-
     def __init__(self, path: str | os.PathLike[str], *, image_size: int = 64) -> None:
         self.path = Path(path)
         columns = _read(self.path)
@@ -84,38 +79,14 @@ class ImageTable(ImageSource):
         if "camera" in columns:
             self.camera_names, self.cameras = _numbered(columns["camera"])
         self.parts = {}
-        for split in dict.fromkeys(_SPLITS.values()) if "split" in columns else ():
-            rows = [row for row, name in enumerate(columns["split"]) if _SPLITS[name] == split]
+        for split in dict.fromkeys(SPLIT_NAMES.values()) if "split" in columns else ():
+            rows = [row for row, name in enumerate(columns["split"]) if SPLIT_NAMES[name] == split]
             if rows:
                 part = ImageTable.__new__(ImageTable)
                 part.path = self.path
                 own = {name: [cells[row] for row in rows] for name, cells in columns.items() if name != "split"}
                 part._fill(own, image_size)
                 self.parts[split] = part
-
-    def image(self, index: int) -> Tensor:
-        """Return one image, (3, image_size, image_size) uint8."""
-        return square(read(self.paths[index], self.image_size), self.image_size)
-
-    def check(self) -> None:
-        """Decode every image once; raises a DataError that names those that cannot be read."""
-
-        def problem(path: Path) -> str | None:
-            try:
-                read(path, self.image_size)
-            except DataError as error:
-                cause = error.__cause__
-                return f"{path} ({reason(cause) if isinstance(cause, Exception) else error})"
-            return None
-
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            problems = [each for each in pool.map(problem, self.paths) if each]
-        if problems:
-            more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise DataError(
-                f"{len(problems)} of {len(self)} images cannot be read: {'; '.join(problems[:5])}{more}; "
-                "replace them or remove their rows"
-            )
 
 
 def _read(path: Path) -> dict[str, list[str]]:
@@ -173,7 +144,7 @@ def _check_cells(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
         if empty := [row for row, cell in enumerate(cells, 2) if not cell]:
             raise DataError(f"{len(empty)} cells of the column {name!r} of {path} are empty, first in row {empty[0]}")
     for row, split in enumerate(columns.get("split", ()), 2):
-        if split not in _SPLITS:
+        if split not in SPLIT_NAMES:
             raise DataError(f"row {row} of {path} is of the split {split!r}: splits are train, validation and test")
     repeated = [each for each, count in Counter(columns["path"]).items() if count > 1]
     if repeated:

