@@ -56,5 +56,7 @@ class _MaskSides(Sides):
     def _far_unless_negative(self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool) -> Tensor:
         if not self._narrow:
             return super()._far_unless_negative(d, anchors, index, valid, in_place)
+        if not self.shape[1]:  # the one far reference that stands where there is none
+            return d
         none = ~self._batch.negative_mask(anchors)
         return d.masked_fill_(none, FAR) if in_place else d.masked_fill(none, FAR)
