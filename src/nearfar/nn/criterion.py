@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.element_miners import ElementMiner
+from nearfar.nn.labels import Grades
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
@@ -288,6 +289,8 @@ class _Inputs:
     def _refuse_missing(self, given: dict[str, Any]) -> None:
         selected = self.on_embeddings and given.get("indices_tuple") is not None
         optional = {"labels"} if selected else set()
+        if isinstance(given.get("labels"), Grades):  # which are of both sides
+            optional.add("ref_labels")
         if missing := [name for name in self.required if name not in given and name not in optional]:
             raise InputError(f"this criterion needs {', '.join(missing)}")
 
