@@ -25,7 +25,7 @@ from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 
-__all__ = ["Formula", "RowPass", "chosen_sides", "is_alike", "rule_of"]
+__all__ = ["Formula", "RowPass", "chosen_sides", "is_alike", "rule_of", "slices"]
 
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -172,6 +172,14 @@ def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
     return all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
 
 
+def slices(sides: Sides) -> Iterator[slice]:
+    """A few anchors after another."""
+    n, m = sides.shape
+    elements = CPU_ELEMENTS if sides.device.type == "cpu" else GPU_ELEMENTS
+    step = max(1, elements // max(1, m))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """What both functions below do: distances, sides, formula."""
@@ -183,10 +191,7 @@ class _Plan:
     sums: int = 0
 
     def chunks(self) -> Iterator[slice]:
-        n, m = self.sides.shape
-        elements = CPU_ELEMENTS if self.sides.device.type == "cpu" else GPU_ELEMENTS
-        step = max(1, elements // m)
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+        return slices(self.sides)
 
     def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
         """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""

@@ -211,7 +211,7 @@ class Sides:
             As of :class:`Rows`.
         """
         rows = self._by_side(d, anchors, in_place=in_place, scratch=scratch)
-        return rows if self._rule is None else self._chosen(self._rule, rows, in_place=in_place)
+        return rows if self._rule is None else self._left_by(self._rule, rows, in_place=in_place)
 
     def _by_side(self, d: Tensor, anchors: slice, *, in_place: bool, scratch: Tensor | None = None) -> Rows:
         """Everything by label, or all that was selected."""
@@ -220,7 +220,7 @@ class Sides:
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
         return Rows(d_ap, valid, d_an, anchors, index, self._positives[anchors], self._negatives[anchors], scratch)
 
-    def _chosen(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
+    def _left_by(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
         """What a rule leaves of rows."""
         d_an = rows.d_an
         with torch.no_grad():

@@ -172,7 +172,8 @@ class StreamedTriplets(_Summed):
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
         super().__init__(batch, distance, cost)
         self._rule: tuple[Triplets, RuleDistance] | None = None
-        if isinstance(rule := batch.selection, Triplets):
+        rule: object = batch.selection
+        if isinstance(rule, Triplets):
             if not selects_all(rule):
                 self._rule = rule, RuleDistance(rule.batch, rule.distance)
             batch = _by_label(batch, rule.batch)
