@@ -26,7 +26,7 @@ def shard_classes(criterion: Criterion, device: torch.device) -> None:
         No term has classes to share out, or one cannot as it is configured.
     """
     criterion.to(device)
-    shared = {name: loss for name, loss in criterion.losses.items() if hasattr(loss, "shard_classes")}
+    shared: dict[str, Any] = {name: loss for name, loss in criterion.losses.items() if hasattr(loss, "shard_classes")}
     if not shared:
         raise ConfigError(
             f"head.shard shares class vectors out to the devices, and {criterion.recipe} has none that can be: leave "
