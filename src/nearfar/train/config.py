@@ -109,6 +109,9 @@ class Optimizer(Section):
     weight_decay: _NotNegative = 0.01
     #: Of SGD, in Nesterov's form.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: The most that the norm of all gradients together may be, those of the criterion's parameters too: larger ones are
+    #: scaled down to it; None: they may have any.
+    clip: _Positive | None = None
     #: Of the criterion's own parameters (class weights, proxies); None: the model's, times what each loss asks for.
     criterion_lr: _Positive | None = None
 

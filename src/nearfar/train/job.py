@@ -22,7 +22,7 @@ from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
-from nearfar.train.ranks import Ranks
+from nearfar.train.ranks import Ranks, give_whole_batches
 from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
@@ -95,6 +95,8 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    if ranks.world > 1:
+        give_whole_batches(criterion)
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
     if config.head.sample_rate < 1:
