@@ -17,7 +17,7 @@ from torch import Tensor
 from nearfar.cli import cli
 from nearfar.data import ClassSubset, ImageSource, ImageTable
 from nearfar.data.faces import write_pairs
-from nearfar.data.image import read, square
+from nearfar.data.image import cut, read
 from nearfar.errors import ConfigError, DataError, InputError
 from nearfar.inference import features
 from nearfar.train import Run, evaluate, train
@@ -74,9 +74,23 @@ class Points(ImageSource):
 
 def embedded(run: Run, table: Path, flip: str = "none") -> tuple[Tensor, ImageTable]:
     source = ImageTable(table, image_size=32)
-    images = torch.stack([square(read(path), 32) for path in source.paths])
+    images = torch.stack([cut(read(path), 32) for path in source.paths])
     x = features(run.model(), images, flip=flip)  # type: ignore[arg-type]
     return torch.nn.functional.normalize(x.double(), dim=1), source
+
+
+def test_a_run_on_upright_images_is_trained_and_judged(table: Path, others: Path, tmp_path: Path) -> None:
+    upright = {**TINY, "model": {"name": "test_resnet", "image_size": [48, 24], "embedding_size": 8}}
+    run = train(upright, data=str(table), output=tmp_path / "run", quiet=True)
+    assert run.config.model.image_size == Run.open(run.path).config.model.image_size == (48, 24)
+    metrics, _ = evaluate(run.path, data=str(others), device="cpu", protocol="reidentification")
+    found = metrics["reidentification"]
+    assert "RGB of 48 × 24 pixels" in found["protocol"]
+    source = ImageTable(others, image_size=(48, 24))
+    x = features(run.model(), torch.stack([source.image(index) for index in range(len(source))]))
+    assert {name: found[name] for name in found if name != "protocol"} == {
+        name: value for name, value in reidentification(x, source).items() if name != "protocol"
+    }
 
 
 @pytest.mark.parametrize("flip", ["none", "sum", "concatenate"])
@@ -178,9 +192,7 @@ def pairs(tmp_path: Path) -> Path:
 def test_a_verification_set_is_judged_by_folds(run: Run, pairs: Path, flip: str) -> None:
     metrics, text = evaluate(run.path, pairs=[pairs], flip=flip, device="cpu")  # type: ignore[arg-type]
     found = metrics["pairs"][str(pairs)]
-    shown = [
-        square(picture(p if side == 0 or p % 2 == 0 else p + 500, side), 32) for p in range(120) for side in (0, 1)
-    ]
+    shown = [cut(picture(p if side == 0 or p % 2 == 0 else p + 500, side), 32) for p in range(120) for side in (0, 1)]
     x = torch.nn.functional.normalize(features(run.model(), torch.stack(shown), flip=flip).double(), dim=1).numpy()  # type: ignore[arg-type]
     distances, same = ((x[::2] - x[1::2]) ** 2).sum(1), np.arange(120) % 2 == 0
     grid, accuracies = np.arange(0, 4, 0.01), []

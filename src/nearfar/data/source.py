@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nearfar.data.image import to_tensor
+from nearfar.data.size import Size
 from nearfar.errors import DataError
 
 
 class ImageSource(Dataset[tuple[Tensor, int]]):
     """Labelled images of one size.
 
-    ``source[i]`` is ``(image, label)``: a uint8 tensor (3, S, S) and a class id. Subclasses set the two attributes
+    ``source[i]`` is ``(image, label)``: a uint8 tensor (3, H, W) and a class id. Subclasses set the two attributes
     and implement ``image``.
 
     Attributes
@@ -42,7 +43,7 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         return len(self.class_names)
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -82,7 +83,7 @@ class ClassSubset(ImageSource):
         self.cameras = None if source.cameras is None else source.cameras[self.indices]
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         return self.source.image(int(self.indices[index]))
 
     def check(self) -> None:
@@ -94,15 +95,15 @@ class Adapted(ImageSource):
     """Any map-style dataset that gives ``(image, label)`` as an :class:`ImageSource`.
 
     Images may be PIL images, arrays (H, W) or (H, W, 3) of uint8, or tensors (1 | 3, H, W) of uint8 or of floats in
-    [0, 1]; they are cut to squares. Labels are any integers and become 0 … C − 1 in their order. They are read from
+    [0, 1]; their middle is cut out. Labels are any integers and become 0 … C − 1 in their order. They are read from
     the dataset's ``labels`` or ``targets`` where it has one as long as itself; otherwise every item is loaded once.
 
     Parameters
     ----------
     dataset : Dataset
         With ``__len__`` and ``__getitem__``.
-    image_size : int
-        The side of the images in pixels.
+    image_size : int or (height, width)
+        Of the images in pixels.
 
     Raises
     ------
@@ -110,7 +111,7 @@ class Adapted(ImageSource):
         The dataset is empty, has no length, or its items are not pairs of an image and an integer.
     """
 
-    def __init__(self, dataset: Any, *, image_size: int = 64) -> None:
+    def __init__(self, dataset: Any, *, image_size: Size = 64) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(
                 f"a data set needs a length and items by index, and {type(dataset).__name__} lacks one of them: "
@@ -127,7 +128,7 @@ class Adapted(ImageSource):
         self.class_names = _class_names(dataset, values)
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         return to_tensor(_pair(self.dataset, index)[0], self.image_size)
 
     def check(self) -> None:

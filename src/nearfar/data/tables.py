@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nearfar.data.files import ImageFiles
 from nearfar.data.imagefolder import SPLIT_NAMES, natural
+from nearfar.data.size import Size
 from nearfar.errors import DataError, MissingExtra
 
 #: The endings, in lower case, of the files that are read as tables.
@@ -31,8 +32,8 @@ class ImageTable(ImageFiles):
     ----------
     path : path
         A file ``….csv``, in UTF-8 with a line of column names, or ``….parquet``.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels.
 
     Attributes
     ----------
@@ -56,7 +57,7 @@ class ImageTable(ImageFiles):
         pyarrow is missing, and the table is Parquet.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, image_size: int = 64) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, image_size: Size = 64) -> None:
         self.path = Path(path)
         columns = _read(self.path)
         _check_cells(self.path, columns)
@@ -70,7 +71,7 @@ class ImageTable(ImageFiles):
             )
         _check_counts(self)
 
-    def _fill(self, columns: Mapping[str, Sequence[str]], image_size: int) -> None:
+    def _fill(self, columns: Mapping[str, Sequence[str]], image_size: Size) -> None:
         self.image_size = image_size
         self.paths = tuple(self.path.parent / each for each in columns["path"])
         self.class_names, self.labels = _numbered(columns["label"])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nearfar.data import ImageSource
+from nearfar.data.size import input_size
 from nearfar.errors import CheckpointError, NearfarError
 from nearfar.models import load_model
 from nearfar.report.curves import Curves, read_curves
@@ -168,7 +169,7 @@ def _embedded(folder: RunFolder, config: Config, data: Any, device: torch.device
     if not folder.model.exists():
         raise CheckpointError(f"{folder.model.name} is missing, which the first validation writes")
     model = load_model(folder.model)
-    source, name, own = judged_source(config, data, image_size=model.data_config["input_size"][1])
+    source, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     embeddings = embed(model, source, device=device, workers=loader_workers(config.data.workers, source))
     if not bool(torch.isfinite(embeddings).all()):
         raise CheckpointError(f"{folder.model.name} gives embeddings that are not finite")

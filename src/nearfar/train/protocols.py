@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from nearfar.data import ImageSource
 from nearfar.data.faces import FacePairs, read_pairs
-from nearfar.data.prepare import side
+from nearfar.data.size import Size, input_size, told
 from nearfar.errors import ConfigError
 from nearfar.evaluate import (
     Verification,
@@ -42,7 +42,7 @@ def tag(model: EmbeddingModel, flip: Flip, *more: str) -> str:
     """What a figure depends on besides weights and images: how they were fed, and ``more``."""
     about = model.data_config
     scaled = "; ".join(f"{name} {' '.join(f'{value:.4g}' for value in about[name])}" for name in ("mean", "std"))
-    fed = f"{'BGR' if model.bgr else 'RGB'} of {about['input_size'][1]} pixels, {scaled}"
+    fed = f"{'BGR' if model.bgr else 'RGB'} of {told(about['input_size'][1:])} pixels, {scaled}"
     return "; ".join([f"flip {flip}", fed, "cosine", *more])
 
 
@@ -164,7 +164,7 @@ def judged_pairs(
         There are fewer pairs than folds.
     """
     pairs = read_pairs(path)
-    images = cast(ImageSource, _PairImages(pairs, side(model.data_config)))
+    images = cast(ImageSource, _PairImages(pairs, input_size(model.data_config)))
     x = torch.nn.functional.normalize(embed(model, images, device=device, workers=workers, flip=flip).double(), dim=1)
     similarities = (x[::2] * x[1::2]).sum(1).clamp(-1, 1)
     found = _told(
@@ -176,7 +176,7 @@ def judged_pairs(
 class _PairImages(Dataset[tuple[Tensor, int]]):
     """The images of a verification set, each with its place."""
 
-    def __init__(self, pairs: FacePairs, size: int) -> None:
+    def __init__(self, pairs: FacePairs, size: Size) -> None:
         self.pairs, self.size = pairs, size
 
     def __len__(self) -> int:

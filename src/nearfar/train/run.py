@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from nearfar.data import ImageSource
-from nearfar.data.prepare import side
+from nearfar.data.size import Size, input_size
 from nearfar.errors import CheckpointError, ConfigError, DataError
 from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
@@ -427,7 +427,7 @@ def evaluate(
         workers = config.data.workers or 0
         sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
         return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
-    test, name, own = judged_source(config, data, image_size=side(model.data_config))
+    test, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     facts = _data_facts(name, test)
     if protocol == "retrieval":
         rows = _table(config, folder, test, where, flip)
@@ -447,7 +447,7 @@ def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> N
         raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
 
 
-def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageSource, str, bool]:
+def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[ImageSource, str, bool]:
     """What a run is judged on: the images, what they are called, and whether they are its own test classes.
 
     Parameters
@@ -456,8 +456,8 @@ def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageS
         The run's.
     data : optional
         As in :func:`evaluate`.
-    image_size : int
-        The side that images are cut to, in pixels.
+    image_size : int or (height, width)
+        What images are cut to, in pixels.
 
     Raises
     ------

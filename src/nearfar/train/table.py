@@ -61,11 +61,11 @@ def embed(
 
 
 def raw_pixels(source: ImageSource, *, workers: int = 0) -> Tensor:
-    """Flatten the RGB images at their own size, or scaled to 32 pixels a side where they are larger: (n, 3·S·S)."""
+    """Flatten the RGB images at their own size, or scaled to 32 pixels a side where they are larger: (n, 3·H·W)."""
     rows = []
     for images, _ in _loader(source, workers):
         pixels = images.float() / 255
-        rows.append((resize(pixels, _RAW_SIDE) if pixels.shape[-1] > _RAW_SIDE else pixels).flatten(1))
+        rows.append((resize(pixels, _RAW_SIDE) if max(pixels.shape[-2:]) > _RAW_SIDE else pixels).flatten(1))
     return torch.cat(rows)
 
 
