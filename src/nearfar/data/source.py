@@ -36,6 +36,11 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
     parts: Mapping[str, ImageSource] = {}
     #: (n,) int64, the camera or sequence of each image, where that is known.
     cameras: Tensor | None = None
+    #: (n,) bool, which images are queries, where that is known; the others are the gallery they are searched in.
+    queries: Tensor | None = None
+    #: (n,) int64 each, the set of images that each is judged with, and within it the film, where that is known.
+    templates: Tensor | None = None
+    media: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -53,6 +58,12 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a data set of {len(self)}")
         return self.image(index), int(self.labels[index])
+
+    def asked(self) -> Tensor:
+        """Positions, (m,) rising, of the images whose classes are asked for: all but distractors."""
+        if self.queries is None:
+            return torch.arange(len(self))
+        return torch.isin(self.labels, self.labels[self.queries]).nonzero()[:, 0]
 
     def check(self) -> None:
         """Verify that every image can be read; raises a :class:`~nearfar.errors.DataError` that names those that can't.
@@ -80,7 +91,9 @@ class ClassSubset(ImageSource):
         new_labels = new_id[source.labels]
         self.indices = torch.nonzero(new_labels >= 0)[:, 0]
         self.labels = new_labels[self.indices]
-        self.cameras = None if source.cameras is None else source.cameras[self.indices]
+        for name in ("cameras", "queries", "templates", "media"):
+            told = getattr(source, name)
+            setattr(self, name, None if told is None else told[self.indices])
 
     def image(self, index: int) -> Tensor:
         """Return one image, (3, H, W) uint8."""

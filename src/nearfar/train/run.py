@@ -31,7 +31,7 @@ from nearfar.train.progress import Narrator
 from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
 from nearfar.train.shards import rows_of_states, rows_of_tensors
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
-from nearfar.train.table import Scores, compare, render
+from nearfar.train.table import Scores, compare, render, told_queries
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -385,8 +385,8 @@ def evaluate(
     path : path
         The run folder.
     data : optional
-        A folder or a dataset in place of the run's own test classes. A folder that is divided gives its test classes;
-        of anything else all classes are taken, as the run has seen none of them.
+        A folder, a table or a dataset in place of the run's own test classes. One that is divided gives its test
+        classes; of anything else all classes are taken, as the run has seen none of them.
     device : {"auto", "cpu", "cuda"}
     protocol : {"retrieval", "verification", "identification", "reidentification"}
         ``retrieval``: the table. ``verification``: all pairs, with intervals by identity. ``identification``: half of
@@ -431,7 +431,7 @@ def evaluate(
     facts = _data_facts(name, test)
     if protocol == "retrieval":
         rows = _table(config, folder, test, where, flip)
-        told = tag(model, flip, "each image a query against all others")
+        told = tag(model, flip, told_queries(test))
         return {"test": rows, "protocol": told}, f"{render(rows, _title(facts, unseen=own))}\n{told}"
     workers = loader_workers(config.data.workers, test)
     found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers)

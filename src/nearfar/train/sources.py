@@ -78,7 +78,8 @@ def open_sources(source: str, data: Any, *, image_size: Size) -> Sources:
 def open_test(source: Any, *, whole: bool, image_size: Size) -> ImageSource:
     """Open what is to be judged on; ``whole``: all classes of what is not divided."""
     opened = _once(source, image_size)
-    if whole and not isinstance(opened, (str, os.PathLike)):
+    divided = isinstance(opened, (str, os.PathLike)) or bool(getattr(opened, "parts", {}))
+    if whole and not divided:
         found = _adapted(opened, image_size)
     else:
         found = open_dataset(opened, "test", image_size=image_size)
