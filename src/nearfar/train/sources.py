@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
+from nearfar.data.size import Size
 from nearfar.data.source import ClassSubset
 from nearfar.errors import ConfigError, DataError, NearfarWarning
 
@@ -47,7 +48,7 @@ class Sources(NamedTuple):
             whole.check()
 
 
-def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
+def open_sources(source: str, data: Any, *, image_size: Size) -> Sources:
     """Open a run's data.
 
     Parameters
@@ -56,8 +57,8 @@ def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
         As the configuration says it.
     data : optional
         A dataset, or a mapping with one a split; it takes the place of ``source``.
-    image_size : int
-        The side that images are cut to, in pixels.
+    image_size : int or (height, width)
+        What images are cut to, in pixels.
 
     Raises
     ------
@@ -74,10 +75,11 @@ def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
     return Sources(*(open_dataset(whole, split, image_size=image_size) for split in SPLITS))
 
 
-def open_test(source: Any, *, whole: bool, image_size: int) -> ImageSource:
+def open_test(source: Any, *, whole: bool, image_size: Size) -> ImageSource:
     """Open what is to be judged on; ``whole``: all classes of what is not divided."""
     opened = _once(source, image_size)
-    if whole and not isinstance(opened, (str, os.PathLike)):
+    divided = isinstance(opened, (str, os.PathLike)) or bool(getattr(opened, "parts", {}))
+    if whole and not divided:
         found = _adapted(opened, image_size)
     else:
         found = open_dataset(opened, "test", image_size=image_size)
@@ -100,7 +102,7 @@ def leave_interrupts_to_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _once(source: Any, image_size: int) -> Any:
+def _once(source: Any, image_size: Size) -> Any:
     """A source that is divided later but read once."""
     if isinstance(source, str) and source.startswith(FROM_PYTHON):
         raise ConfigError(
@@ -114,7 +116,7 @@ def _once(source: Any, image_size: int) -> Any:
     return _adapted(source, image_size)
 
 
-def _adapted(dataset: Any, image_size: int) -> ImageSource:
+def _adapted(dataset: Any, image_size: Size) -> ImageSource:
     return dataset if isinstance(dataset, ImageSource) else Adapted(dataset, image_size=image_size)
 
 
