@@ -144,4 +144,3 @@ def judge(configs: Sequence[Config], work: Path) -> dict[str, Scores]:
 def mean_scores(trained: Sequence[Trained]) -> Scores:
     """The mean of the validation metrics over the folds."""
     return {name: sum(each.validation[name] for each in trained) / len(trained) for name in METRICS}
-

@@ -100,7 +100,9 @@ class Comparison:
         counts = {key: _whole(merged, key, least) for key, least in _LEAST.items() if key in merged}
         search = merged.get("search") or {}
         if not isinstance(search, Mapping):
-            raise ConfigError(f"search is {search!r}, but must be keys with ranges, such as optimizer.lr: [1e-4, 1e-2, log]")
+            raise ConfigError(
+                f"search is {search!r}, but must be keys with ranges, such as optimizer.lr: [1e-4, 1e-2, log]"
+            )
         contenders = tuple(_contenders(merged.get("criteria"), config, search))
         return cls(contenders, config, **counts)
 
@@ -188,13 +190,12 @@ def _train_config(said: Sequence[Layer]) -> Config:
 def _contenders(said: Any, config: Config, search: Mapping[str, Any]) -> list[Contender]:
     if not said or not isinstance(said, Mapping | list | tuple):
         raise ConfigError("there are no criteria to compare: give --criterion RECIPE, or criteria in the file")
-    if isinstance(said, Mapping):
-        pairs = [(str(name), value) for name, value in said.items()]
-    else:
-        pairs = _named(said)
+    pairs = [(str(name), value) for name, value in said.items()] if isinstance(said, Mapping) else _named(said)
     for name, _ in pairs:
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"criteria: {name!r} names files too, so it is to be of letters, digits, '.', '_' and '-'")
+            raise ConfigError(
+                f"criteria: {name!r} names files too, so it is to be of letters, digits, '.', '_' and '-'"
+            )
     return [_contender(name, value, config, search) for name, value in pairs]
 
 
@@ -231,4 +232,3 @@ def _contender(name: str, said: Any, config: Config, search: Mapping[str, Any]) 
         space = said_space(own, recipe, registry, where=f"{where}.search")
     space |= said_space(search, recipe, registry, where="search")
     return Contender(name, recipe, space, begin(space, recipe, config, registry))
-

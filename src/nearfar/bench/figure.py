@@ -39,7 +39,14 @@ def draw(results: Results, stem: Path) -> list[Path]:
             label = ensemble if place == 0 else None
             half = None if found.half is None else [100 * found.half]
             axes.errorbar(
-                [100 * found.mean], [place + side], xerr=half, fmt="o", color=colour, capsize=3, markersize=5, label=label
+                [100 * found.mean],
+                [place + side],
+                xerr=half,
+                fmt="o",
+                color=colour,
+                capsize=3,
+                markersize=5,
+                label=label,
             )
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.invert_yaxis()

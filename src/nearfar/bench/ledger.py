@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from nearfar.errors import ConfigError
+from nearfar.errors import ConfigError, DataError
 
 #: In seconds: how often a process says that it is alive, and after what silence it is taken for dead.
 BEAT, GRACE = 20.0, 180.0
@@ -70,7 +70,8 @@ class Worker:
         if owner.get("host") == self.host and (owner.get("pid") == self.pid or not _runs(owner.get("pid"))):
             return True
         begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        return time.time() - max(trial.user_attrs.get("beat", 0.0), begun) > GRACE
+        beat = float(trial.user_attrs.get("beat", 0.0))
+        return time.time() - max(beat, begun) > GRACE
 
 
 def _runs(pid: Any) -> bool:
@@ -93,11 +94,24 @@ class Units:
         Of the study; made where there is none.
     wanted : int
         How many units there are to be.
+    data : str
+        A fingerprint of what is worked on.
+
+    Raises
+    ------
+    DataError
+        The units that are there were done on other data.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, wanted: int) -> None:
+    def __init__(self, storage: BaseStorage, name: str, wanted: int, data: str) -> None:
         self.wanted = wanted
         self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        if self.study.user_attrs.get("data", data) != data:
+            raise DataError(
+                "the data is not what this comparison began with, its classes, labels or images changed: begin anew "
+                "with another --output, and another --storage where there is one"
+            )
+        self.study.set_user_attr("data", data)
 
     def taken(self) -> list[FrozenTrial]:
         """The units that count and that somebody took, in order."""

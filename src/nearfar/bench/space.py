@@ -11,7 +11,7 @@ from nearfar.errors import ConfigError
 from nearfar.grammar import SLOTS, Part, Term
 from nearfar.recipe import Recipe
 from nearfar.registry import Registry
-from nearfar.signature import Parameter, read_target
+from nearfar.signature import Parameter, Source, read_target
 from nearfar.spec import LossSpec
 from nearfar.train.config import Config, leaves
 from nearfar.train.optimizer import own_rate
@@ -114,7 +114,8 @@ def default_space(recipe: Recipe, config: Config, registry: Registry) -> dict[st
             continue
         prefix = f"{_bare(term.loss)}." if len(recipe.terms) > 1 else ""
         signature = read_target(registry.resolve("loss", term.loss.name).spec.target)
-        given = signature.bind(term.loss.name, term.loss.positional, term.loss.named)
+        loss = term.loss.without_slots()
+        given = signature.bind(loss.name, loss.positional, loss.named)
         for parameter in signature.parameters:
             if parameter.name not in given and (around := _around(parameter)) is not None:
                 found[f"{prefix}{parameter.name}"] = around
@@ -123,8 +124,20 @@ def default_space(recipe: Recipe, config: Config, registry: Registry) -> dict[st
     return found
 
 
+def _default(parameter: Parameter) -> Any:
+    """The default; a number too where it is written as a fraction, such as 1 / 9."""
+    written = parameter.default
+    if not isinstance(written, Source):
+        return written
+    numerator, slash, denominator = written.text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else written
+    except (ValueError, ZeroDivisionError):
+        return written
+
+
 def _around(parameter: Parameter) -> Range | None:
-    default = parameter.default
+    default = _default(parameter)
     if not isinstance(default, float) or not 0 < default < math.inf:
         return None
     low, high = default / AROUND, default * AROUND
@@ -263,4 +276,4 @@ def _written(recipe: Recipe, key: str, registry: Registry) -> Any:
     part: Any = recipe.terms[number].loss
     for step in path[:-1]:
         part = part.named[step]
-    return part.named.get(path[-1], parameter.default)
+    return part.named.get(path[-1], _default(parameter))

@@ -50,9 +50,9 @@ def how(results: Results) -> Iterator[str]:
     comparison, first = results.comparison, results.comparison.contenders[0].name
     train = comparison.train
     yield (
-        f"The classes that are not for the test are in {comparison.folds} parts; each model is trained on all but one of "
-        f"them, and its weights are those of the epoch that is best on that one by {train.validation.metric}, looked at "
-        f"every {train.validation.every}; it is trained for {train.epochs} epochs, whatever the criterion."
+        f"The classes that are not for the test are in {comparison.folds} parts; each model is trained on all but one "
+        f"of them for {train.epochs} epochs, whatever the criterion. Every {train.validation.every} epochs and at the "
+        f"end it is judged on the part left out, and the weights that are best by {train.validation.metric} are kept."
     )
     yield (
         f"Every criterion has the same network ({train.model.name}, {train.model.image_size or 'its own'} pixels), "
@@ -60,12 +60,12 @@ def how(results: Results) -> Iterator[str]:
         f"({train.optimizer.name}, {train.optimizer.lr:g}), schedule and length."
     )
     yield (
-        f"Hyper-parameters are those of the best of {comparison.trials} trials by the mean of the folds' validation; the "
-        "first trial is the criterion as it is written, those after it are Optuna's."
+        f"Hyper-parameters are those of the best of {comparison.trials} trials by the mean of the folds' validation; "
+        "the first trial is the criterion as it is written, those after it are Optuna's."
     )
     yield (
-        f"Intervals are Student's over {comparison.repeats} seeds. They say how much a result depends on the seed, not on "
-        "which classes there are."
+        f"Intervals are Student's over {comparison.repeats} seeds. They say how much a result depends on the seed, not "
+        "on which classes there are."
     )
     yield (
         f"p is that MAP@R does not differ from that of {first}: two-sided paired t-test over the seeds, adjusted by "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import time
 import warnings
@@ -22,6 +23,7 @@ from nearfar.bench.ledger import Units, Worker, beating, open_storage
 from nearfar.bench.results import Results
 from nearfar.bench.search import draw
 from nearfar.errors import ArgumentError, ConfigError, Diverged, InputError, NearfarWarning
+from nearfar.train.checkpoint import data_digest
 from nearfar.train.config import Config
 from nearfar.train.job import anchored, prepare, resolve_device
 from nearfar.train.progress import Narrator
@@ -73,11 +75,11 @@ def compare(
     """
     folder = ComparisonFolder(output)
     wanted = comparison.only(only).contenders if only else comparison.contenders
-    _rehearse(comparison)
+    data = _rehearse(comparison)
     folder.claim(comparison)
     opened = open_storage(folder.journal if storage is None else storage)
     worker = Worker()
-    lanes = [Lane(comparison, each, folder, opened, worker, tell) for each in comparison.contenders]
+    lanes = [Lane(comparison, each, folder, opened, worker, data, tell) for each in comparison.contenders]
     mine = [lane for lane in lanes if lane.contender in wanted]
     waiting = False
     while left := [lane for lane in mine if not lane.done]:
@@ -98,15 +100,25 @@ def compare(
     return results
 
 
-def _rehearse(comparison: Comparison) -> None:
-    """Make what each criterion's first training needs, so that what is wrong is found before any."""
+def _rehearse(comparison: Comparison) -> str:
+    """Make what each criterion's first training needs, so that what is wrong is found before any.
+
+    Returns
+    -------
+    str
+        A fingerprint of the data.
+    """
     if comparison.train.devices != 1:
-        raise ConfigError("a comparison trains on one device a process: leave train.devices out, and start more of them")
+        raise ConfigError("a comparison trains on one device a process: leave devices out, and start more processes")
+    digests = []
     for each in comparison.contenders:
-        with _in_the_name_of(each.name):
-            for fold in range(1, 1 + (comparison.folds if each is comparison.contenders[0] else 1)):
-                config = each.config(comparison.train, each.start, seed=0, fold=f"{fold}/{comparison.folds}")
-                prepare(anchored(config), None, Narrator(quiet=True))
+        folds = range(comparison.folds if not digests else 1)
+        for fold in folds:
+            config = each.config(comparison.train, each.start, seed=0, fold=f"{fold + 1}/{comparison.folds}")
+            with _in_the_name_of(each.name):
+                job, sources = prepare(anchored(config), None, Narrator(quiet=True))
+            digests += [job.digest, data_digest(sources.test)]
+    return hashlib.sha256("".join(digests[: 2 * comparison.folds]).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -127,13 +139,14 @@ class Lane:
         folder: ComparisonFolder,
         storage: BaseStorage,
         worker: Worker,
+        data: str,
         tell: Callable[[str], None],
     ) -> None:
         self.comparison, self.contender, self.folder = comparison, contender, folder
         self.worker, self.tell = worker, tell
         key = f"nearfar {comparison.key(contender)} {contender.name}"
-        self.searched = Units(storage, f"{key} search", comparison.tried(contender))
-        self.repeated = Units(storage, f"{key} repeats", comparison.repeats)
+        self.searched = Units(storage, f"{key} search", comparison.tried(contender), data)
+        self.repeated = Units(storage, f"{key} repeats", comparison.repeats, data)
 
     def trials(self) -> list[Mapping[str, Any]]:
         """What came of its trials, as far as they are done."""
@@ -174,6 +187,8 @@ class Lane:
         if (taken := units.take(self.worker)) is None:
             return False
         place, trial = taken
+        # Where nothing can be written, that is no fault of the values.
+        self.folder.work.mkdir(exist_ok=True)
         with beating(trial):
             if searching:
                 values: Mapping[str, float] | None = draw(trial, place, self.contender, self.comparison)
@@ -234,5 +249,3 @@ def _environment(config: Config) -> dict[str, Any]:
         "device": resolve_device(config.device).type,
         "threads": torch.get_num_threads(),
     }
-
-

@@ -62,7 +62,6 @@ def command(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `nearfar train` does, which says why
     from nearfar.bench import compare
-    from nearfar.bench.cell import Stopped
     from nearfar.bench.table import brief
 
     comparison = _comparison(file, criteria, assignments, said, output)
@@ -76,14 +75,18 @@ def command(
         results = compare(
             comparison, output, storage=storage, only=only, tell=lambda line: click.echo(line, err=as_json)
         )
-    except Stopped:
+    except KeyboardInterrupt:
         click.echo(f"nearfar: stopped; the same command goes on with {output}", err=True)
         raise click.exceptions.Exit(130) from None
     click.echo(json.dumps(results.to_dict(), indent=2) if as_json else f"\n{brief(results)}\n\n{output} holds it all")
 
 
 def _comparison(
-    file: Path | None, criteria: tuple[str, ...], assignments: tuple[str, ...], said: dict[str, Any], output: Path | None
+    file: Path | None,
+    criteria: tuple[str, ...],
+    assignments: tuple[str, ...],
+    said: dict[str, Any],
+    output: Path | None,
 ) -> Comparison:
     from nearfar.bench.comparison import Comparison
     from nearfar.bench.folder import ComparisonFolder
