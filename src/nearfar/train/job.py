@@ -87,7 +87,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     if data is not None:
         source = f"{FROM_PYTHON}{type(data).__name__}"
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config))
+    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config), fold=config.data.fold)
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
