@@ -140,14 +140,15 @@ def in_one_process(name):
     return found, [b.clone() for b in loss.buffers()]
 
 
-def compare(rank, world, folder):
+def compare(rank, world, folder, whole_batch=False):
     """Gradients are of the mean over the ranks of each rank's loss, here its weighted sum; of the embeddings as if each
-    rank were alone, so world times that.
+    rank were alone, so world times that. Where each is given the whole batch, they are those of its loss.
     """
-    own = own_of(rank, world)
+    own, over = (slice(None), 1) if whole_batch else (own_of(rank, world), world)
     for name in LOSSES:
         expected, buffers = in_one_process(name)
         loss, (x, y) = shard(made(name)), batch()
+        loss.whole_batch = whole_batch
         share = loss.shard
         assert loss.weight.to_local().shape[0] == share.stop - share.start
         for scale, (values, to_x, *to_parameters) in zip((3.0, 1.0), expected, strict=True):
@@ -161,7 +162,7 @@ def compare(rank, world, folder):
                 mine = parameter.grad
                 if what == "weight":
                     mine, gradient = mine.to_local(), gradient[share.start : share.stop]
-                close(f"{name}.{what}", mine, gradient / world)
+                close(f"{name}.{what}", mine, gradient / over)
         for mine, theirs in zip(loss.buffers(), buffers, strict=True):
             close(name, mine, theirs)
         close(name, loss.weight.full_tensor(), made(name).weight)
@@ -377,6 +378,7 @@ def on_two(rank, world, folder):
     compare_replicated(rank, world, folder)
     extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
+    compare(rank, world, folder, whole_batch=True)
     train_and_save(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_train_and_save(rank, world, folder)

@@ -39,6 +39,9 @@ class Loss(nn.Module):
         self.collect_stats = False
         #: Of the last call, detached: ``<sub-loss>/terms`` and ``<sub-loss>/active``, the share above zero.
         self.statistics: dict[str, Tensor] = {}
+        #: Whether each rank of a process group calls it with the batch of all of them, rather than with its own part,
+        #: so that what a loss would tell other ranks of the batch they know.
+        self.whole_batch = False
 
     def default_reducer(self) -> nn.Module:
         """The reducer it has unless told otherwise."""

@@ -44,8 +44,12 @@ class Gather(Around):
     not. An optimiser that adds gradients up over ranks would have to divide by the world size.
 
     An ``indices_tuple`` counts in a rank's own batch; those of all ranks are put together. Every rank has to call this,
-    and to go back through it. Without ``torch.distributed``, or with one process, it is the loss itself.
+    and to go back through it. Without ``torch.distributed``, with one process, or where ``whole_batch`` says that each
+    rank is given the batch of all, it is the loss itself.
     """
+
+    #: As of nearfar's losses.
+    whole_batch = False
 
     def forward(
         self,
@@ -57,6 +61,6 @@ class Gather(Around):
     ) -> Tensor:
         """The loss of the embeddings (n, d) of this rank and those of all others."""
         call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        if world_size() > 1:
+        if world_size() > 1 and not self.whole_batch:
             call = collected(call)
         return self.value(self.loss, *call)
