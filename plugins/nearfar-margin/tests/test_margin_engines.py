@@ -25,6 +25,7 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.plugin import nearfar_losses
+from nearfar_margin.sampling import sample
 from nearfar_margin.softmax import Softmax
 from nearfar_margin.subcenter_arcface import SubcenterArcFace
 
@@ -314,6 +315,7 @@ PRECISIONS = [
     ("autocast bfloat16", None),
     ("autocast float16", 0.0),
 ]
+KINDS = list(dict.fromkeys(dtype for dtype, _ in PRECISIONS))
 
 
 def extreme(loss):
@@ -335,7 +337,7 @@ def finite_value(loss, x, engine, dtype="float32"):
         value = loss(leaf, torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1]))
     value.sum().backward()
     gradients = [leaf.grad, *(p.grad for p in loss.parameters() if p.grad is not None)]
-    assert all(g.isfinite().all() for g in gradients)
+    assert all((g.to_dense() if g.is_sparse else g).isfinite().all() for g in gradients)
     assert value.isfinite().all()
     return value.detach()
 
@@ -361,9 +363,19 @@ def test_extremes_are_finite_and_the_engines_agree(name, dtype, budget):
 @pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if "scale" in read_target(spec.target)])
 def test_extremes_are_finite_at_any_scale(name, scale, engine):
     loss = extreme(LOSSES_OF_THE_PLUGIN[name](reducer=NoReduction(), scale=scale, memory_budget=0.0))
-    for dtype in ("float32", "float16"):
+    for dtype in KINDS:
         for x in EXTREMES.values():
-            finite_value(loss, x, engine, dtype)
+            finite_value(loss.to(torch.float64 if dtype == "float64" else torch.float32), x, engine, dtype)
+
+
+@pytest.mark.parametrize("engine", ["plain", "chunked"])
+@pytest.mark.parametrize("name", SPECS)
+def test_extremes_are_finite_where_classes_are_sampled(name, engine):
+    """Some of the classes that vectors are on, or that have no direction, are drawn, and others not."""
+    loss = sample(extreme(LOSSES_OF_THE_PLUGIN[name](reducer=NoReduction(), memory_budget=0.0)), 0.5)
+    for dtype in KINDS:
+        for x in EXTREMES.values():
+            finite_value(loss.to(torch.float64 if dtype == "float64" else torch.float32), x, engine, dtype)
 
 
 #: The least number of classes, where it is not one.

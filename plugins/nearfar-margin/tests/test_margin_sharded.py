@@ -163,11 +163,21 @@ def compare(rank, world, folder, whole_batch=False):
                 if what == "weight":
                     mine, gradient = mine.to_local(), gradient[share.start : share.stop]
                 close(f"{name}.{what}", mine, gradient / over)
-        for mine, theirs in zip(loss.buffers(), buffers, strict=True):
+        for mine, theirs in zip(whole(loss.buffers()), buffers, strict=True):
             close(name, mine, theirs)
         close(name, loss.weight.full_tensor(), made(name).weight)
         if name != "adacos":  # whose scale has moved
             close(name, loss.logits(x), made(name).logits(x))
+
+
+def whole(tensors):
+    return [each.full_tensor() if hasattr(each, "full_tensor") else each for each in tensors]
+
+
+def keep_what_is_of_classes_where_they_are(rank, world, folder):
+    loss = shard(made("kappaface"))
+    assert loss.sums.to_local().shape == loss.weight.to_local().shape
+    assert loss.sums.shape == (C, D)
 
 
 def close(what, found, expected):
@@ -246,7 +256,7 @@ def compare_sampled(rank, world, folder):
                     close(f"{name}.{what}", parameter.grad.to_dense()[held], gradient[held])
                 else:
                     close(f"{name}.{what}", parameter.grad.to_dense(), gradient)
-        for mine, theirs in zip(spread.buffers(), one.buffers(), strict=True):
+        for mine, theirs in zip(whole(spread.buffers()), one.buffers(), strict=True):
             close(name, mine, theirs)
 
 
@@ -374,6 +384,7 @@ def compare_replicated(rank, world, folder):
 
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
+    keep_what_is_of_classes_where_they_are(rank, world, folder)
     exchange_weights(rank, world, folder)
     compare_replicated(rank, world, folder)
     extremes_are_finite(rank, world, folder)
@@ -410,8 +421,9 @@ def extremes_are_finite(rank, world, folder):
             weight[:D, 0] = torch.eye(D)
             weight[D + 1] = 0
         shard(loss)
-        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast"):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast", torch.float64):
             for x in (axes, -axes, 0 * axes, 1e4 * axes):
+                loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
                 leaf = (x if dtype == "autocast" else x.to(dtype))[own].requires_grad_()
                 with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
                     value = loss(leaf, y[own])
