@@ -12,6 +12,7 @@ import torch
 
 from nearfar.build import compose
 from nearfar.data import NAMED, Augment, ImageSource, PKSampler
+from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion, counted
@@ -86,7 +87,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     if data is not None:
         source = f"{FROM_PYTHON}{type(data).__name__}"
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-    sources = open_sources(config.data.source, data, image_size=model.data_config["input_size"][1])
+    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config), fold=config.data.fold)
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
@@ -167,12 +168,7 @@ def build_model(config: Config) -> EmbeddingModel:
         except (MemoryError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"the model {config.model.name} cannot be made as configured: {reason}") from error
-    channels, height, width = model.data_config["input_size"]
-    if channels != 3 or height != width:
-        raise ConfigError(
-            f"model.name is {config.model.name}, which takes images of {channels} × {height} × {width}, and a run has "
-            "square RGB ones: set model.image_size"
-        )
+    input_size(model.data_config)  # a run's images are RGB
     return model
 
 
@@ -237,4 +233,4 @@ def _augmentation(config: Config, model: EmbeddingModel) -> Augment:
     elif arguments["fill"] == "border":
         arguments["fill"] = None
     about = model.data_config
-    return Augment(about["input_size"][1], mean=about["mean"], std=about["std"], **arguments)
+    return Augment(input_size(about), mean=about["mean"], std=about["std"], **arguments)

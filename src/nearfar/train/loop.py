@@ -271,7 +271,7 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         embeddings = embed(job.model, job.validation, device=job.device, workers=job.workers)
         if not embeddings.isfinite().all():
             raise Diverged(f"the network's embeddings are not finite after step {job.step}: lower optimizer.lr")
-        scores = score(embeddings, job.validation.labels)
+        scores = score(embeddings, job.validation)
         metric = job.config.validation.metric
         better = not job.best or scores[metric] > job.best["score"]
         if better:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nearfar.nn import Selection
+from nearfar.nn.labels import Labels
 from nearfar_pair.combinators.around import Around
 from nearfar_pair.combinators.ranks import Call, collected, world_size
 
@@ -31,7 +32,8 @@ class Gather(Around):
     ArgumentError
         Both the loss and this have a miner.
     InputError
-        When called: ranks differ in embedding size, dtype or in what they were given besides.
+        When called: ranks differ in embedding size, dtype or in what they were given besides; or labels are ``Grades``,
+        which say nothing of pairs of two ranks.
 
     Notes
     -----
@@ -52,10 +54,10 @@ class Gather(Around):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
         """The loss of the embeddings (n, d) of this rank and those of all others."""
         call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
