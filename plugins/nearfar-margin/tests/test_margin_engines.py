@@ -327,13 +327,19 @@ def extreme(loss):
     return loss
 
 
+def given(x, dtype):
+    """A leaf of that dtype; or in float32, and what turns autocast on."""
+    kind, _, narrow = dtype.rpartition(" ")
+    precision = torch.autocast("cpu", getattr(torch, narrow)) if kind else contextlib.nullcontext()
+    return x.to(torch.float32 if kind else getattr(torch, narrow)).clone().requires_grad_(), precision
+
+
 def finite_value(loss, x, engine, dtype="float32"):
     """The losses of labels at both ends, in between and of the class without a direction; gradients are finite too."""
     loss = copy.deepcopy(loss)  # state that moves is not to be seen by the next call
     loss.engine = engine
-    kind, _, narrow = dtype.rpartition(" ")
-    leaf = x.to(torch.float32 if kind else getattr(torch, narrow)).clone().requires_grad_()
-    with torch.autocast("cpu", getattr(torch, narrow), enabled=True) if kind else contextlib.nullcontext():
+    leaf, precision = given(x, dtype)
+    with precision:
         value = loss(leaf, torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1]))
     value.sum().backward()
     gradients = [leaf.grad, *(p.grad for p in loss.parameters() if p.grad is not None)]
@@ -383,15 +389,16 @@ FEWEST = {"adacos": 3, "sphereface2": 2}
 
 
 @pytest.mark.parametrize("engine", ["plain", "chunked"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("name", SPECS)
 def test_as_few_classes_as_there_can_be_are_finite(name, dtype, engine):
     """Of one class the softmax costs nothing, and teaches nothing."""
     few = FEWEST.get(name, 1)
     arguments = {"regularization": 0.0} if name == "magface" else {}
     loss = LOSSES_OF_THE_PLUGIN[name](few, D, engine=engine, **arguments)
-    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    value = loss(x, torch.arange(5) % few)
+    x, precision = given(torch.randn(5, D, generator=torch.Generator().manual_seed(0)), dtype)
+    with precision:
+        value = loss(x, torch.arange(5) % few)
     value.backward()
     assert value.isfinite()
     assert all(each.grad.isfinite().all() for each in (x, *loss.parameters()))

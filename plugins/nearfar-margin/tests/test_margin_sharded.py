@@ -11,7 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.checkpoint import load, save
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError
@@ -20,6 +25,7 @@ from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.declaration import Rows
 from nearfar_margin.fused import FusedSGD
+from nearfar_margin.kappaface import KappaFace
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.plugin import nearfar_losses
@@ -229,6 +235,36 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def gathering():
+    """KappaFace between two renewals, with sums of the embeddings of each class."""
+    torch.manual_seed(2)
+    loss = KappaFace(C, D, renewal=3, reducer=NoReduction()).double()
+    with torch.no_grad():
+        loss.weight.normal_()
+    return loss
+
+
+def gather_and_save(rank, world, folder):
+    loss, (x, y) = shard(gathering()), batch()
+    loss(x[own_of(rank, world)], y[own_of(rank, world)])
+    save({"model": get_model_state_dict(loss)}, checkpoint_id=f"{folder}/sums")
+
+
+def load_and_gather(rank, world, folder):
+    """The sums that two ranks began are those that others renew the margins by."""
+    loss, alone, (x, y) = shard(gathering()), gathering(), batch()
+    state = {"model": get_model_state_dict(loss)}
+    load(state, checkpoint_id=f"{folder}/sums")
+    set_model_state_dict(loss, state["model"])
+    alone(x, y)
+    for scale in (1, 2):
+        loss(scale * x[own_of(rank, world)], y[own_of(rank, world)])
+        alone(scale * x, y)
+        for mine, theirs in zip(whole(loss.buffers()), alone.buffers(), strict=True):
+            close("kappaface", mine, theirs)
+    assert (alone.alpha != 1).any()
+
+
 def compare_sampled(rank, world, folder):
     """Ranks draw together what one process draws, and have its values, gradients and estimates."""
     own = own_of(rank, world)
@@ -391,6 +427,7 @@ def on_two(rank, world, folder):
     compare(rank, world, folder)
     compare(rank, world, folder, whole_batch=True)
     train_and_save(rank, world, folder)
+    gather_and_save(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_train_and_save(rank, world, folder)
     fused_in_ranks(rank, world, folder)
@@ -400,6 +437,7 @@ def on_two(rank, world, folder):
 def on_three(rank, world, folder):
     compare(rank, world, folder)
     load_and_train(rank, world, folder)
+    load_and_gather(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_load_and_train(rank, world, folder)
     fused_in_ranks(rank, world, folder)
