@@ -21,8 +21,8 @@ from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
 from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.size import Size
-from nearfar.data.source import Adapted, ClassSubset, ImageSource
-from nearfar.data.split import FRACTIONS, split_classes
+from nearfar.data.source import Adapted, ClassSubset, ClassUnion, ImageSource
+from nearfar.data.split import FRACTIONS, fold_classes, split_classes
 from nearfar.data.tables import TABLES, ImageTable
 from nearfar.errors import DataError
 
@@ -35,6 +35,7 @@ __all__ = [
     "Adapted",
     "Augment",
     "ClassSubset",
+    "ClassUnion",
     "Draw",
     "Emoji",
     "HardSampler",
@@ -46,6 +47,7 @@ __all__ = [
     "PKSampler",
     "Prepare",
     "RecordFaces",
+    "fold_classes",
     "open_dataset",
     "open_file",
     "split_classes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,39 @@ class ClassSubset(ImageSource):
     def check(self) -> None:
         """Verify the whole source the classes were taken from."""
         self.source.check()
+
+
+class ClassUnion(ImageSource):
+    """The classes of several sources, numbered one source after the other.
+
+    Parameters
+    ----------
+    sources : sequence of ImageSource
+        Of images of one size, with no class in common.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        self.sources = tuple(sources)
+        self.class_names = tuple(name for source in sources for name in source.class_names)
+        before = itertools.accumulate((source.num_classes for source in sources), initial=0)
+        self.labels = torch.cat([source.labels + first for source, first in zip(sources, before, strict=False)])
+        self.reads_files = any(source.reads_files for source in sources)
+        cameras = [source.cameras for source in sources if source.cameras is not None]
+        self.cameras = torch.cat(cameras) if len(cameras) == len(self.sources) else None
+
+    def image(self, index: int) -> Tensor:
+        """Return one image, (3, S, S) uint8."""
+        index %= len(self)
+        place = 0
+        while index >= len(self.sources[place]):
+            index -= len(self.sources[place])
+            place += 1
+        return self.sources[place].image(index)
+
+    def check(self) -> None:
+        """Verify each of the sources."""
+        for source in self.sources:
+            source.check()
 
 
 class Adapted(ImageSource):

@@ -23,7 +23,7 @@ from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
-from nearfar.train.ranks import Ranks
+from nearfar.train.ranks import Ranks, give_whole_batches
 from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
@@ -87,7 +87,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     if data is not None:
         source = f"{FROM_PYTHON}{type(data).__name__}"
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config))
+    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config), fold=config.data.fold)
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
@@ -96,6 +96,8 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    if ranks.world > 1:
+        give_whole_batches(criterion)
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
     if config.head.sample_rate < 1:

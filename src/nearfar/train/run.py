@@ -212,7 +212,7 @@ def _go_on(folder: RunFolder, config: Config, data: Any, narrator: Narrator, beg
     checkpoint = Checkpoint.read(folder.checkpoint)
     job, sources = prepare(config, data, narrator)
     job.folder = folder
-    _restore(job, checkpoint)
+    restore_job(job, checkpoint)
     if job.ranks.first:
         folder.point_latest()
     job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
@@ -249,7 +249,14 @@ def _once_a_run(message: Any, *_: Any, **__: Any) -> None:
         print(f"nearfar: warning: {message}", file=sys.stderr, flush=True)
 
 
-def _restore(job: Job, checkpoint: Checkpoint) -> None:
+def restore_job(job: Job, checkpoint: Checkpoint) -> None:
+    """Put a job where a checkpoint of it is.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is of other data, another model or another criterion.
+    """
     path = job.folder.checkpoint
     if checkpoint.data != job.digest:
         raise CheckpointError(
