@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from nearfar.bench.commands import train_command
-from nearfar.data.prepare import side
+from nearfar.data.size import input_size
 from nearfar.models import load_model
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.config import Config
@@ -133,12 +133,12 @@ def judge(configs: Sequence[Config], work: Path) -> dict[str, Scores]:
     device = resolve_device(configs[0].device)
     models = [load_model(RunFolder(work / f"fold-{number + 1}").model) for number in range(len(configs))]
     # The test classes are the same in all folds.
-    test = open_sources(configs[0].data.source, None, image_size=side(models[0].data_config)).test
+    test = open_sources(configs[0].data.source, None, image_size=input_size(models[0].data_config)).test
     workers = loader_workers(configs[0].data.workers, test)
     embedded = [normalize(embed(model, test, device=device, workers=workers), dim=1) for model in models]
-    alone = [score(each, test.labels) for each in embedded]
+    alone = [score(each, test) for each in embedded]
     separated = {name: sum(each[name] for each in alone) / len(alone) for name in METRICS}
-    return {"separated": separated, "concatenated": score(torch.cat(embedded, dim=1), test.labels)}
+    return {"separated": separated, "concatenated": score(torch.cat(embedded, dim=1), test)}
 
 
 def mean_scores(trained: Sequence[Trained]) -> Scores:

@@ -52,8 +52,8 @@ class Model(Section):
     head: Literal["linear", "bn_neck", "none"] = "linear"
     pool: Literal["model", "flatten"] = "model"
     normalize: bool = False
-    #: Side of the images the network sees, in pixels; None: what the backbone was made for.
-    image_size: _Count | None = None
+    #: Side of the images the network sees, or [height, width], in pixels; None: what the backbone was made for.
+    image_size: _Count | Annotated[tuple[_Count, _Count], Field(strict=False)] | None = None
     #: How pixels are scaled and ordered, for weights of face recognition; None: as the backbone says.
     pixels: Literal["insightface", "mxnet", "sphereface", "adaface"] | None = None
     pretrained: bool = False
@@ -112,6 +112,9 @@ class Optimizer(Section):
     weight_decay: _NotNegative = 0.01
     #: Of SGD, in Nesterov's form.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: The most that the norm of all gradients together may be, those of the criterion's parameters too: larger ones are
+    #: scaled down to it; None: they may have any.
+    clip: _Positive | None = None
     #: Of the criterion's own parameters (class weights, proxies); None: the model's, times what each loss asks for.
     criterion_lr: _Positive | None = None
 
@@ -366,6 +369,8 @@ def _wanted(problem: Any, key: str) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     if key == "criterion":
         return "a recipe: a text such as 'sup_con(temperature=0.1)', or a mapping with the key terms"
+    if key == "model.image_size":
+        return "a number of pixels, or [height, width]"
     if key == "augment.fill":
         return "auto, border, or a grey from 0 to 1"
     if key == "data.fold":

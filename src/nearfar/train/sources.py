@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
+from nearfar.data.size import Size
 from nearfar.data.source import ClassSubset, ClassUnion
 from nearfar.data.split import fold_classes
 from nearfar.errors import ConfigError, DataError, NearfarWarning
@@ -58,7 +59,7 @@ class Sources(NamedTuple):
             whole.check()
 
 
-def open_sources(source: str, data: Any, *, image_size: int, fold: str | None = None) -> Sources:
+def open_sources(source: str, data: Any, *, image_size: Size, fold: str | None = None) -> Sources:
     """Open a run's data.
 
     Parameters
@@ -67,8 +68,8 @@ def open_sources(source: str, data: Any, *, image_size: int, fold: str | None = 
         As the configuration says it.
     data : optional
         A dataset, or a mapping with one a split; it takes the place of ``source``.
-    image_size : int
-        The side that images are cut to, in pixels.
+    image_size : int or (height, width)
+        What images are cut to, in pixels.
     fold : str, optional
         ``2/4``: what is trained and validated on is divided anew, in four parts of which the second validates.
 
@@ -99,10 +100,11 @@ def _crossed(sources: Sources, fold: str) -> Sources:
     return Sources(train, validation, sources.test)
 
 
-def open_test(source: Any, *, whole: bool, image_size: int) -> ImageSource:
+def open_test(source: Any, *, whole: bool, image_size: Size) -> ImageSource:
     """Open what is to be judged on; ``whole``: all classes of what is not divided."""
     opened = _once(source, image_size)
-    if whole and not isinstance(opened, (str, os.PathLike)):
+    divided = isinstance(opened, (str, os.PathLike)) or bool(getattr(opened, "parts", {}))
+    if whole and not divided:
         found = _adapted(opened, image_size)
     else:
         found = open_dataset(opened, "test", image_size=image_size)
@@ -125,7 +127,7 @@ def leave_interrupts_to_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _once(source: Any, image_size: int) -> Any:
+def _once(source: Any, image_size: Size) -> Any:
     """A source that is divided later but read once."""
     if isinstance(source, str) and source.startswith(FROM_PYTHON):
         raise ConfigError(
@@ -139,7 +141,7 @@ def _once(source: Any, image_size: int) -> Any:
     return _adapted(source, image_size)
 
 
-def _adapted(dataset: Any, image_size: int) -> ImageSource:
+def _adapted(dataset: Any, image_size: Size) -> ImageSource:
     return dataset if isinstance(dataset, ImageSource) else Adapted(dataset, image_size=image_size)
 
 
