@@ -303,3 +303,15 @@ def test_a_plan_says_what_would_be_searched(capsys: pytest.CaptureFixture[str], 
         "sup_con: sup_con; searched: temperature 0.025 to 0.4, log\n"
         "1 criteria on emoji, 3 trials and 2 repeats each, 4 folds: 20 trainings of 40 epochs with test_resnet\n"
     )
+
+
+def test_every_image_is_read_before_the_first_training_and_one_that_cannot_be_is_named(
+    fails: Any, photos: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(photos, broken)
+    (broken / "class7" / "1.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    words = ["--criterion", "softmax", "--data", broken, "--set", "batch.classes_per_batch=2", "-o", out]
+    assert "class7/1.png" in fails(*words)
+    assert not out.exists()
