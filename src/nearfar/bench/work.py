@@ -110,7 +110,7 @@ def _rehearse(comparison: Comparison) -> str:
     """
     if comparison.train.devices != 1:
         raise ConfigError("a comparison trains on one device a process: leave devices out, and start more processes")
-    digests = []
+    digests: list[str] = []
     for each in comparison.contenders:
         folds = range(comparison.folds if not digests else 1)
         for fold in folds:
