@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nearfar.contributions import CommandSpec
 from nearfar.hookspecs import hookimpl
 from nearfar.spec import DistanceSpec, ReducerSpec
 
@@ -138,5 +139,17 @@ def nearfar_distances() -> list[DistanceSpec]:
             definition="nearfar.definitions:dot",
             memory=2,
             synchronizations=0,
+        ),
+    ]
+
+
+@hookimpl
+def nearfar_commands() -> list[CommandSpec]:
+    return [
+        CommandSpec(
+            group="bench",
+            name="losses",
+            target="nearfar.cli.bench_losses:command",
+            summary="Losses by the protocol of A Metric Learning Reality Check.",
         ),
     ]

@@ -169,6 +169,8 @@ def _composes(spec: PartSpec) -> Iterator[str]:
     if isinstance(spec, LossSpec):
         yield f"inputs: {', '.join(spec.inputs)}" + (", and a reference set" if spec.reference else "")
         yield from _optional(spec.optional_inputs)
+        if spec.graded:
+            yield "labels: with grades of relevance too (RuledLabels, Grades)"
         yield f"miners: {'those that produce ' + ' or '.join(spec.accepts) if spec.accepts else 'none'}"
         emits = f"any that reduces {' and '.join(spec.emits)}" if spec.reducible else "none, it reduces itself"
         yield f"reducers: {emits}" + (f"; default {spec.default_reducer}" if spec.reducible else "")

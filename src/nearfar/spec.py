@@ -240,6 +240,8 @@ class LossSpec(PartSpec):
         ``neg_pair``, ``triplet``; ``already_reduced`` alone means that no reducer is asked.
     reference
         Whether it takes a reference set (``ref_emb``, ``ref_labels``).
+    graded
+        Whether labels may grade how relevant one sample is to another, rather than tell positives from negatives.
     distances
         The distances it can work on: ``("*",)`` any, empty: it takes none.
     default_distance, default_reducer
@@ -283,6 +285,7 @@ class LossSpec(PartSpec):
     accepts: tuple[str, ...] = ()
     emits: tuple[str, ...] = ("element",)
     reference: bool = False
+    graded: bool = False
     distances: tuple[str, ...] = ()
     default_distance: str = ""
     default_reducer: str = "core.mean"

@@ -108,6 +108,22 @@ def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: P
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_classes_shared_out_beside_what_is_not_and_clipped_give_what_one_process_gives(
+    photos: str, tmp_path: Path, rate: float
+) -> None:
+    # Below the norms of these gradients, so that all steps are clipped.
+    changes = {
+        "criterion": "softmax(miner=semihard(margin=0.2)) + 0.5 * triplet + 0.003 * center",
+        "optimizer": SGD | {"lr": 0.02, "clip": 0.2},
+    }
+    one = run(photos, tmp_path / "one", head={"sample_rate": rate}, **changes)
+    two = run(photos, tmp_path / "two", head={"sample_rate": rate, "shard": True}, devices=2, **changes)
+    assert min(row["gradient_norm"] for row in rows(one)) > 0.2
+    assert_the_same(one, two)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", [SGD, {"name": "adamw", "lr": 0.0002}], ids=["sgd", "adamw"])
 def test_a_share_of_the_classes_is_the_same_on_two_devices(
     photos: str, tmp_path: Path, optimizer: dict[str, object]

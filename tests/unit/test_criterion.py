@@ -233,6 +233,24 @@ def test_weights_may_change_between_calls():
     assert criterion(X, Y).item() == 0.5 * 3
 
 
+def test_statistics_are_those_of_losses_inside_others_too():
+    criterion = nearfar.compose("matryoshka(contrastive, dims=[2, 4]) + gather(contrastive)")
+    criterion.collect_stats()
+    x, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) // 2
+    criterion(x, labels)
+    found = criterion.statistics()
+    plain = nearfar.create_loss("contrastive")
+    plain.collect_stats = True
+    for width, place in ((2, "matryoshka/0"), (4, "matryoshka/1"), (4, "gather")):
+        plain(x[:, :width], labels)
+        assert plain.statistics.keys() == {
+            f"{s}/{name}" for s in ("positive", "negative") for name in ("terms", "active")
+        }
+        for name, value in plain.statistics.items():
+            assert found.pop(f"{place}/{name}") == value
+    assert found == {}
+
+
 def test_what_is_remembered_is_of_the_last_call():
     criterion = nearfar.compose("norms")
     criterion.collect_stats()

@@ -32,7 +32,9 @@ def pixels():
 
 
 @pytest.mark.parametrize("fill", [None, 1.0])
-@pytest.mark.parametrize(("side", "size"), [(32, 32), (32, 64), (32, 48), (32, 20), (160, 160)])
+@pytest.mark.parametrize(
+    ("side", "size"), [(32, 32), (32, 64), (32, 48), (32, 20), (160, 160), (160, (200, 100)), (32, (64, 48))]
+)
 def test_an_image_comes_out_the_same_in_every_batch_to_the_bit(pixels, side, size, fill):
     if side != 32:
         pixels = torch.nn.functional.interpolate(pixels[:11].float(), size=(side, side)).to(torch.uint8)
@@ -118,6 +120,19 @@ def test_rotation_turns_by_at_most_its_angle_and_keeps_the_distance(spot):
     torch.testing.assert_close(torch.hypot(x, y), torch.full((500,), 0.5), rtol=0, atol=0.01)
 
 
+def test_what_is_turned_keeps_its_distance_where_images_are_upright():
+    image = torch.zeros(3, 64, 32, dtype=torch.uint8)
+    image[:, 30:34, 24:28] = 255  # ten pixels right of the middle
+    out = Augment((64, 32), fill=0.0, **{**STILL, "rotation": 60.0})(image.expand(500, -1, -1, -1), keys(500))
+    assert out.shape == (500, 3, 64, 32)
+    weight = (out[:, 0] + 1).clamp(min=0)
+    across, down = torch.arange(32) - 15.5, torch.arange(64) - 31.5
+    total = weight.sum(dim=(1, 2))
+    x, y = (weight * across).sum(dim=(1, 2)) / total, (weight * down[:, None]).sum(dim=(1, 2)) / total
+    torch.testing.assert_close(torch.hypot(x, y), torch.full((500,), 10.0), rtol=0, atol=0.2)
+    assert torch.rad2deg(torch.atan2(y, x)).abs().max() > 55
+
+
 def test_shift_moves_by_at_most_its_share_of_the_side(spot):
     x, y = centre_of(Augment(64, fill=0.0, **{**STILL, "shift": 0.1})(spot, keys(500)))
     for moved in (x - 0.5, y):
@@ -197,7 +212,7 @@ def test_the_constants_of_normalisation_are_not_weights():
         ({"contrast": 1.1}, "contrast=1.1"),
         ({"saturation": math.nan}, "saturation=nan"),
         ({"fill": 255}, "fill=255: it must be from 0 to 1, or None"),
-        ({"size": 0}, "size=0: it must be at least 1 pixel"),
+        ({"size": 0}, "an image size is 0"),
     ],
 )
 def test_a_range_that_makes_no_sense_is_refused_by_name(arguments, message):

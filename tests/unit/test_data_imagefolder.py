@@ -67,6 +67,34 @@ def test_the_middle_square_is_taken_and_scaled(tmp_path):
     assert ImageFolder(tmp_path, image_size=10)[0][0][:, 1:-1, 1:-1].eq(255).all()
 
 
+@pytest.mark.parametrize("size", [(20, 20), (10, 40), (40, 10), (17, 5)])
+def test_files_and_tensors_of_the_same_pixels_are_cut_to_the_same_part(tmp_path, size):
+    # A ramp either way says where each pixel comes from.
+    rows, columns = np.meshgrid(np.arange(40), np.arange(60), indexing="ij")
+    image = Image.fromarray(np.stack([4 * rows, 4 * columns, 0 * rows], 2).astype(np.uint8))
+    for number in (0, 1):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        image.save(tmp_path / "a" / f"{number}.png")
+    found = ImageFolder(tmp_path, image_size=size)[0][0].float()
+    height, width = size
+    scale = min(40 / height, 60 / width)
+    assert found.shape == (3, height, width)
+    steps = (torch.arange(height) + 0.5) * scale, (torch.arange(width) + 0.5) * scale
+    inner = found[:, 1:-1, 1:-1]  # at the border an enlarged picture has no ramp
+    torch.testing.assert_close(inner[0, :, 0], 4 * (20 - scale * height / 2 + steps[0] - 0.5)[1:-1], rtol=0, atol=2.5)
+    torch.testing.assert_close(inner[1, 0], 4 * (30 - scale * width / 2 + steps[1] - 0.5)[1:-1], rtol=0, atol=2.5)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    adapted = Adapted(Pairs([(tensor, 0), (tensor, 0)]), image_size=size)[0][0].float()
+    torch.testing.assert_close(adapted[:, 1:-1, 1:-1], inner, rtol=0, atol=3)
+
+
+@pytest.mark.parametrize("size", [0, (3,), (4, 0), "64", (8, 8.0), True])
+def test_a_size_that_is_none_is_told(tmp_path, size):
+    folder(tmp_path, 1)
+    with pytest.raises(ArgumentError, match="an image size is"):
+        ImageFolder(tmp_path, image_size=size)[0]
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "bmp", "gif", "webp", "tif", "ppm"])
 def test_common_formats_are_read(tmp_path, ending):
     for number in (0, 1):

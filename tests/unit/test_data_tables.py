@@ -63,6 +63,61 @@ def test_a_table_with_splits_is_divided_by_them(images: Path) -> None:
     assert torch.equal(open_dataset(path, "test", image_size=8)[0][0], ImageTable(path, image_size=8)[10][0])
 
 
+def market(folder: Path) -> Path:
+    """Two classes to train on, two to validate on; of three queries two have an image in the gallery of five."""
+    lines = [
+        f"{label}_{n}.png,c{label},{split},k{n}"
+        for label, split in enumerate(["train", "train", "val", "val"])
+        for n in (0, 1)
+    ]
+    lines += ["4_0.png,c4,query,k0", "5_0.png,c5,query,k0", "6_0.png,c6,query,k0"]
+    lines += [
+        "4_1.png,c4,gallery,k1",
+        "5_1.png,c5,gallery,k0",
+        "6_1.png,0,gallery,k1",
+        "7_0.png,-1,gallery,k1",
+        "7_1.png,0,gallery,k0",
+    ]
+    return write(folder, "\n".join(["path,label,split,camera", *lines]))
+
+
+def test_queries_and_their_gallery_are_the_test(images: Path) -> None:
+    path = market(images)
+    assert open_dataset(path, "train").queries is None
+    test = open_dataset(path, "test")
+    assert isinstance(test, ImageTable)
+    assert test.class_names == ("0", "c4", "c5", "c6")
+    assert test.queries is not None
+    assert test.queries.tolist() == [True] * 3 + [False] * 4
+    assert [test.class_names[label] for label in test.labels] == ["c4", "c5", "c6", "c4", "c5", "0", "0"]
+    assert test.cameras is not None
+    assert test.cameras.tolist() == [0, 0, 0, 1, 0, 1, 0]
+
+
+def test_junk_is_left_out_and_counted_and_distractors_are_not_asked_for(images: Path) -> None:
+    test = open_dataset(market(images), "test")
+    assert isinstance(test, ImageTable)
+    assert test.junk == 1
+    assert all(path.name != "7_0.png" for path in test.paths)
+    assert test.asked().tolist() == [0, 1, 2, 3, 4]
+    assert open_dataset(market(images), "train").asked().tolist() == [0, 1, 2, 3]
+
+
+def test_minus_one_is_a_name_like_others_where_there_is_no_gallery(images: Path) -> None:
+    table = ImageTable(write(images, "path,label\n0_0.png,-1\n0_1.png,-1\n1_0.png,0\n1_1.png,0\n"))
+    assert table.class_names == ("0", "-1")
+    assert len(table) == 4
+
+
+def test_templates_and_films_are_numbered(images: Path) -> None:
+    text = "path,label,template,media\n0_0.png,a,t1,v\n0_1.png,a,t1,w\n1_0.png,b,t2,v\n1_1.png,b,t10,v\n"
+    table = ImageTable(write(images, text))
+    assert table.templates is not None
+    assert table.media is not None
+    assert table.templates.tolist() == [0, 0, 1, 2]
+    assert table.media.tolist() == [0, 1, 0, 0]
+
+
 def test_a_table_without_splits_is_divided_by_classes(images: Path) -> None:
     path = write(images, rows())
     names = [open_dataset(str(path), split).class_names for split in ("train", "validation", "test")]
@@ -97,6 +152,13 @@ def test_parquet_is_read_as_csv_is(images: Path) -> None:
         ("path,label,split\n0_0.png,a,training\n0_1.png,a,train\n", "row 2 .* 'training'"),
         ("path,label,split\n0_0.png,a,test\n0_1.png,a,train\n", "of the split train have only one"),
         ('path,label\n"0_0.png,a\n', "no CSV"),
+        ("path,label,split\n0_0.png,a,query\n0_1.png,a,query\n", "no split gallery"),
+        ("path,label,split\n0_0.png,a,gallery\n0_1.png,a,train\n", "no split query"),
+        ("path,label,split\n0_0.png,a,query\n0_1.png,a,gallery\n1_0.png,b,test\n", "test beside query or gallery"),
+        ("path,label,split\n0_0.png,-1,query\n0_1.png,-1,gallery\n", "row 2 .* a query labelled -1"),
+        ("path,label,split\n0_0.png,a,query\n0_1.png,-1,gallery\n1_0.png,b,gallery\n", "no query .* its label in the"),
+        ("path,label,media\n0_0.png,a,v\n0_1.png,a,v\n", "'media' and none 'template'"),
+        ("path,label,template\n0_0.png,a,t\n0_1.png,b,t\n", "row 3 .* template 't' and of 'b', .* of 'a'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_told_before_anything_starts(images: Path, text: str, match: str) -> None:

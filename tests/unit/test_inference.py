@@ -63,8 +63,8 @@ def run(model: EmbeddingModel, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def images(count: int = 5) -> Tensor:
-    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def images(count: int = 5, shape: tuple[int, int] = (32, 32)) -> Tensor:
+    return torch.randint(0, 256, (count, 3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("flip", ["none", "sum", "concatenate"])
@@ -86,13 +86,27 @@ def test_summed_features_of_a_mirror_image_are_those_of_the_image(model: Embeddi
     )
 
 
-def test_a_network_for_narrow_images_takes_none_from_files(photos: Path, tmp_path: Path) -> None:
-    narrow = create_model("test_resnet", 8, image_size=(112, 96))
-    assert narrow.eval()(torch.zeros(1, 3, 112, 96)).shape == (1, 8)
-    with pytest.raises(ConfigError, match="3 × 112 × 96, and images of files and data sets are square"):
-        features(narrow, images())
-    with pytest.raises(ConfigError, match="3 × 112 × 96"):
-        embed_files(narrow, list_images([photos]), tmp_path / "e.safetensors")
+def test_a_network_for_upright_images_gets_the_middle_of_files_in_that_shape(photos: Path, tmp_path: Path) -> None:
+    upright = create_model("test_resnet", 8, image_size=(64, 32)).eval()
+    paths = list_images([photos])
+    found = embed_files(upright, paths, tmp_path / "e.safetensors")
+    # Photographs are 40 × 36: of their width the middle 18 of 40 are as 32 is to 64.
+    box = (11, 0, 29, 36)
+    middle = [Image.open(path).convert("RGB").resize((32, 64), Image.Resampling.BILINEAR, box) for path in paths]
+    pixels = torch.from_numpy(np.stack([np.asarray(each) for each in middle])).permute(0, 3, 1, 2).float() / 255
+    about = upright.data_config
+    mean, std = (torch.tensor(about[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = upright((pixels - mean) / std)
+    torch.testing.assert_close(found.vectors, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_for_other_channels_takes_no_files(photos: Path, tmp_path: Path) -> None:
+    grey = create_model("test_resnet", 8, image_size=32, in_chans=1)
+    with pytest.raises(ConfigError, match="1 × 32 × 32, and images of files and data sets are RGB"):
+        features(grey, images())
+    with pytest.raises(ConfigError, match="1 × 32 × 32"):
+        embed_files(grey, list_images([photos]), tmp_path / "e.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -232,20 +246,26 @@ def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
     torch.testing.assert_close(found, features(turned, images()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [32, (48, 32)], ids=["square", "upright"])
 @pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])
-def test_an_exported_model_gives_the_same_embeddings(model: EmbeddingModel, tmp_path: Path, ending: str) -> None:
+def test_an_exported_model_gives_the_same_embeddings(
+    model: EmbeddingModel, tmp_path: Path, ending: str, size: int | tuple[int, int]
+) -> None:
+    if size != 32:
+        model = create_model("test_resnet", 8, image_size=size).eval()
+    shape = model.data_config["input_size"][1:]
     file = tmp_path / f"model{ending}"
     if ending == ".onnx":
         pytest.importorskip("onnxscript", reason="needs nearfar[onnx]")
         runtime = pytest.importorskip("onnxruntime", reason="runs the exported model")
     export(model, file)
     for count in (1, 5):
-        expected = features(model, images(count))
-        pixels = images(count).float()
+        batch = images(count, shape)
+        expected, pixels = features(model, batch), batch.float()
         if ending == ".safetensors":
             from nearfar.models import load_model
 
-            found = features(load_model(file), images(count))
+            found = features(load_model(file), batch)
         elif ending == ".pt2":
             found = torch.export.load(file).module()(pixels).detach()
         else:

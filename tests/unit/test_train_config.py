@@ -31,6 +31,11 @@ def refused(data: object) -> str:
         ({"optimizer": {"lr": 0}}, "run.yaml: optimizer.lr is 0, but must be above 0.0"),
         ({"optimizer": {"name": "adm"}}, "run.yaml: optimizer.name is 'adm', but must be adamw or sgd"),
         ({"augment": {"fill": "white"}}, "run.yaml: augment.fill is 'white', but must be auto, border, or a grey"),
+        (
+            {"model": {"image_size": [256]}},
+            "run.yaml: model.image_size is [256], but must be a number of pixels, or [height, width]",
+        ),
+        ({"model": {"image_size": 0}}, "run.yaml: model.image_size is 0, but must be a number of pixels, or [height"),
         ({"augment": {"zoom": [1, 2, 3]}}, "run.yaml: augment.zoom is [1, 2, 3], but must be a list of two numbers"),
         ({"criterion": 3}, "run.yaml: criterion is 3, but must be a recipe"),
         ({"batch": {"samples_per_class": 1}}, "run.yaml: batch.samples_per_class is 1, but must be at least 2"),

@@ -17,11 +17,12 @@ from torch import Tensor
 from nearfar.cli import cli
 from nearfar.data import ClassSubset, ImageSource, ImageTable
 from nearfar.data.faces import write_pairs
-from nearfar.data.image import read, square
+from nearfar.data.image import cut, read
 from nearfar.errors import ConfigError, DataError, InputError
 from nearfar.inference import features
 from nearfar.train import Run, evaluate, train
 from nearfar.train.protocols import described, identification, reidentification, verification
+from nearfar.train.templates import by_template
 
 TINY = {
     "epochs": 1,
@@ -74,9 +75,23 @@ class Points(ImageSource):
 
 def embedded(run: Run, table: Path, flip: str = "none") -> tuple[Tensor, ImageTable]:
     source = ImageTable(table, image_size=32)
-    images = torch.stack([square(read(path), 32) for path in source.paths])
+    images = torch.stack([cut(read(path), 32) for path in source.paths])
     x = features(run.model(), images, flip=flip)  # type: ignore[arg-type]
     return torch.nn.functional.normalize(x.double(), dim=1), source
+
+
+def test_a_run_on_upright_images_is_trained_and_judged(table: Path, others: Path, tmp_path: Path) -> None:
+    upright = {**TINY, "model": {"name": "test_resnet", "image_size": [48, 24], "embedding_size": 8}}
+    run = train(upright, data=str(table), output=tmp_path / "run", quiet=True)
+    assert run.config.model.image_size == Run.open(run.path).config.model.image_size == (48, 24)
+    metrics, _ = evaluate(run.path, data=str(others), device="cpu", protocol="reidentification")
+    found = metrics["reidentification"]
+    assert "RGB of 48 × 24 pixels" in found["protocol"]
+    source = ImageTable(others, image_size=(48, 24))
+    x = features(run.model(), torch.stack([source.image(index) for index in range(len(source))]))
+    assert {name: found[name] for name in found if name != "protocol"} == {
+        name: value for name, value in reidentification(x, source).items() if name != "protocol"
+    }
 
 
 @pytest.mark.parametrize("flip", ["none", "sum", "concatenate"])
@@ -143,6 +158,97 @@ def test_what_the_own_camera_saw_does_not_count(run: Run, others: Path) -> None:
     assert "but those of its own class and camera" in text
 
 
+@pytest.fixture(scope="module")
+def asked(table: Path) -> Path:
+    """Images of each class but the last are queries, gallery, and one is junk; those of the last are distractors."""
+    rows = ["path,label,camera,split"]
+    for number in range(12):
+        for copy in range(6):
+            label = "0" if number == 11 else "-1" if copy == 5 else f"p{number}"
+            split = "query" if copy < 2 and number < 11 else "gallery"
+            rows.append(f"{number}-{copy}.png,{label},c{copy % 2},{split}")
+    path = table.with_name("asked.csv")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_queries_are_searched_in_the_gallery_without_what_their_camera_saw(run: Run, asked: Path) -> None:
+    """Against the lists written out: junk is neither right nor wrong, distractors are wrong."""
+    metrics, text = evaluate(run.path, data=str(asked), device="cpu", protocol="reidentification")
+    found = metrics["reidentification"]
+    lines = [line.split(",") for line in asked.read_text().splitlines()[1:]]
+    images = torch.stack([cut(read(asked.parent / line[0]), 32) for line in lines])
+    x = torch.nn.functional.normalize(features(run.model(), images).double(), dim=1)
+    averages, firsts, at_r = [], [], []
+    for place, (_, label, camera, split) in enumerate(lines):
+        if split != "query":
+            continue
+        left = [
+            other
+            for other, (_, its, where, kind) in enumerate(lines)
+            if kind == "gallery" and its != "-1" and not (its == label and where == camera)
+        ]
+        left.sort(key=lambda other: -float(x[place] @ x[other]))
+        hits = np.array([lines[other][1] == label for other in left])
+        averages.append(average_precision_score(hits, -np.arange(len(hits))))
+        firsts.append(hits[0])
+        count = hits.sum()
+        at_r.append(sum(hits[: i + 1].mean() * hits[i] for i in range(count)) / count)
+    assert found["map"] == pytest.approx(np.mean(averages), abs=1e-6)
+    assert found["cmc@1"] == pytest.approx(np.mean(firsts), abs=1e-6)
+    assert found["map@r"] == pytest.approx(np.mean(at_r), abs=1e-6)
+    assert (found["queries"], found["distractors"], found["junk"]) == (22, 6, 11)
+    assert "22 queries against a gallery of 39 but what their own camera saw" in text
+    table, told = evaluate(run.path, data=str(asked), device="cpu")
+    assert table["test"]["trained"]["recall@1"] == found["cmc@1"]
+    assert table["test"]["trained"]["map@r"] == pytest.approx(found["map@r"], abs=1e-12)
+    assert "22 queries against a gallery of 39" in told
+
+
+def test_distractors_are_nobodys_pairs_and_everybodys_wrong_answers(run: Run, asked: Path) -> None:
+    pairs = evaluate(run.path, data=str(asked), device="cpu", protocol="verification")[0]["verification"]
+    assert (pairs["genuine"], pairs["impostors"]) == (11 * 10, 55 * 54 // 2 - 11 * 10)
+    named = evaluate(run.path, data=str(asked), device="cpu", protocol="identification")[0]["identification"]
+    assert (named["probes"], named["identities"], named["distractors"]) == (22, 11, 6)
+    assert not any("dir@" in name for name in named)
+    assert named["protocol"].endswith("22 queries against a gallery of 39")
+
+
+def test_queries_whose_identity_the_gallery_lacks_are_strangers() -> None:
+    source = Points(torch.arange(40).repeat_interleave(2))
+    source.queries = torch.tensor([True, False]).repeat(40)
+    source.queries[1::4] = True  # every other identity has queries only
+    x = torch.nn.functional.one_hot(source.labels).double() + 0.01
+    found = identification(x, source)
+    assert (found["probes"], found["strangers"], found["identities"]) == (20, 40, 20)
+    assert found["rank@1"] == 1.0
+    assert found["dir@0.1/refused"].endswith("it takes 10")
+
+
+def test_templates_are_judged_in_place_of_their_images(run: Run, table: Path) -> None:
+    rows = ["path,label,template,media"]
+    rows += [f"{n}-{copy}.png,p{n},t{n}-{copy // 2},{copy % 2}" for n in range(12) for copy in range(6)]
+    path = table.with_name("templates.csv")
+    path.write_text("\n".join(rows))
+    metrics, text = evaluate(run.path, data=str(path), device="cpu", protocol="verification")
+    found = metrics["verification"]
+    x, _ = embedded(run, path)
+    means = x.view(36, 2, -1).mean(1)
+    means = torch.nn.functional.normalize(means, dim=1).numpy()
+    i, j = np.triu_indices(36, 1)
+    same = i // 3 == j // 3
+    assert (found["genuine"], found["impostors"]) == (36, 594)
+    assert found["auc"] == pytest.approx(roc_auc_score(same, (means @ means.T)[i, j]), abs=1e-6)
+    assert "72 images as templates, each the mean of their embeddings of length one, film by film" in text
+
+
+def test_a_template_is_on_one_side_only() -> None:
+    source = Points(torch.tensor([0, 0, 0, 1]))
+    source.templates, source.queries = torch.tensor([4, 4, 5, 6]), torch.tensor([True, False, False, True])
+    with pytest.raises(DataError, match="1 images are queries and their template is not"):
+        by_template(torch.randn(4, 3), source)
+
+
 def test_cameras_follow_the_images_of_some_classes() -> None:
     source = Points(torch.tensor([0, 1, 2, 1, 0]), torch.tensor([7, 8, 9, 6, 5]))
     part = ClassSubset(source, [1, 0])
@@ -178,9 +284,7 @@ def pairs(tmp_path: Path) -> Path:
 def test_a_verification_set_is_judged_by_folds(run: Run, pairs: Path, flip: str) -> None:
     metrics, text = evaluate(run.path, pairs=[pairs], flip=flip, device="cpu")  # type: ignore[arg-type]
     found = metrics["pairs"][str(pairs)]
-    shown = [
-        square(picture(p if side == 0 or p % 2 == 0 else p + 500, side), 32) for p in range(120) for side in (0, 1)
-    ]
+    shown = [cut(picture(p if side == 0 or p % 2 == 0 else p + 500, side), 32) for p in range(120) for side in (0, 1)]
     x = torch.nn.functional.normalize(features(run.model(), torch.stack(shown), flip=flip).double(), dim=1).numpy()  # type: ignore[arg-type]
     distances, same = ((x[::2] - x[1::2]) ** 2).sum(1), np.arange(120) % 2 == 0
     grid, accuracies = np.arange(0, 4, 0.01), []

@@ -80,10 +80,28 @@ def test_what_is_not_kept_is_not_copied(group: None) -> None:
     assert whole(criterion.state_dict(), keep=False) == {"losses.arcface.weight": None}
 
 
-def test_a_term_without_classes_to_share_out_is_refused(group: None) -> None:
-    criterion = nearfar.compose("arcface + triplet", **CONTEXT)
-    with pytest.raises(ConfigError, match=r"head\.shard shares the classes of every term out .*, and triplet"):
-        shard_classes(criterion, torch.device("cpu"))
+def test_what_a_sharded_loss_learns_besides_is_alike_on_all_ranks_already(group: None) -> None:
+    criterion = nearfar.compose("softmax + norm_softmax(learn_scale=True) + center(update='gradient')", **CONTEXT)
+    shard_classes(criterion, torch.device("cpu"))
+    names = [
+        f"losses.{name}" for name in ("softmax.bias", "softmax.weight", "norm_softmax.scale", "norm_softmax.weight")
+    ]
+    assert sorted(sharded_names(criterion)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("triplet + contrastive", r"head\.shard shares class vectors out .*, and triplet \+ contrastive has none"),
+        (
+            "arcface + proxy_nca(distance=euclidean)",
+            r"head\.shard is true, and proxy_nca cannot be shared out: .*distance",
+        ),
+    ],
+)
+def test_what_has_no_classes_to_share_out_is_refused(group: None, recipe: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        shard_classes(nearfar.compose(recipe, **CONTEXT), torch.device("cpu"))
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import start_processes
 from torchvision import ops
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
+from nearfar.testing import run_on_ranks
 from nearfar_iou import box_loss
 from nearfar_iou.focal_iou import FocalIoU
 from nearfar_iou.wiou import WIoU
@@ -124,22 +122,18 @@ def test_the_weight_is_one_at_delta_and_greatest_in_between() -> None:
 
 
 def test_the_mean_is_that_of_all_processes(tmp_path: Path) -> None:
-    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    run_on_ranks(_rank, 2, tmp_path)
     means = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     both = torch.cat((miss(*batch(0, 3)), miss(*batch(1, 9)))).mean()
     expected = 0.25 + 0.25 * both + 0.5 * miss(*batch(1, 9)).mean()
     assert means[0].item() == means[1].item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def _rank(rank: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, world: int, folder: Path) -> None:
     loss = WIoU(momentum=0.5).double()
     loss(*batch(rank, (3, 9)[rank]))  # not as many boxes in each …
     loss(*batch(rank, (0, 9)[rank]))  # … and none in one
-    torch.save(loss.running_mean, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(loss.running_mean, folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,13 @@ def magface(easy):
     return loss
 
 
-def mv_softmax(psi, raised):
-    return lambda call: logits(call, psi, lambda c, t: raised(c) if c > psi(t) else c, scale=32)
+def mv_softmax(psi, raised, limit=None):
+    limit = limit or psi
+    return lambda call: logits(call, psi, lambda c, t: raised(c) if c > limit(t) else c, scale=32)
+
+
+def only_above(least, psi):
+    return lambda t, i=0: psi(t) if t > least else t
 
 
 def p2sgrad(call):
@@ -293,6 +298,16 @@ CASES = {
         MVSoftmax,
         {"form": "arc", "margin": 0.5},
         lambda: mv_softmax(arc(0.5), lambda c: 1.2 * c + 0.2),
+    ),
+    "mv_softmax-easy": (
+        MVSoftmax,
+        {"easy_margin": True},
+        lambda: mv_softmax(only_above(0.35, lambda t: t - 0.35), lambda c: 1.2 * c + 0.2, lambda t: t - 0.35),
+    ),
+    "mv_softmax-arc-easy": (
+        MVSoftmax,
+        {"form": "arc", "margin": 0.5, "easy_margin": True},
+        lambda: mv_softmax(only_above(0, arc(0.5)), lambda c: 1.2 * c + 0.2, lambda t: math.cos(math.acos(t) + 0.5)),
     ),
     "p2sgrad": (P2SGrad, {}, lambda: p2sgrad),
     "unified_ce": (UnifiedCE, {"balance": 0.5}, lambda: unified_ce),

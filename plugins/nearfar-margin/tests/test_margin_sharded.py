@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib
-import os
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.checkpoint import load, save
@@ -19,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
+from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.declaration import Rows
 from nearfar_margin.fused import FusedSGD
@@ -142,34 +140,15 @@ def in_one_process(name):
     return found, [b.clone() for b in loss.buffers()]
 
 
-def on_a_rank(rank, world, folder, work):
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous-of-{world}",  # one that another group has left names its dead ranks
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
-    try:
-        work(rank, world, folder)
-    finally:
-        dist.destroy_process_group()
-
-
-def run(work, world, folder):
-    mp.spawn(on_a_rank, (world, str(folder), work), nprocs=world)
-
-
-def compare(rank, world, folder):
+def compare(rank, world, folder, whole_batch=False):
     """Gradients are of the mean over the ranks of each rank's loss, here its weighted sum; of the embeddings as if each
-    rank were alone, so world times that.
+    rank were alone, so world times that. Where each is given the whole batch, they are those of its loss.
     """
-    own = own_of(rank, world)
+    own, over = (slice(None), 1) if whole_batch else (own_of(rank, world), world)
     for name in LOSSES:
         expected, buffers = in_one_process(name)
         loss, (x, y) = shard(made(name)), batch()
+        loss.whole_batch = whole_batch
         share = loss.shard
         assert loss.weight.to_local().shape[0] == share.stop - share.start
         for scale, (values, to_x, *to_parameters) in zip((3.0, 1.0), expected, strict=True):
@@ -183,7 +162,7 @@ def compare(rank, world, folder):
                 mine = parameter.grad
                 if what == "weight":
                     mine, gradient = mine.to_local(), gradient[share.start : share.stop]
-                close(f"{name}.{what}", mine, gradient / world)
+                close(f"{name}.{what}", mine, gradient / over)
         for mine, theirs in zip(loss.buffers(), buffers, strict=True):
             close(name, mine, theirs)
         close(name, loss.weight.full_tensor(), made(name).weight)
@@ -399,6 +378,7 @@ def on_two(rank, world, folder):
     compare_replicated(rank, world, folder)
     extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
+    compare(rank, world, folder, whole_batch=True)
     train_and_save(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_train_and_save(rank, world, folder)
@@ -446,10 +426,10 @@ def extremes_are_finite(rank, world, folder):
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as is asked for
 def test_ranks_have_the_values_gradients_and_checkpoints_of_one_process(tmp_path):
     """Two ranks save; three, one and four go on; and one process, without any group, has it all in one matrix."""
-    run(on_two, 2, tmp_path)
-    run(on_three, 3, tmp_path)
-    run(on_another_number, 4, tmp_path)
-    on_a_rank(0, 1, tmp_path, on_another_number)
+    run_on_ranks(on_two, 2, tmp_path)
+    run_on_ranks(on_three, 3, tmp_path)
+    run_on_ranks(on_another_number, 4, tmp_path)
+    run_on_ranks(on_another_number, 1, tmp_path)
     for name, make in OPTIMIZERS.items():
         loss, expected = made("arcface"), made("arcface")
         step(expected, make(expected.parameters()), over=2)

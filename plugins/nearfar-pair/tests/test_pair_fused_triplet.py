@@ -27,7 +27,7 @@ from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
 from nearfar_pair.miners.hard import Hard
 from nearfar_pair.miners.semihard import SemiHard
-from nearfar_pair.triplet_terms import TripletTerms
+from nearfar_pair.triplet_terms import TripletCost, TripletTerms
 
 BATCHES = {
     "even classes": [2, 0, 1, 1, 0, 2, 2, 1, 0, 1, 0, 2],
@@ -149,7 +149,7 @@ def test_ties_fall_as_in_the_definition(
     batch = Batch(x, y, r, z, None, others is None, (x, r))
     for small in (row_pass.SMALL, 0):  # the matrix as a whole, and by rows
         with mock.patch.object(row_pass, "SMALL", small):
-            terms = TripletTerms(batch, metric, TripletRule(batch, metric, *bounds), margin)
+            terms = TripletTerms(batch, metric, TripletCost(margin), TripletRule(batch, metric, *bounds))
             assert terms.count() == len(gaps)
             assert terms.count_positive() == len(costs)
             assert terms.sum().item() == pytest.approx(math.fsum(costs), rel=1e-12)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import nearfar
 from nearfar.errors import InputError
+from nearfar.testing import run_on_ranks
 
 DIM = 4
 LABELS = torch.tensor([0, 1, 0, 2, 1, 2, 0])
@@ -59,22 +55,6 @@ def in_one_process(recipe: str) -> list[list[Tensor]]:
         parameters = [*network.parameters(), *loss.parameters()]
         found.append([value.detach(), *torch.autograd.grad(value, parameters)])
     return found
-
-
-def on_a_rank(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
-    try:
-        everything(rank, world)
-    finally:
-        dist.destroy_process_group()
 
 
 class Everything(nn.Module):
@@ -143,9 +123,9 @@ def everything(rank: int, world: int) -> None:
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.long)])
-def test_ranks_have_the_values_gradients_and_errors_of_one_process(world: int, tmp_path: Path) -> None:
+def test_ranks_have_the_values_gradients_and_errors_of_one_process(world: int) -> None:
     """Gradients under DistributedDataParallel; choices from outside; what one rank was given wrong."""
-    mp.spawn(on_a_rank, (world, str(tmp_path)), nprocs=world)
+    run_on_ranks(everything, world)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -42,7 +42,7 @@ def test_the_parts() -> None:
         *("generalized_lifted", "lifted_structure", "ranked_list", "multi_similarity", "circle", "tuplet_margin"),
         *("margin_beta", "nca", "threshold_consistent_margin", "smooth_ap", "recall_at_k", "pnp", "fast_ap"),
         *("snr_contrastive", "intra_pair_variance", "histogram", "hinge_pair", "arcface_triplet", "angular"),
-        *("quadruplet", "centroid_triplet", "dynamic_soft_margin", "vicreg", "instance"),
+        *("quadruplet", "centroid_triplet", "dynamic_soft_margin", "vicreg", "instance", "graded_log_ratio"),
         *("cross_batch_memory", "symmetric", "matryoshka", "gather"),
     }
     assert [spec.name for spec in MINERS] == [

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.parallel import DistributedDataParallel
@@ -16,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import nearfar
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.distances import Euclidean
+from nearfar.testing import run_on_ranks
 from nearfar_proxy.center import Center
 from nearfar_proxy.center_invariant import CenterInvariant
 from nearfar_proxy.island import Island
@@ -58,25 +55,9 @@ def own_of(rank, world):
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
-def on_a_rank(rank, world, folder, works):
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous-of-{world}",  # one that another group has left names its dead ranks
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
-    try:
-        for work in works:
-            work(rank, world, folder)
-    finally:
-        dist.destroy_process_group()
-
-
-def run(works, world, folder):
-    mp.spawn(on_a_rank, (world, str(folder), works), nprocs=world)
+def works_of(rank, world, folder, works):
+    for work in works:
+        work(rank, world, folder)
 
 
 def close(what, found, expected):
@@ -244,13 +225,13 @@ def a_ring_starts_at_the_length_of_all(rank, world, folder):
 
 def test_two_ranks_do_what_one_process_does(tmp_path):
     """Values, gradients, centres, and what is refused: ranks take seconds to start, so that they are started once."""
-    run((compare, centres_move_together, refusals), 2, tmp_path)
+    run_on_ranks(works_of, 2, tmp_path, (compare, centres_move_together, refusals))
 
 
 @pytest.mark.long
 def test_three_ranks_do_so_with_one_that_has_no_samples_and_two_go_on_from_their_checkpoint(tmp_path):
-    run((compare, centres_move_together, a_ring_starts_at_the_length_of_all, write), 3, tmp_path)
-    run((start_on_the_meta_device, read_and_go_on), 2, tmp_path)
+    run_on_ranks(works_of, 3, tmp_path, (compare, centres_move_together, a_ring_starts_at_the_length_of_all, write))
+    run_on_ranks(works_of, 2, tmp_path, (start_on_the_meta_device, read_and_go_on))
 
 
 def test_without_a_process_group_there_is_nothing_to_shard_over():

@@ -20,8 +20,9 @@ from nearfar.data.faces import ORL, RecordFaces
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
 from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
-from nearfar.data.source import Adapted, ClassSubset, ImageSource
-from nearfar.data.split import FRACTIONS, split_classes
+from nearfar.data.size import Size
+from nearfar.data.source import Adapted, ClassSubset, ClassUnion, ImageSource
+from nearfar.data.split import FRACTIONS, fold_classes, split_classes
 from nearfar.data.tables import TABLES, ImageTable
 from nearfar.errors import DataError
 
@@ -34,6 +35,7 @@ __all__ = [
     "Adapted",
     "Augment",
     "ClassSubset",
+    "ClassUnion",
     "Draw",
     "Emoji",
     "HardSampler",
@@ -45,6 +47,7 @@ __all__ = [
     "PKSampler",
     "Prepare",
     "RecordFaces",
+    "fold_classes",
     "open_dataset",
     "open_file",
     "split_classes",
@@ -61,7 +64,7 @@ def open_dataset(
     source: Any,
     split: str = "train",
     *,
-    image_size: int = 64,
+    image_size: Size = 64,
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
 ) -> ImageSource:
@@ -76,8 +79,8 @@ def open_dataset(
         or any dataset of ``(image, label)``.
     split : {"train", "validation", "test"}
         What is not divided already is divided by classes, see :func:`~nearfar.data.split.split_classes`.
-    image_size : int
-        The side that images of folders and datasets are cut to, in pixels. Embedded images stay at theirs, and
+    image_size : int or (height, width)
+        What images of folders and datasets are cut to, in pixels. Embedded images stay at theirs, and
         :class:`Prepare` and :class:`Augment` bring all of them to the model's.
     fractions, seed
         How to divide what is not divided already.
@@ -108,7 +111,7 @@ def open_dataset(
     return split_classes(whole, fractions, seed)[split]
 
 
-def open_file(path: str | os.PathLike[str], *, image_size: int) -> ImageSource:
+def open_file(path: str | os.PathLike[str], *, image_size: Size) -> ImageSource:
     """Return all of a folder root/class/file, a table or a record file, by what the path is.
 
     Raises

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nearfar.data.prepare import Normalise, resize, unit_floats
+from nearfar.data.size import Size, height_width
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import counted
 
@@ -30,7 +31,7 @@ class Augment(nn.Module):
 
     Parameters
     ----------
-    size : int
+    size : int or (height, width)
         The model's input size in pixels.
     mean, std : sequence of 3 floats
         See :class:`~nearfar.data.prepare.Normalise`.
@@ -41,7 +42,7 @@ class Augment(nn.Module):
     rotation : float
         At most this many degrees, either way; under 180.
     shift : float
-        At most this share of the side, either way, across and down.
+        At most this share of the width and of the height, either way, across and down.
     flip : float
         The probability of a mirror image. 0 by default: a mirrored arrow, letter or left shoe is another class.
     brightness, contrast, saturation : float
@@ -52,7 +53,7 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        size: int,
+        size: Size,
         *,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
@@ -67,7 +68,6 @@ class Augment(nn.Module):
         fill: float | None = None,
     ) -> None:
         super().__init__()
-        _require(size >= 1, "size", size, "at least 1 pixel")
         _require(0 < zoom[0] <= zoom[1], "zoom", zoom, "two positive numbers, the smaller one first")
         _require(aspect >= 1, "aspect", aspect, "at least 1")
         _require(0 <= rotation < 180, "rotation", rotation, "from 0 to under 180 degrees")
@@ -76,7 +76,7 @@ class Augment(nn.Module):
         for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
             _require(0 <= value <= 1, name, value, "from 0 to 1")
         _require(fill is None or 0 <= fill <= 1, "fill", fill, "from 0 to 1, or None")
-        self.size = size
+        self.size = height_width(size)
         self.zoom, self.aspect, self.rotation, self.shift, self.flip = zoom, aspect, rotation, shift, flip
         self.brightness, self.contrast, self.saturation, self.fill = brightness, contrast, saturation, fill
         self.normalise = Normalise(mean, std)
@@ -95,7 +95,7 @@ class Augment(nn.Module):
         Returns
         -------
         Tensor
-            (N, 3, size, size) float32, normalised.
+            (N, 3, height, width) float32, normalised.
         """
         if keys.shape != images.shape[:1] or keys.dtype != torch.int64:
             raise InputError(
@@ -103,7 +103,7 @@ class Augment(nn.Module):
             )
         numbers = counted.uniform(keys, 9).unbind(1)
         pixels = unit_floats(images)
-        if max(pixels.shape[-2:]) > self.size:
+        if pixels.shape[-2] > self.size[0] or pixels.shape[-1] > self.size[1]:
             pixels = resize(pixels, self.size)  # sampling alone would alias
         pixels = self._moved(pixels, *numbers[:6])
         normal: Tensor = self.normalise(self._coloured(pixels, *numbers[6:]))
@@ -112,7 +112,7 @@ class Augment(nn.Module):
     def _moved(
         self, pixels: Tensor, turn: Tensor, zoom: Tensor, aspect: Tensor, across: Tensor, down: Tensor, mirror: Tensor
     ) -> Tensor:
-        """Sample (N, 3, H, W) at (N, size, size) places; the arguments are numbers in [0, 1)."""
+        """Sample (N, 3, h, w) at (N, height, width) places; the arguments are numbers in [0, 1)."""
         # Uniform in the tangent of half the angle, nearly so in the angle, and sine and cosine are rational in it.
         half = _about(0.0, turn, math.tan(math.radians(self.rotation) / 2))
         cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
@@ -124,10 +124,12 @@ class Augment(nn.Module):
         # Coordinates run from −1 to 1, so that a shift by the whole side is 2.
         x_shift, y_shift = _about(0.0, across, 2 * self.shift), _about(0.0, down, 2 * self.shift)
 
-        places = (torch.arange(self.size, device=pixels.device, dtype=torch.float32) * 2 + 1) / self.size - 1
-        x, y = places[None, None, :], places[None, :, None]
-        from_x = _each(x_unit * cos) * x + _each(x_unit * sin) * y + _each(x_shift)
-        from_y = _each(y_unit * cos) * y - _each(y_unit * sin) * x + _each(y_shift)
+        height, width = self.size
+        x = _places(width, pixels.device)[None, None, :]
+        y = _places(height, pixels.device)[None, :, None]
+        # A step of one in y is not as long as one in x where images are no squares: turning has to know.
+        from_x = _each(x_unit * cos) * x + _each(x_unit * sin * (height / width)) * y + _each(x_shift)
+        from_y = _each(y_unit * cos) * y - _each(y_unit * sin * (width / height)) * x + _each(y_shift)
         grid = torch.stack((from_x, from_y), dim=-1)
         if self.fill is None:
             return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -146,6 +148,11 @@ class Augment(nn.Module):
         coloured = pixels * _each(b * c * s)[:, None]
         coloured += grey[:, None]
         return coloured.clamp_(0, 1)
+
+
+def _places(count: int, device: torch.device) -> Tensor:
+    """The centres of pixels, where the first and the last end at −1 and 1."""
+    return (torch.arange(count, device=device, dtype=torch.float32) * 2 + 1) / count - 1
 
 
 def _about(centre: float, number: Tensor, reach: float) -> Tensor:

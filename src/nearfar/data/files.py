@@ -8,31 +8,32 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nearfar.data.image import read, reason, square
+from nearfar.data.image import cut, read, reason
+from nearfar.data.size import Size
 from nearfar.data.source import ImageSource
 from nearfar.errors import DataError
 
 
 class ImageFiles(ImageSource):
-    """Labelled image files, cut to their middle square and scaled when they are asked for.
+    """Labelled image files, cut to their middle and scaled when they are asked for.
 
     Attributes
     ----------
     paths : tuple of Path
         The file of each image.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels.
     labels, class_names
         As of every :class:`~nearfar.data.source.ImageSource`.
     """
 
     reads_files = True
     paths: tuple[Path, ...]
-    image_size: int
+    image_size: Size
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, image_size, image_size) uint8."""
-        return square(read(self.paths[index], self.image_size), self.image_size)
+        """Return one image, (3, height, width) uint8."""
+        return cut(read(self.paths[index], self.image_size), self.image_size)
 
     def check(self) -> None:
         """Decode every image once; raises a DataError that names those that cannot be read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,35 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from nearfar.data.prepare import resize
+from nearfar.data.size import Size, height_width
 from nearfar.errors import DataError
 
 _MOST_PIXELS = 2**26
 
 
-def read(path: Path, size: int | None = None) -> Image.Image:
+def read(path: Path, size: Size | None = None) -> Image.Image:
     """Decode a file to RGB: upright as its EXIF data says, transparency over white, the first frame of an animation.
 
     Parameters
     ----------
     path : Path
         The file.
-    size : int, optional
-        The side of the square the image will be cut to: a large JPEG is then decoded at a fraction of its size, but
-        never smaller than twice this.
+    size : int or (height, width), optional
+        What the image will be cut to: a large JPEG is then decoded at a fraction of its size, but never smaller than
+        twice this.
 
     Raises
     ------
     DataError
         The file cannot be decoded to its end.
     """
+    # Both ways the larger side: it may yet be turned upright.
+    side = None if size is None else 2 * max(height_width(size))
     try:
         with Image.open(path) as image:
             _refuse_bomb(image)
-            if size is not None:
-                image.draft("RGB", (2 * size, 2 * size))
+            if side is not None:
+                image.draft("RGB", (side, side))
             # Conversion decodes the whole file, so that a truncated one fails here and not later.
             return _over_white(ImageOps.exif_transpose(image))
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error …
@@ -100,14 +104,15 @@ def _over_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """Scale the shorter side to ``size``, cut the middle out; returns (3, size, size) uint8."""
-    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+def cut(image: Image.Image, size: Size) -> Tensor:
+    """Scale an image until it covers (height, width) and cut the middle out; returns (3, height, width) uint8."""
+    height, width = height_width(size)
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).contiguous()
 
 
-def to_tensor(image: Any, size: int) -> Tensor:
-    """Turn a PIL image, an array (H, W[, 3]) or a tensor (1 | 3, H, W) into a square (3, size, size) uint8.
+def to_tensor(image: Any, size: Size) -> Tensor:
+    """Turn a PIL image, an array (h, w[, 3]) or a tensor (1 | 3, h, w) into (3, height, width) uint8, as :func:`cut`.
 
     Raises
     ------
@@ -115,7 +120,7 @@ def to_tensor(image: Any, size: int) -> Tensor:
         The image is none of these.
     """
     if isinstance(image, Image.Image):
-        return square(_over_white(image), size)
+        return cut(_over_white(image), size)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
         image = torch.from_numpy(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)
     if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
@@ -125,11 +130,17 @@ def to_tensor(image: Any, size: int) -> Tensor:
             "or a tensor (3, H, W) of uint8 or of floats in [0, 1]"
         )
     pixels = image.float() if image.dtype == torch.uint8 else _scaled(image)
-    height, width = pixels.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    middle = pixels[None, :, top : top + side, left : left + side]
+    middle = pixels[None, :, *_middle(pixels.shape[1:], height_width(size))]
     return resize(middle, size)[0].round().clamp(0, 255).to(torch.uint8).expand(3, -1, -1).contiguous()
+
+
+def _middle(there: Sequence[int], wanted: tuple[int, int]) -> tuple[slice, slice]:
+    """The largest part in the middle of (h, w) pixels that has the shape of the wanted ones."""
+    scale = min(there[0] / wanted[0], there[1] / wanted[1])
+    kept = [max(1, round(scale * side)) for side in wanted]
+    starts = [(side - part) // 2 for side, part in zip(there, kept, strict=True)]
+    rows, columns = (slice(start, start + part) for start, part in zip(starts, kept, strict=True))
+    return rows, columns
 
 
 def _scaled(image: Tensor) -> Tensor:

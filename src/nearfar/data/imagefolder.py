@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nearfar.data.files import ImageFiles
+from nearfar.data.size import Size
 from nearfar.errors import DataError
 
 #: The endings, in lower case, of the files that are taken for images; other files are passed over.
@@ -23,15 +24,15 @@ _LAYOUT = "give a folder with one sub-folder of images for each class"
 class ImageFolder(ImageFiles):
     """The images of a folder with one sub-folder a class.
 
-    Images of any size are cut to their middle square and scaled when they are asked for; classes and files are in
-    natural order (class2 before class10). Hidden files and files of other kinds are passed over.
+    Images of any size are scaled and their middle is cut out when they are asked for; classes and files are in natural
+    order (class2 before class10). Hidden files and files of other kinds are passed over.
 
     Parameters
     ----------
     root : path
         The folder.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels.
 
     Attributes
     ----------
@@ -48,7 +49,7 @@ class ImageFolder(ImageFiles):
         The folder is missing, has no class folders or no images, or a class has fewer than two.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, image_size: int = 64) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, image_size: Size = 64) -> None:
         self.root = Path(root)
         self.image_size = image_size
         folders = _class_folders(self.root)

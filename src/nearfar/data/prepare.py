@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nearfar.errors import ConfigError, InputError
+from nearfar.data.size import Size, height_width
+from nearfar.errors import InputError
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resize float images (N, C, H, W) to (N, C, size, size), bilinear and without aliasing."""
-    if images.shape[-2:] == (size, size):
+def resize(images: Tensor, size: Size) -> Tensor:
+    """Resize float images (N, C, h, w) to (N, C, H, W), bilinear and without aliasing."""
+    wanted = height_width(size)
+    if images.shape[-2:] == wanted:
         return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(images, size=wanted, mode="bilinear", align_corners=False, antialias=True)
 
 
 class Normalise(nn.Module):
@@ -47,47 +48,24 @@ class Prepare(nn.Module):
 
     Parameters
     ----------
-    size : int
+    size : int or (height, width)
         The model's input size in pixels.
     mean, std : sequence of 3 floats
         See :class:`Normalise`.
     """
 
     def __init__(
-        self, size: int, *, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
+        self, size: Size, *, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
     ) -> None:
         super().__init__()
-        self.size = size
+        self.size = height_width(size)
         self.normalise = Normalise(mean, std)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) uint8 to (N, 3, size, size) float32."""
+        """Map (N, 3, h, w) uint8 to (N, 3, H, W) float32."""
         pixels: Tensor = self.normalise(resize(unit_floats(images), self.size))
         return pixels
-
-
-def side(data_config: Mapping[str, Any]) -> int:
-    """The side of the square RGB images that a model takes.
-
-    Parameters
-    ----------
-    data_config : dict
-        As :class:`~nearfar.models.EmbeddingModel` has it.
-
-    Raises
-    ------
-    ConfigError
-        It takes others. Images of a source are squares; of a network for faces of 112 × 96, whose template
-        :func:`~nearfar.data.faces.align` has, feed the aligned images to the model itself.
-    """
-    channels, height, width = data_config["input_size"]
-    if channels != 3 or height != width:
-        raise ConfigError(
-            f"the model takes images of {channels} × {height} × {width}, and images of files and data sets are square "
-            "RGB ones: make it with another image_size, or call it on images of your own"
-        )
-    return int(height)
 
 
 def unit_floats(images: Tensor) -> Tensor:

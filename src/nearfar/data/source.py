@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nearfar.data.image import to_tensor
+from nearfar.data.size import Size
 from nearfar.errors import DataError
 
 
 class ImageSource(Dataset[tuple[Tensor, int]]):
     """Labelled images of one size.
 
-    ``source[i]`` is ``(image, label)``: a uint8 tensor (3, S, S) and a class id. Subclasses set the two attributes
+    ``source[i]`` is ``(image, label)``: a uint8 tensor (3, H, W) and a class id. Subclasses set the two attributes
     and implement ``image``.
 
     Attributes
@@ -35,6 +37,11 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
     parts: Mapping[str, ImageSource] = {}
     #: (n,) int64, the camera or sequence of each image, where that is known.
     cameras: Tensor | None = None
+    #: (n,) bool, which images are queries, where that is known; the others are the gallery they are searched in.
+    queries: Tensor | None = None
+    #: (n,) int64 each, the set of images that each is judged with, and within it the film, where that is known.
+    templates: Tensor | None = None
+    media: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -42,7 +49,7 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         return len(self.class_names)
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -52,6 +59,12 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a data set of {len(self)}")
         return self.image(index), int(self.labels[index])
+
+    def asked(self) -> Tensor:
+        """Positions, (m,) rising, of the images whose classes are asked for: all but distractors."""
+        if self.queries is None:
+            return torch.arange(len(self))
+        return torch.isin(self.labels, self.labels[self.queries]).nonzero()[:, 0]
 
     def check(self) -> None:
         """Verify that every image can be read; raises a :class:`~nearfar.errors.DataError` that names those that can't.
@@ -79,10 +92,12 @@ class ClassSubset(ImageSource):
         new_labels = new_id[source.labels]
         self.indices = torch.nonzero(new_labels >= 0)[:, 0]
         self.labels = new_labels[self.indices]
-        self.cameras = None if source.cameras is None else source.cameras[self.indices]
+        for name in ("cameras", "queries", "templates", "media"):
+            told = getattr(source, name)
+            setattr(self, name, None if told is None else told[self.indices])
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         return self.source.image(int(self.indices[index]))
 
     def check(self) -> None:
@@ -90,19 +105,52 @@ class ClassSubset(ImageSource):
         self.source.check()
 
 
+class ClassUnion(ImageSource):
+    """The classes of several sources, numbered one source after the other.
+
+    Parameters
+    ----------
+    sources : sequence of ImageSource
+        Of images of one size, with no class in common.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        self.sources = tuple(sources)
+        self.class_names = tuple(name for source in sources for name in source.class_names)
+        before = itertools.accumulate((source.num_classes for source in sources), initial=0)
+        self.labels = torch.cat([source.labels + first for source, first in zip(sources, before, strict=False)])
+        self.reads_files = any(source.reads_files for source in sources)
+        cameras = [source.cameras for source in sources if source.cameras is not None]
+        self.cameras = torch.cat(cameras) if len(cameras) == len(self.sources) else None
+
+    def image(self, index: int) -> Tensor:
+        """Return one image, (3, S, S) uint8."""
+        index %= len(self)
+        place = 0
+        while index >= len(self.sources[place]):
+            index -= len(self.sources[place])
+            place += 1
+        return self.sources[place].image(index)
+
+    def check(self) -> None:
+        """Verify each of the sources."""
+        for source in self.sources:
+            source.check()
+
+
 class Adapted(ImageSource):
     """Any map-style dataset that gives ``(image, label)`` as an :class:`ImageSource`.
 
     Images may be PIL images, arrays (H, W) or (H, W, 3) of uint8, or tensors (1 | 3, H, W) of uint8 or of floats in
-    [0, 1]; they are cut to squares. Labels are any integers and become 0 … C − 1 in their order. They are read from
+    [0, 1]; their middle is cut out. Labels are any integers and become 0 … C − 1 in their order. They are read from
     the dataset's ``labels`` or ``targets`` where it has one as long as itself; otherwise every item is loaded once.
 
     Parameters
     ----------
     dataset : Dataset
         With ``__len__`` and ``__getitem__``.
-    image_size : int
-        The side of the images in pixels.
+    image_size : int or (height, width)
+        Of the images in pixels.
 
     Raises
     ------
@@ -110,7 +158,7 @@ class Adapted(ImageSource):
         The dataset is empty, has no length, or its items are not pairs of an image and an integer.
     """
 
-    def __init__(self, dataset: Any, *, image_size: int = 64) -> None:
+    def __init__(self, dataset: Any, *, image_size: Size = 64) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(
                 f"a data set needs a length and items by index, and {type(dataset).__name__} lacks one of them: "
@@ -127,7 +175,7 @@ class Adapted(ImageSource):
         self.class_names = _class_names(dataset, values)
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         return to_tensor(_pair(self.dataset, index)[0], self.image_size)
 
     def check(self) -> None:

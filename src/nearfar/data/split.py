@@ -62,3 +62,37 @@ def split_classes(
         splits[name] = ClassSubset(source, sorted(order[first : first + size]))
         first += size
     return splits
+
+
+def fold_classes(source: ImageSource, folds: int, seed: int = 0) -> list[tuple[ClassSubset, ClassSubset]]:
+    """Divide the classes of a source for cross-validation.
+
+    Parameters
+    ----------
+    source : ImageSource
+        What to divide.
+    folds : int
+        [2..inf] How many parts of equal size, to one class; each has two classes at least.
+    seed : int
+        Another seed, another division. It goes by the names of the classes, not by their numbers.
+
+    Returns
+    -------
+    list of (ClassSubset, ClassSubset)
+        For each part: all others, to train on, and itself, to validate on.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two classes a part.
+    """
+    names = [f"fold {number + 1}" for number in range(folds)]
+    parts = [set(part.class_names) for part in split_classes(source, dict.fromkeys(names, 1 / folds), seed).values()]
+    numbers = range(source.num_classes)
+    return [
+        (
+            ClassSubset(source, [number for number in numbers if source.class_names[number] not in part]),
+            ClassSubset(source, [number for number in numbers if source.class_names[number] in part]),
+        )
+        for part in parts
+    ]

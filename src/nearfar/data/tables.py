@@ -1,4 +1,4 @@
-"""A table of images, CSV or Parquet: a path and a label a row, and where there are any, a camera and a split."""
+"""A table of images, CSV or Parquet: a path and a label a row, and where there are any, cameras, splits, templates."""
 
 from __future__ import annotations
 
@@ -13,35 +13,55 @@ from torch import Tensor
 
 from nearfar.data.files import ImageFiles
 from nearfar.data.imagefolder import SPLIT_NAMES, natural
+from nearfar.data.size import Size
 from nearfar.errors import DataError, MissingExtra
 
 #: The endings, in lower case, of the files that are read as tables.
 TABLES = (".csv", ".parquet")
 
-_COLUMNS = ("path", "label", "camera", "split")
+_COLUMNS = ("path", "label", "camera", "split", "template", "media")
+#: What a split may be called, and what it is: queries and their gallery are a test that says what is searched in what.
+_SPLITS = {**SPLIT_NAMES, "query": "test", "gallery": "test"}
+#: The label of what a gallery has and nobody is to be judged by: cut badly, or of several people.
+_JUNK = "-1"
+
+_PARTS = tuple(dict.fromkeys(_SPLITS.values()))
+_Columns = Mapping[str, Sequence[str]]
 
 
 class ImageTable(ImageFiles):
     """The images that a table lists.
 
-    The columns ``path`` and ``label`` must be there; ``camera`` and ``split`` may; others are passed over. Paths are
-    taken from the table's folder. Labels and cameras are names: 7 and 07 are two.
+    The columns ``path`` and ``label`` must be there; ``camera``, ``split``, ``template`` and ``media`` may; others are
+    passed over. Paths are taken from the table's folder. Labels and cameras are names: 7 and 07 are two.
+
+    A split is ``train``, ``validation`` (or ``val``) or ``test``; in place of ``test`` there may be ``query`` and
+    ``gallery``, as of re-identification: then every query is searched in the gallery. A label that only the gallery
+    has is a distractor's. Images of the gallery labelled −1 are junk, neither right nor wrong, and left out:
+    Market-1501 has both, and labels its distractors 0.
+
+    Images of one ``template`` are judged as one, by the mean of their embeddings, as IJB does; those of one ``media``,
+    a film, count within it as one image.
 
     Parameters
     ----------
     path : path
         A file ``….csv``, in UTF-8 with a line of column names, or ``….parquet``.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels.
 
     Attributes
     ----------
     paths : tuple of Path
         The file of each image.
-    cameras : Tensor or None
+    cameras, templates, media : Tensor or None
         (n,) int64, where there is that column.
     camera_names : tuple of str
         Of each camera.
+    queries : Tensor or None
+        (n,) bool, of a part that has queries.
+    junk : int
+        How many images of the gallery are left out.
     parts : dict of str to ImageTable
         By split, where there is that column.
     labels, class_names
@@ -50,13 +70,16 @@ class ImageTable(ImageFiles):
     Raises
     ------
     DataError
-        The table cannot be read, lacks a column, has an empty cell, an unknown split, an image that is not there, or
-        a class with one image only in its split.
+        The table cannot be read, lacks a column, has an empty cell, an unknown split, an image that is not there,
+        queries without a gallery, a template of two labels, or a class with one image only in its split.
     MissingExtra
         pyarrow is missing, and the table is Parquet.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, image_size: int = 64) -> None:
+    junk: int = 0
+    parts: Mapping[str, ImageTable]
+
+    def __init__(self, path: str | os.PathLike[str], *, image_size: Size = 64) -> None:
         self.path = Path(path)
         columns = _read(self.path)
         _check_cells(self.path, columns)
@@ -68,25 +91,37 @@ class ImageTable(ImageFiles):
                 f"{len(missing)} of {len(self.paths)} images of {self.path} are not there, first {image} of row {row}: "
                 "paths are taken from the table's folder"
             )
-        _check_counts(self)
+        parts: Mapping[str, ImageTable] = self.parts or {"": self}
+        for split, part in parts.items():
+            _check_part(part, f" of the split {split}" if split else "")
 
-    def _fill(self, columns: Mapping[str, Sequence[str]], image_size: int) -> None:
+    def _fill(self, columns: _Columns, image_size: Size) -> None:
         self.image_size = image_size
         self.paths = tuple(self.path.parent / each for each in columns["path"])
         self.class_names, self.labels = _numbered(columns["label"])
         self.camera_names: tuple[str, ...] = ()
-        self.cameras = None
         if "camera" in columns:
             self.camera_names, self.cameras = _numbered(columns["camera"])
-        self.parts = {}
-        for split in dict.fromkeys(SPLIT_NAMES.values()) if "split" in columns else ():
-            rows = [row for row, name in enumerate(columns["split"]) if SPLIT_NAMES[name] == split]
-            if rows:
-                part = ImageTable.__new__(ImageTable)
-                part.path = self.path
-                own = {name: [cells[row] for row in rows] for name, cells in columns.items() if name != "split"}
-                part._fill(own, image_size)
-                self.parts[split] = part
+        if "template" in columns:
+            self.templates = _numbered(columns["template"])[1]
+        if "media" in columns:
+            self.media = _numbered(columns["media"])[1]
+        splits = columns.get("split", ())
+        rows = {part: [row for row, name in enumerate(splits) if _SPLITS[name] == part] for part in _PARTS}
+        self.parts = {part: self._part(columns, own, image_size) for part, own in rows.items() if own}
+
+    def _part(self, columns: _Columns, rows: Sequence[int], image_size: Size) -> ImageTable:
+        """A table of some rows, which are of one split."""
+        splits = columns["split"]
+        kept = [row for row in rows if not (splits[row] == "gallery" and columns["label"][row] == _JUNK)]
+        part = ImageTable.__new__(ImageTable)
+        part.path = self.path
+        part.junk = len(rows) - len(kept)
+        own = {name: [cells[row] for row in kept] for name, cells in columns.items() if name != "split"}
+        part._fill(own, image_size)
+        if any(splits[row] in ("query", "gallery") for row in rows):
+            part.queries = torch.tensor([splits[row] == "query" for row in kept], dtype=torch.bool)
+        return part
 
 
 def _read(path: Path) -> dict[str, list[str]]:
@@ -139,27 +174,54 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     return list(table.column_names) or list(found), [list(row) for row in zip(*columns, strict=True)]
 
 
-def _check_cells(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
+def _check_cells(path: Path, columns: _Columns) -> None:
     for name, cells in columns.items():
         if empty := [row for row, cell in enumerate(cells, 2) if not cell]:
             raise DataError(f"{len(empty)} cells of the column {name!r} of {path} are empty, first in row {empty[0]}")
-    for row, split in enumerate(columns.get("split", ()), 2):
-        if split not in SPLIT_NAMES:
-            raise DataError(f"row {row} of {path} is of the split {split!r}: splits are train, validation and test")
     repeated = [each for each, count in Counter(columns["path"]).items() if count > 1]
     if repeated:
         raise DataError(f"{len(repeated)} images are twice in {path}, first {repeated[0]}: leave one row each")
-
-
-def _check_counts(table: ImageTable) -> None:
-    for split, part in table.parts.items() or [("", table)]:
-        lonely = (part.labels.bincount() == 1).nonzero()[:, 0].tolist()
-        if lonely:
-            where = f" of the split {split}" if split else ""
+    if "media" in columns and "template" not in columns:
+        raise DataError(f"{path} has a column 'media' and none 'template': films are of templates")
+    _check_splits(path, columns)
+    labels: dict[str, str] = {}
+    for row, (template, label) in enumerate(zip(columns.get("template", ()), columns["label"], strict=False), 2):
+        if labels.setdefault(template, label) != label:
             raise DataError(
-                f"{len(lonely)} classes{where} have only one image in {table.path}, first "
-                f"{part.class_names[lonely[0]]!r}: pairs and retrieval need two or more of each"
+                f"row {row} of {path} is of the template {template!r} and of {label!r}, and a row above it of "
+                f"{labels[template]!r}: a template is of one"
             )
+
+
+def _check_splits(path: Path, columns: _Columns) -> None:
+    splits = columns.get("split", ())
+    for row, (split, label) in enumerate(zip(splits, columns["label"], strict=False), 2):
+        if split not in _SPLITS:
+            raise DataError(
+                f"row {row} of {path} is of the split {split!r}: splits are train, validation and test, or query and "
+                "gallery in place of test"
+            )
+        if split == "query" and label == _JUNK:
+            raise DataError(f"row {row} of {path} is a query labelled {_JUNK}, which is the label of junk in a gallery")
+    found = set(splits)
+    if found & {"query", "gallery"} and "test" in found:
+        raise DataError(f"{path} has the split test beside query or gallery: a test is one or the other")
+    if len(found & {"query", "gallery"}) == 1:
+        raise DataError(f"{path} has no split {'gallery' if 'query' in found else 'query'}: a test has both")
+
+
+def _check_part(part: ImageTable, where: str) -> None:
+    """Raise a DataError unless there are pairs of one class, or for queries something to find."""
+    if part.queries is not None:
+        if not torch.isin(part.labels[part.queries], part.labels[~part.queries]).any():
+            raise DataError(f"no query of {part.path} has its label in the gallery: nothing can be found")
+        return
+    lonely = (part.labels.bincount() == 1).nonzero()[:, 0].tolist()
+    if lonely:
+        raise DataError(
+            f"{len(lonely)} classes{where} have only one image in {part.path}, first "
+            f"{part.class_names[lonely[0]]!r}: pairs and retrieval need two or more of each"
+        )
 
 
 def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:

@@ -17,6 +17,7 @@ from nearfar.evaluate.ranking import ranking_metrics
 from nearfar.evaluate.rerank import expand_queries, k_reciprocal
 from nearfar.evaluate.retrieval import retrieval_metrics
 from nearfar.evaluate.roc import OperatingPoint, Roc, roc
+from nearfar.evaluate.templates import template_features
 from nearfar.evaluate.topk import nearest
 from nearfar.evaluate.verification import Verification, verification_metrics
 
@@ -37,5 +38,6 @@ __all__ = [
     "ranking_metrics",
     "retrieval_metrics",
     "roc",
+    "template_features",
     "verification_metrics",
 ]

@@ -1,4 +1,4 @@
-"""Whole rankings: mean average precision, reciprocal rank, precision and match rates of queries against a gallery."""
+"""Whole rankings of queries against a gallery: average precision, reciprocal rank, precision, match rates, MAP@R."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def ranking_metrics(
         \text{cmc@}k = \max_{i \le k} r_i \qquad
         \text{INP} = \frac{R}{\max \{ i : r_i = 1 \}}
 
+    R-precision and MAP@R, of the first :math:`R` items, are those of :func:`~nearfar.evaluate.retrieval_metrics`.
+
     With cameras (or sequences), items of the query's own identity and camera are taken out of its ranking, as
     re-identification does: they are the next frames of the same film. Average precision is the sum above, as
     scikit-learn has it; Market-1501's first code took the mean of the precision before and after each hit, which is
@@ -59,8 +61,8 @@ def ranking_metrics(
     Returns
     -------
     dict
-        ``map``, ``mrr``, ``minp``, ``precision@k``, ``cmc@k``, each in [0, 1]; ``queries`` and
-        ``queries_left_out``, those without a relevant item.
+        ``map``, ``mrr``, ``minp``, ``r_precision``, ``map@r``, ``precision@k``, ``cmc@k``, each in [0, 1]; ``queries``
+        and ``queries_left_out``, those without a relevant item.
 
     Raises
     ------
@@ -71,6 +73,40 @@ def ranking_metrics(
     ----------
     Zheng, Shen, Tian, Wang, Wang, Tian (2015). Scalable Person Re-identification: A Benchmark. ICCV (the protocol).
     Ye, Shen, Lin, Xiang, Shao, Hoi (2021). Deep Learning for Person Re-identification. arXiv:2001.04193 (mINP).
+    """
+    queries, scores = ranking_scores(
+        query,
+        labels,
+        gallery,
+        gallery_labels,
+        cameras=cameras,
+        gallery_cameras=gallery_cameras,
+        ks=ks,
+        chunk=chunk,
+    )
+    values = {name: float(column.mean()) for name, column in scores.items()}
+    return values | {"queries": len(queries), "queries_left_out": len(query) - len(queries)}
+
+
+def ranking_scores(
+    query: Tensor,
+    labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    cameras: Tensor | None = None,
+    gallery_cameras: Tensor | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    chunk: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The metrics of each query, of which :func:`ranking_metrics` is the average; its arguments are as there.
+
+    Returns
+    -------
+    queries : Tensor
+        (rows,) int64, positions of those that have a relevant item.
+    scores : dict of str to Tensor
+        (rows,) float64 each.
     """
     check_embeddings("query", query)
     check_integers("labels", labels, len(query))
@@ -103,13 +139,19 @@ def ranking_metrics(
     kept = found[:, 0].isfinite()
     if not bool(kept.any()):
         raise InputError(f"none of the {len(query)} queries has a gallery item of its label to be found")
-    names = ["map", "mrr", "minp", *(f"precision@{k}" for k in ks), *(f"cmc@{k}" for k in ks)]
-    values = dict(zip(names, found[kept].mean(0).tolist(), strict=True))
-    return values | {"queries": int(kept.sum()), "queries_left_out": int((~kept).sum())}
+    names = [
+        "map",
+        "mrr",
+        "minp",
+        "r_precision",
+        "map@r",
+        *(f"{name}@{k}" for name in ("precision", "cmc") for k in ks),
+    ]
+    return kept.nonzero()[:, 0], dict(zip(names, found[kept].T, strict=True))
 
 
 def _score(hits: Tensor, available: Tensor, ks: Sequence[int]) -> Tensor:
-    """The metrics of each query, float64, (rows, 3 + 2 len(ks)); NaN where nothing is relevant.
+    """The metrics of each query, float64, (rows, 5 + 2 len(ks)); NaN where nothing is relevant.
 
     ``hits`` (rows, m) in the order of the ranking, what is excluded last; ``available`` (rows,) items of each.
     """
@@ -120,7 +162,9 @@ def _score(hits: Tensor, available: Tensor, ks: Sequence[int]) -> Tensor:
     average = (precision * hits).sum(1) / relevant
     reciprocal = (hits / rank).amax(1)
     last = (hits * rank).amax(1)
+    among = hits & (rank <= relevant[:, None])
+    first = among.sum(1) / relevant, (precision * among).sum(1) / relevant
     at = [torch.minimum(available, torch.tensor(k, device=hits.device)).clamp_min(1) for k in ks]
     precisions = [precision.gather(1, k[:, None] - 1)[:, 0] for k in at]
     matches = [(found.gather(1, k[:, None] - 1)[:, 0] > 0).double() for k in at]
-    return torch.stack([average, reciprocal, relevant / last, *precisions, *matches], 1)
+    return torch.stack([average, reciprocal, relevant / last, *first, *precisions, *matches], 1)

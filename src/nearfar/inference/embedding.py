@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nearfar.data.image import read, square
-from nearfar.data.prepare import side
+from nearfar.data.image import cut, read
+from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings, check_store, joined, read_embeddings, write_embeddings
@@ -69,15 +69,15 @@ def embed_files(
     Raises
     ------
     ConfigError
-        ``output`` is there already, the parts beside it are of another model or other images, or the model takes no
-        square RGB images.
+        ``output`` is there already, the parts beside it are of another model or other images, or the model takes no RGB
+        images.
     DataError
         An image cannot be read, or a file cannot be written.
     """
     output = check_store(output)
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} is there already: give another name, or have it written over")
-    size = side(model.data_config)
+    size = input_size(model.data_config)
     model = model.to(device).eval()
     about = {"model": name, "weights": weights_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")
@@ -104,16 +104,16 @@ def embed_files(
 
 
 class _Files(Dataset[Tensor]):
-    """The images of files, each its middle square."""
+    """The images of files, each its middle."""
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
         self.paths, self.size = paths, size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return square(read(self.paths[index], self.size), self.size)
+        return cut(read(self.paths[index], self.size), self.size)
 
 
 def _claim(folder: Path, about: dict[str, object], paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.data import Prepare
-from nearfar.data.prepare import side
+from nearfar.data.size import input_size
 from nearfar.errors import ArgumentError
 from nearfar.models import EmbeddingModel
 
@@ -41,12 +41,12 @@ def features(model: EmbeddingModel, images: Tensor, *, flip: Flip = "none") -> T
     ArgumentError
         ``flip`` is none of the three.
     ConfigError
-        The model takes other images than square RGB ones.
+        The model takes other images than RGB ones.
     """
     if flip not in FLIPS:
         raise ArgumentError(f"flip is {flip!r}, but must be one of {', '.join(FLIPS)}")
     about = model.data_config
-    prepare = Prepare(side(about), mean=about["mean"], std=about["std"]).to(images.device)
+    prepare = Prepare(input_size(about), mean=about["mean"], std=about["std"]).to(images.device)
     was_training = model.training
     model.eval()
     try:

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 
-from nearfar.data.image import read, square
-from nearfar.data.prepare import side
+from nearfar.data.image import cut, read
+from nearfar.data.size import input_size
 from nearfar.errors import ConfigError
 from nearfar.inference.calibration import Calibration
 from nearfar.inference.embedding import weights_digest
@@ -95,9 +95,9 @@ def judge(
 
 
 def _vectors(model: EmbeddingModel, paths: Sequence[Path], flip: Flip, device: torch.device) -> torch.Tensor:
-    size = side(model.data_config)
+    size = input_size(model.data_config)
     parts = []
     for start in range(0, len(paths), _BATCH):
-        images = torch.stack([square(read(path, size), size) for path in paths[start : start + _BATCH]])
+        images = torch.stack([cut(read(path, size), size) for path in paths[start : start + _BATCH]])
         parts.append(features(model, images.to(device), flip=flip))
     return torch.cat(parts)

@@ -5,7 +5,7 @@ from nearfar.nn.class_losses import ClassLoss
 from nearfar.nn.criterion import Criterion
 from nearfar.nn.distances import Distance
 from nearfar.nn.element_miners import ElementMiner
-from nearfar.nn.labels import RuledLabels
+from nearfar.nn.labels import Grades, RuledLabels
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
@@ -21,6 +21,7 @@ __all__ = [
     "Distance",
     "ElementMiner",
     "EmbeddingLoss",
+    "Grades",
     "IndexSelection",
     "Loss",
     "Matched",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
-from nearfar.nn.labels import ALL, GroupedClasses, Labels, Relation, RuledLabels, SharedLabels
+from nearfar.nn.grades import GradedColumns, GradedPairs, GradedRelation
+from nearfar.nn.labels import ALL, Grades, GroupedClasses, Labels, Relation, RuledLabels, SharedLabels
 from nearfar.nn.precision import raised
 
 if TYPE_CHECKING:
@@ -79,24 +80,33 @@ class Batch:
                     raise InputError("ref_labels were given without ref_emb")
                 if labels is None or not _equal(check_any_labels(ref_labels, embeddings, "ref_labels"), labels):
                     raise InputError("ref_emb is the batch itself, but ref_labels are not its labels")
-            ids, _, relation = _told_by(labels, labels)
+            ids, _, relation = _told_by(labels, labels, embeddings, embeddings)
             return cls(embeddings, ids, embeddings, ids, selection, True, (given, given), relation)
         reference = check_embeddings(ref_emb, "ref_emb").to(embeddings.dtype)
         if reference.shape[1] != embeddings.shape[1]:
             raise InputError(
                 f"embeddings {tuple(embeddings.shape)} and ref_emb {tuple(reference.shape)} differ in embedding size"
             )
-        if ref_labels is not None:
+        if isinstance(labels, Grades):
+            if ref_labels is not None:
+                raise InputError("Grades are about embeddings and ref_emb together: leave out ref_labels")
+            ref_labels = labels
+        elif ref_labels is not None:
             ref_labels = check_any_labels(ref_labels, reference, "ref_labels")
         elif labels is not None and selection is None:
             raise InputError("ref_emb was given without ref_labels")
-        ids, ref_ids, relation = _told_by(labels, ref_labels)
+        ids, ref_ids, relation = _told_by(labels, ref_labels, embeddings, reference)
         return cls(embeddings, ids, reference, ref_ids, selection, False, (given, ref_emb), relation)
 
     @property
     def is_labelled(self) -> bool:
         """Whether positives and negatives are known without a selection."""
         return self.relation is not None or (self.labels is not None and self.reference_labels is not None)
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether labels grade how relevant references are, rather than tell positives from negatives."""
+        return isinstance(self.relation, GradedRelation)
 
     def class_ids(self, name: str) -> tuple[Tensor, Tensor]:
         """``(labels, reference_labels)``, (n,) and (m,), for a part of this name that goes by classes.
@@ -108,7 +118,7 @@ class Batch:
         """
         if self.labels is not None and self.reference_labels is not None:
             return self.labels, self.reference_labels
-        found = "" if self.relation is None else "; these are multi-hot, or matched by a rule"
+        found = "" if self.relation is None else "; these are multi-hot, matched by a rule, or grades"
         raise InputError(f"{name} needs labels: a class id for each embedding{found}")
 
     def positive_mask(self, anchors: slice = ALL) -> Tensor:
@@ -122,6 +132,19 @@ class Batch:
         if self.relation is None:
             return ~self._same_label(anchors)
         return self._without_self(self.relation.negative(anchors), anchors)
+
+    def grades(self, anchors: slice = ALL) -> Tensor:
+        """(n, m) floating: how relevant each reference is to which embedding, from 0 to 1; without grades 1 for
+        positives and 0 for others. What it says of an element and itself is not to be heeded."""
+        if isinstance(self.relation, GradedRelation):
+            return self.relation.grades(anchors)
+        return self.positive_mask(anchors).to(self.embeddings.dtype)
+
+    def apart(self, anchors: slice = ALL) -> Tensor:
+        """(n, m) floating: how far labels are from each other; without grades 0 of positives and 1 of others."""
+        if isinstance(self.relation, GradedRelation):
+            return self.relation.apart(anchors)
+        return 1 - self.grades(anchors)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(anchor, positive, anchor, negative)``: what was selected, or every pair where nothing was."""
@@ -159,13 +182,29 @@ def _equal(first: Labels, second: Labels) -> bool:
     return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
 
 
-def _told_by(labels: Labels | None, ref_labels: Labels | None) -> tuple[Tensor | None, Tensor | None, Relation | None]:
+def _told_by(
+    labels: Labels | None, ref_labels: Labels | None, embeddings: Tensor, reference: Tensor
+) -> tuple[Tensor | None, Tensor | None, Relation | None]:
     """Class ids as they are; of other labels none, and who belongs together."""
     ids, ref_ids = (x if isinstance(x, Tensor) and x.ndim == 1 else None for x in (labels, ref_labels))
     if labels is None or ref_labels is None or (ids is not None and ref_ids is not None):
         return ids, ref_ids, None  # where one is not given, a selection says the rest
+    return None, None, _relation(labels, ref_labels, embeddings, reference)
+
+
+def _relation(labels: Labels, ref_labels: Labels, embeddings: Tensor, reference: Tensor) -> Relation:
+    dtype = embeddings.dtype
+    if isinstance(labels, Grades) and labels is ref_labels:
+        if labels.matrix.shape != (len(embeddings), len(reference)):
+            sizes = f"({len(embeddings)}, {len(reference)}), a row for each embedding and a column for each reference"
+            raise InputError(f"grades must be of shape {sizes}; got {tuple(labels.matrix.shape)}")
+        return GradedPairs(labels.matrix.to(dtype))
     if isinstance(labels, RuledLabels) and isinstance(ref_labels, RuledLabels) and labels.rule == ref_labels.rule:
-        return None, None, GroupedClasses(labels.rule, labels.columns, ref_labels.columns)
+        columns = labels.columns, ref_labels.columns
+        if not labels.is_graded:
+            return GroupedClasses(labels.rule, *columns)
+        if columns[0].shape[1] == columns[1].shape[1]:
+            return GradedColumns.of_rule(labels.rule, *columns, dtype)
     if (
         isinstance(labels, Tensor)
         and isinstance(ref_labels, Tensor)
@@ -173,7 +212,7 @@ def _told_by(labels: Labels | None, ref_labels: Labels | None) -> tuple[Tensor |
         and labels.shape[1] == ref_labels.shape[1]
     ):
         first = labels.float()
-        return None, None, SharedLabels(first, first if ref_labels is labels else ref_labels.float())
+        return SharedLabels(first, first if ref_labels is labels else ref_labels.float())
     raise InputError(
         f"labels ({_kind(labels)}) and ref_labels ({_kind(ref_labels)}) must be of one kind: class ids, multi-hot of "
         "as many classes, or matched by one rule"
@@ -181,8 +220,10 @@ def _told_by(labels: Labels | None, ref_labels: Labels | None) -> tuple[Tensor |
 
 
 def _kind(labels: Labels) -> str:
+    if isinstance(labels, Grades):
+        return "grades"
     if isinstance(labels, RuledLabels):
-        return f"matched by {labels.rule}"
+        return f"matched by {labels.rule}" + (f", {labels.columns.shape[1]} columns" if labels.is_graded else "")
     return "class ids" if labels.ndim == 1 else f"multi-hot of {labels.shape[1]} classes"
 
 
@@ -198,10 +239,10 @@ def check_embeddings(embeddings: Tensor, name: str) -> Tensor:
 
 
 def check_any_labels(labels: Labels, embeddings: Tensor, name: str) -> Labels:
-    """Return class ids as :func:`check_labels` does; multi-hot labels (batch, classes) and those with a rule as they
-    are, on the device of ``embeddings``; or raise :class:`InputError`."""
+    """Return class ids as :func:`check_labels` does; multi-hot labels (batch, classes), those with a rule and grades as
+    they are, on the device of ``embeddings``; or raise :class:`InputError`."""
     is_hot = isinstance(labels, Tensor) and labels.ndim == 2 and labels.dtype == torch.bool
-    if not is_hot and not isinstance(labels, RuledLabels):
+    if not is_hot and not isinstance(labels, RuledLabels | Grades):
         return check_labels(labels, embeddings, name)
     if len(labels) != len(embeddings):
         raise InputError(f"{name} must have a row for each of {len(embeddings)} embeddings; got {len(labels)}")

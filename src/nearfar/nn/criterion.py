@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.element_miners import ElementMiner
-from nearfar.nn.labels import RuledLabels
+from nearfar.nn.labels import Grades
 from nearfar.nn.losses import EmbeddingLoss, Loss
 from nearfar.nn.matching import Matched, Matcher, Matches
 from nearfar.nn.miners import Miner
@@ -139,12 +139,16 @@ class Criterion(nn.Module):
                 module.statistics = {}
 
     def statistics(self) -> dict[str, Tensor]:
-        """The statistics of the last call, by ``term/sub-loss/name``; empty unless they are collected."""
+        """The statistics of the last call, by ``term/sub-loss/name``; empty unless they are collected.
+
+        Of losses around others by ``term/place/sub-loss/name``, the place being left out where there is one loss
+        inside; of a loss that is called more than once in a call, as by ``cross_batch_memory``, those of its last.
+        """
         return {
-            f"{name}/{key}": value
+            "/".join((name, *place, key)): value
             for name, loss in self.losses.items()
-            if isinstance(loss, Loss)
-            for key, value in loss.statistics.items()
+            for place, inner in _losses_in(loss)
+            for key, value in inner.statistics.items()
         }
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
@@ -160,22 +164,17 @@ class Criterion(nn.Module):
             An input is missing, unknown or given twice, or an unreduced loss stands beside another.
         """
         given = self._inputs.bind(args, kwargs)
-        self.last = last = {}
         matches: dict[int, Matches] = {}
         values = {name: self._value(name, loss, given, matches) for name, loss in self.losses.items()}
         weights = dict(self.weights)
         if self.schedules is not None:
             self.schedules.called()
-        if len(values) == 1:
-            ((name, value),) = values.items()
-            if not _is_scalar(value):
-                return value if weights[name] == 1 else _scaled(value, weights[name])
-        for name, value in values.items():
-            if not _is_scalar(value):
-                raise InputError(
-                    f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer"
-                )
-        last.update({name: value.detach() for name, value in values.items()})
+        self.last = {name: value.detach() for name, value in values.items() if _is_scalar(value)}
+        if unreduced := values.keys() - self.last.keys():
+            name = next(name for name in values if name in unreduced)
+            if len(values) == 1:
+                return values[name] if weights[name] == 1 else _scaled(values[name], weights[name])
+            raise InputError(f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer")
         weighted = [v if weights[name] == 1 else v * weights[name] for name, v in values.items()]
         return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 
@@ -200,9 +199,10 @@ class Criterion(nn.Module):
             selection = _select(name, miner, loss, embeddings, labels, reference)
         if isinstance(loss, EmbeddingLoss):
             return loss(embeddings, labels, selection, **reference, **optional)
-        if isinstance(labels, RuledLabels):
+        # A loss around others hands labels on, and what is inside it says what it takes.
+        if not (labels is None or isinstance(labels, Tensor) or getattr(loss, "hands_labels_on", False)):
             raise InputError(
-                f"the term {name!r} takes tensors of labels, and none with a rule; give it an indices_tuple"
+                f"the term {name!r} takes tensors of labels, and none with a rule or grades; give it an indices_tuple"
             )
         if isinstance(selection, Selection):
             selection = selection.indices()
@@ -289,6 +289,8 @@ class _Inputs:
     def _refuse_missing(self, given: dict[str, Any]) -> None:
         selected = self.on_embeddings and given.get("indices_tuple") is not None
         optional = {"labels"} if selected else set()
+        if isinstance(given.get("labels"), Grades):  # which are of both sides
+            optional.add("ref_labels")
         if missing := [name for name in self.required if name not in given and name not in optional]:
             raise InputError(f"this criterion needs {', '.join(missing)}")
 
@@ -298,10 +300,22 @@ def _select(
 ) -> Any:
     if isinstance(miner, Miner):
         return miner.select(embeddings, labels, **reference, loss=loss)
-    if isinstance(labels, RuledLabels):
-        raise InputError(f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule")
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            f"the miner of {name!r} is none of nearfar's: it takes tensors, and no labels with a rule or grades"
+        )
     with full_precision(embeddings):
         return miner(embeddings, labels, **reference)
+
+
+def _losses_in(loss: nn.Module) -> list[tuple[tuple[str, ...], Loss]]:
+    """The losses of nearfar's in a term, itself or those inside it, and where each is."""
+    containers = {"loss", "losses"}  # which say that something is inside, not which
+    return [
+        (tuple(part for part in path.split(".") if part and part not in containers), module)
+        for path, module in loss.named_modules()
+        if isinstance(module, Loss)
+    ]
 
 
 def _selecting(term: CriterionTerm) -> nn.Module | None:

@@ -39,6 +39,9 @@ class Loss(nn.Module):
         self.collect_stats = False
         #: Of the last call, detached: ``<sub-loss>/terms`` and ``<sub-loss>/active``, the share above zero.
         self.statistics: dict[str, Tensor] = {}
+        #: Whether each rank of a process group calls it with the batch of all of them, rather than with its own part,
+        #: so that what a loss would tell other ranks of the batch they know.
+        self.whole_batch = False
 
     def default_reducer(self) -> nn.Module:
         """The reducer it has unless told otherwise."""
@@ -128,6 +131,9 @@ class EmbeddingLoss(Loss):
         As in :class:`Loss`.
     """
 
+    #: Whether labels may grade how relevant references are; else such labels are refused before :meth:`terms`.
+    graded = False
+
     def __init__(self, *, distance: nn.Module | None = None, reducer: nn.Module | None = None) -> None:
         super().__init__(reducer=reducer)
         self.distance: Any = self.default_distance() if distance is None else distance
@@ -156,7 +162,8 @@ class EmbeddingLoss(Loss):
             (n, d) floating; half precision is raised to float32.
         labels
             (n,) class ids, or (n, classes) boolean multi-hot, by which positives share at least one label, or
-            :class:`~nearfar.nn.labels.RuledLabels`; may be left out where ``indices_tuple`` says what belongs together.
+            :class:`~nearfar.nn.labels.RuledLabels`, or, of a loss that takes grades,
+            :class:`~nearfar.nn.labels.Grades`; may be left out where ``indices_tuple`` says what belongs together.
         indices_tuple
             What a miner selected: a tuple of three or four index tensors, or a ``Selection``.
         ref_emb, ref_labels
@@ -172,7 +179,19 @@ class EmbeddingLoss(Loss):
             references = len(embeddings) if ref_emb is None else len(check_embeddings(ref_emb, "ref_emb"))
             selection = as_selection(indices_tuple, len(embeddings), references)
             batch = Batch.of(embeddings, labels, selection, ref_emb, ref_labels)
+            if batch.is_graded:
+                self._check_grades(batch)
             return self.reduce(self.terms(batch), batch.embeddings, batch.labels)
+
+    def _check_grades(self, batch: Batch) -> None:
+        name = type(self).__name__
+        if not self.graded:
+            raise InputError(
+                f"{name} tells positives from negatives and takes no labels with grades; give it class ids, multi-hot "
+                "labels, or the rule other_group or same_group"
+            )
+        if batch.selection is not None:
+            raise InputError(f"{name} looks at every pair where labels grade them: leave out indices_tuple and miner")
 
 
 @torch.no_grad()

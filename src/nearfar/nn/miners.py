@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Euclidean
 from nearfar.nn.labels import Labels
@@ -61,7 +61,7 @@ class Miner(nn.Module):
         ----------
         embeddings, labels
             (n, d), and (n,) class ids or (n, classes) boolean multi-hot, by which positives share at least one label,
-            or :class:`~nearfar.nn.labels.RuledLabels`.
+            or :class:`~nearfar.nn.labels.RuledLabels` without grades.
         ref_emb, ref_labels
             (m, d), and labels of the same kind: choose positives and negatives from these.
         loss
@@ -74,6 +74,11 @@ class Miner(nn.Module):
         """
         with torch.no_grad(), full_precision(embeddings):
             batch = Batch.of(embeddings, labels, None, ref_emb, ref_labels)
+            if batch.is_graded:
+                raise InputError(
+                    f"{type(self).__name__} chooses among positives and negatives, which labels with grades do not "
+                    "tell apart; leave out the miner"
+                )
             return self.choose(batch, self._distance_for(loss), loss)
 
     def _distance_for(self, loss: nn.Module | None) -> Any:

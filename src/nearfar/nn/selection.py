@@ -192,6 +192,23 @@ class TripletRule(Selection):
         warn_if_many(len(a))
         return a, p, n
 
+    def selected(self, d_ap: Tensor, d_an: Tensor, positives: Tensor) -> Tensor:
+        """Which references are a negative of each of t positive pairs, of those that are one by label.
+
+        Parameters
+        ----------
+        d_ap, d_an
+            (t, 1) and (t, m) distances of the pairs, and of their anchors to all references.
+        positives
+            (t,) which references the positives are.
+
+        Returns
+        -------
+        Tensor
+            (t, m) boolean.
+        """
+        return self.holds(d_an - d_ap)
+
     def holds(self, gap: Tensor) -> Tensor:
         """Whether a triplet with this ``d(a, n) − d(a, p)`` is selected."""
         # Not a comparison that is false of NaN: what is not a number must show in the loss.

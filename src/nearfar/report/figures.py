@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nearfar.data import ImageSource
 from nearfar.evaluate import Roc, Verification, all_pairs, roc, verification_metrics
-from nearfar.evaluate.retrieval import query_scores
 from nearfar.evaluate.roc import SUPPORT
+from nearfar.train.table import METRICS, scores_of_queries
 
 #: Images whose pairs are verified: their number grows with the square.
 MOST_IMAGES = 1000
@@ -58,8 +59,8 @@ class Pairs:
     protocol: str
 
 
-def retrieval_figures(embeddings: Tensor, labels: Tensor) -> tuple[Figure, ...]:
-    """Recall, R-precision and MAP@R by cosine, each image a query among all others, with intervals by class.
+def retrieval_figures(embeddings: Tensor, source: ImageSource) -> tuple[Figure, ...]:
+    """Recall, R-precision and MAP@R as in the table a run ends with, with intervals by class.
 
     What is drawn, with replacement, is the classes that ask; what is searched stays as it is.
 
@@ -67,16 +68,16 @@ def retrieval_figures(embeddings: Tensor, labels: Tensor) -> tuple[Figure, ...]:
     ----------
     embeddings : Tensor
         (n, d) finite.
-    labels : Tensor
-        (n,) integers.
+    source : ImageSource
+        n images.
 
     Raises
     ------
     InputError
         No class has two images.
     """
-    queries, scores = query_scores(embeddings, labels, ks=(1, 5))
-    values, classes = torch.unique(labels[queries], return_inverse=True)
+    queries, scores = scores_of_queries(embeddings, source)
+    values, classes = torch.unique(source.labels[queries], return_inverse=True)
     sums = torch.zeros(len(values), scores.shape[1], dtype=torch.float64).index_add_(0, classes, scores)
     sizes = classes.bincount(minlength=len(values)).double()
     generator = torch.Generator().manual_seed(0)
@@ -84,10 +85,9 @@ def retrieval_figures(embeddings: Tensor, labels: Tensor) -> tuple[Figure, ...]:
     means = torch.stack([sums[row].sum(0) / sizes[row].sum() for row in drawn])
     ends = torch.tensor([(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], dtype=torch.float64)
     low, high = means.quantile(ends, dim=0)
-    names = ("recall@1", "recall@5", "r_precision", "map@r")
     return tuple(
         Figure(name, float(mean), (float(one), float(other)))
-        for name, mean, one, other in zip(names, scores.mean(0), low, high, strict=True)
+        for name, mean, one, other in zip(METRICS, scores.mean(0), low, high, strict=True)
     )
 
 

@@ -104,35 +104,49 @@ class Scenes:
         self._addresses: dict[int, str] = {}
 
     def queries(self) -> tuple[Query, ...]:
-        """Draw queries that have another image of their class; find what is nearest to each among all others.
+        """Draw images that ask and have one of their class to find; find what is nearest to each.
 
         Raises
         ------
         InputError
-            No class has two images.
+            None has.
         """
-        sizes = self.labels.bincount()
-        able = (sizes[self.labels] > 1).nonzero()[:, 0]
+        asks = self.source.queries
+        searched = torch.ones_like(self.labels, dtype=torch.bool) if asks is None else ~asks
+        sizes = self.labels[searched].bincount(minlength=int(self.labels.max()) + 1)
+        able = (sizes[self.labels] > 1 if asks is None else asks & (sizes[self.labels] > 0)).nonzero()[:, 0]
         if not len(able):
             raise InputError("no class has two images, so that no query has a neighbour of its own class")
-        chosen = able[self._drawn(len(able))[:QUERIES]]
-        count = min(NEIGHBOURS, len(self.labels) - 1)
-        values, places = nearest(self.embeddings[chosen], self.embeddings, count, exclude_self=chosen)
-        return tuple(
-            Query(self._shown(query), tuple(self._neighbour(query, *pair) for pair in zip(found, cosines, strict=True)))
-            for query, found, cosines in zip(chosen.tolist(), places.tolist(), values.tolist(), strict=True)
+        return tuple(self._query(query, searched) for query in able[self._drawn(len(able))[:QUERIES]].tolist())
+
+    def _query(self, query: int, searched: Tensor) -> Query:
+        """An image and the nearest of those (n,) that are searched, without itself and what its camera saw of it."""
+        searched = searched.clone()
+        searched[query] = False
+        if self.source.queries is not None and self.source.cameras is not None:
+            cameras = self.source.cameras
+            searched &= (self.labels != self.labels[query]) | (cameras != cameras[query])
+        gallery = searched.nonzero()[:, 0]
+        values, places = nearest(
+            self.embeddings[query : query + 1], self.embeddings[gallery], min(NEIGHBOURS, len(gallery))
         )
+        pairs = zip(gallery[places[0]].tolist(), values[0].tolist(), strict=True)
+        return Query(self._shown(query), tuple(self._neighbour(query, *pair) for pair in pairs))
 
     def hardest(self) -> tuple[tuple[ShownPair, ...], tuple[ShownPair, ...]]:
-        """The genuine pairs furthest apart, and the impostor pairs nearest together."""
-        positives, negatives = hardest_pairs(self.embeddings, self.labels, PAIRS)
+        """The genuine pairs furthest apart, and the impostor pairs nearest together; distractors are in none."""
+        kept = self.source.asked()
+        found = hardest_pairs(self.embeddings[kept], self.labels[kept], PAIRS)
+        positives, negatives = (
+            [Pair(int(kept[pair.first]), int(kept[pair.second]), pair.similarity) for pair in pairs] for pairs in found
+        )
         return tuple(map(self._pair, positives)), tuple(map(self._pair, negatives))
 
     def map(self) -> Map:
         """Some images of some classes, and points for others."""
         places, share = plane(self.embeddings)
         places = 100 * places
-        values = torch.unique(self.labels)
+        values = torch.unique(self.labels[self.source.asked()])
         images: list[Placed] = []
         for value in values[self._drawn(len(values))[:MAP_CLASSES]]:
             members = (self.labels == value).nonzero()[:, 0][:MAP_IMAGES]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nearfar.data import ImageSource
+from nearfar.data.size import input_size
 from nearfar.errors import CheckpointError, NearfarError
 from nearfar.models import load_model
 from nearfar.report.curves import Curves, read_curves
@@ -23,7 +24,7 @@ from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
 from nearfar.train.run import judged_source, saved_config
 from nearfar.train.sources import loader_workers
-from nearfar.train.table import embed
+from nearfar.train.table import embed, told_queries
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -41,6 +42,8 @@ class Judged:
         How many.
     unseen
         Whether they are the run's own test classes.
+    asked
+        What is searched in what.
     digest
         Equal for the same classes and labels.
     """
@@ -49,6 +52,7 @@ class Judged:
     images: int
     classes: int
     unseen: bool
+    asked: str
     digest: str
 
 
@@ -139,12 +143,12 @@ def read_subject(folder: RunFolder, name: str, *, data: Any = None, device: torc
 
 
 def _seen(noting: _Noting, judged: Judged, source: ImageSource, embeddings: Tensor) -> Seen:
-    attempt, scenes, labels = noting.attempt, Scenes(source, embeddings), source.labels
+    attempt, scenes, kept = noting.attempt, Scenes(source, embeddings), source.asked()
     positives, negatives = scenes.hardest()
     return Seen(
         judged=judged,
-        retrieval=attempt(lambda: retrieval_figures(embeddings, labels), (), "retrieval"),
-        pairs=attempt(lambda: pair_figures(embeddings, labels), None, "verification"),
+        retrieval=attempt(lambda: retrieval_figures(embeddings, source), (), "retrieval"),
+        pairs=attempt(lambda: pair_figures(embeddings[kept], source.labels[kept]), None, "verification"),
         queries=attempt(scenes.queries, (), "neighbours"),
         positives=positives,
         negatives=negatives,
@@ -168,10 +172,14 @@ def _embedded(folder: RunFolder, config: Config, data: Any, device: torch.device
     if not folder.model.exists():
         raise CheckpointError(f"{folder.model.name} is missing, which the first validation writes")
     model = load_model(folder.model)
-    source, name, own = judged_source(config, data, image_size=model.data_config["input_size"][1])
+    source, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     embeddings = embed(model, source, device=device, workers=loader_workers(config.data.workers, source))
     if not bool(torch.isfinite(embeddings).all()):
         raise CheckpointError(f"{folder.model.name} gives embeddings that are not finite")
-    named = json.dumps([source.class_names, source.labels.tolist()])
+    named = json.dumps([source.class_names, source.labels.tolist(), told_queries(source)])
     digest = hashlib.sha256(named.encode()).hexdigest()
-    return Judged(os.fspath(name), len(source), source.num_classes, own, digest), source, embeddings
+    return (
+        Judged(os.fspath(name), len(source), source.num_classes, own, told_queries(source), digest),
+        source,
+        embeddings,
+    )

@@ -21,11 +21,12 @@ def thumbnail(image: Tensor) -> str:
     Parameters
     ----------
     image : Tensor
-        (3, S, S) uint8; one larger than :data:`SIDE` is scaled to it.
+        (3, H, W) uint8; one with a side larger than :data:`SIDE` is scaled to that.
     """
     pixels = image.float()[None]
-    if image.shape[-1] > SIDE:
-        pixels = resize(pixels, SIDE)
+    scale = SIDE / max(image.shape[-2:])
+    if scale < 1:
+        pixels = resize(pixels, [max(1, round(scale * side)) for side in image.shape[-2:]])
     array = pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "JPEG", quality=_QUALITY, optimize=True)

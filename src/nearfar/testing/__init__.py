@@ -27,6 +27,7 @@ from nearfar.testing.check import Check, Result, checks_of
 from nearfar.testing.law import LAWS, Law
 from nearfar.testing.lookup import find_check
 from nearfar.testing.parametrize import parts
+from nearfar.testing.ranks import run_on_ranks
 from nearfar.testing.report import Report, run
 from nearfar.testing.scene import batch
 from nearfar.testing.subject import seeded
@@ -43,5 +44,6 @@ __all__ = [
     "find_plugin",
     "parts",
     "run",
+    "run_on_ranks",
     "seeded",
 ]

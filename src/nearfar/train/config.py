@@ -37,6 +37,9 @@ class Data(Section):
 
     #: ``emoji``, or a folder root/class/file or root/split/class/file.
     source: str = "emoji"
+    #: ``2/4``: of the classes that are not for the test, the second of four parts validates and the others are trained
+    #: on; None: the source's own division.
+    fold: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] | None = None
     #: Worker processes that load images; None: none for data in memory, else one for each core up to 8.
     workers: Annotated[int, Field(ge=0)] | None = None
 
@@ -49,8 +52,8 @@ class Model(Section):
     head: Literal["linear", "bn_neck", "none"] = "linear"
     pool: Literal["model", "flatten"] = "model"
     normalize: bool = False
-    #: Side of the images the network sees, in pixels; None: what the backbone was made for.
-    image_size: _Count | None = None
+    #: Side of the images the network sees, or [height, width], in pixels; None: what the backbone was made for.
+    image_size: _Count | Annotated[tuple[_Count, _Count], Field(strict=False)] | None = None
     #: How pixels are scaled and ordered, for weights of face recognition; None: as the backbone says.
     pixels: Literal["insightface", "mxnet", "sphereface", "adaface"] | None = None
     pretrained: bool = False
@@ -109,6 +112,9 @@ class Optimizer(Section):
     weight_decay: _NotNegative = 0.01
     #: Of SGD, in Nesterov's form.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: The most that the norm of all gradients together may be, those of the criterion's parameters too: larger ones are
+    #: scaled down to it; None: they may have any.
+    clip: _Positive | None = None
     #: Of the criterion's own parameters (class weights, proxies); None: the model's, times what each loss asks for.
     criterion_lr: _Positive | None = None
 
@@ -271,7 +277,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(old: Config, new: Config) -> list[str]:
     """``key: old → new`` for each leaf in which two configurations differ."""
-    before, after = dict(_leaves(old.to_dict())), dict(_leaves(new.to_dict()))
+    before, after = dict(leaves(old.to_dict())), dict(leaves(new.to_dict()))
     keys = dict.fromkeys([*before, *after])
     return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
@@ -283,10 +289,11 @@ def _keys(data: Mapping[Any, Any]) -> Iterator[Any]:
             yield from _keys(value)
 
 
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key of nested data that is no section, such as ``optimizer.lr``, with its value; a recipe is one value."""
     for key, value in data.items():
         if isinstance(value, Mapping) and key != "criterion":
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -362,8 +369,12 @@ def _wanted(problem: Any, key: str) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     if key == "criterion":
         return "a recipe: a text such as 'sup_con(temperature=0.1)', or a mapping with the key terms"
+    if key == "model.image_size":
+        return "a number of pixels, or [height, width]"
     if key == "augment.fill":
         return "auto, border, or a grey from 0 to 1"
+    if key == "data.fold":
+        return "a part of so many, such as 2/4"
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"{words} {context[name]}"

@@ -12,6 +12,7 @@ import torch
 
 from nearfar.build import compose
 from nearfar.data import NAMED, Augment, ImageSource, PKSampler
+from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, NearfarError
 from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion, counted
@@ -22,7 +23,7 @@ from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
-from nearfar.train.ranks import Ranks
+from nearfar.train.ranks import Ranks, give_whole_batches
 from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
@@ -86,7 +87,7 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     if data is not None:
         source = f"{FROM_PYTHON}{type(data).__name__}"
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-    sources = open_sources(config.data.source, data, image_size=model.data_config["input_size"][1])
+    sources = open_sources(config.data.source, data, image_size=input_size(model.data_config), fold=config.data.fold)
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
@@ -95,6 +96,8 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    if ranks.world > 1:
+        give_whole_batches(criterion)
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
     if config.head.sample_rate < 1:
@@ -165,12 +168,7 @@ def build_model(config: Config) -> EmbeddingModel:
         except (MemoryError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"the model {config.model.name} cannot be made as configured: {reason}") from error
-    channels, height, width = model.data_config["input_size"]
-    if channels != 3 or height != width:
-        raise ConfigError(
-            f"model.name is {config.model.name}, which takes images of {channels} × {height} × {width}, and a run has "
-            "square RGB ones: set model.image_size"
-        )
+    input_size(model.data_config)  # a run's images are RGB
     return model
 
 
@@ -235,4 +233,4 @@ def _augmentation(config: Config, model: EmbeddingModel) -> Augment:
     elif arguments["fill"] == "border":
         arguments["fill"] = None
     about = model.data_config
-    return Augment(about["input_size"][1], mean=about["mean"], std=about["std"], **arguments)
+    return Augment(input_size(about), mean=about["mean"], std=about["std"], **arguments)

@@ -35,6 +35,7 @@ from nearfar.errors import Diverged, InputError
 from nearfar.models import class_vectors, in_chunks, save_class_vectors, save_model
 from nearfar.nn import counted
 from nearfar.train.checkpoint import Checkpoint
+from nearfar.train.clipping import clip
 from nearfar.train.environment import Environment
 from nearfar.train.job import STEP_KEY, Job
 from nearfar.train.logs import CsvTable
@@ -127,9 +128,10 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         self.model, self.criterion, self.augment = job.model, job.criterion, job.augment
         # Not an attribute of its own name: Lightning's module has properties called so.
         self._job = job
-        self.sharded = bool(sharded_names(self.criterion))
         self.embeddings: Tensor | None = None
         self.loss: Tensor | None = None
+        #: Before it was clipped; None where that is not asked for.
+        self.gradient_norm: Tensor | None = None
         self.finite = torch.ones((), dtype=torch.bool)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -157,9 +159,7 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         self.embeddings = in_chunks(self.model, inputs, self._job.config.batch.chunk)
         # A loss sums over the batch and exponentiates: half precision is for the network.
         with torch.autocast(self.device.type, enabled=False):
-            judged = self.embeddings.float()
-            if not self.sharded:
-                judged, labels = gathered(judged, labels, self._job.ranks)
+            judged, labels = gathered(self.embeddings.float(), labels, self._job.ranks)
             if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
                 seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
             loss = self.criterion(judged, labels)
@@ -168,11 +168,16 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
                 f"the criterion {self._job.config.criterion} gives no single number to train on: give it a reducer "
                 "that reduces, such as mean"
             )
-        self.loss = self._job.ranks.mean(loss.detach().reshape(())) if self.sharded else loss.detach().reshape(())
+        self.loss = loss.detach().reshape(())
         self.finite = self.finite & torch.isfinite(self.loss)
         if self.device.type == "cpu":
             self.check_finite()
         return loss.reshape(())
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        # In place of Lightning's, which would have a norm on each rank where that has rows of its own.
+        if (limit := self._job.config.optimizer.clip) is not None:
+            self.gradient_norm = clip(optimizer, limit)
 
     def check_finite(self) -> None:
         """Raise where a loss was not finite; on a GPU this waits for it."""
@@ -237,12 +242,6 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         assert module.embeddings is not None
         embeddings = job.ranks.rows(module.embeddings)
         terms = job.criterion.last | job.criterion.statistics()
-        if module.sharded:  # else all ranks have judged the same
-            ranks = job.ranks
-            terms = {
-                name: ranks.mean(value.float()) * (ranks.world if name.endswith("/terms") else 1)
-                for name, value in terms.items()
-            }
         if not job.ranks.first:
             return
         values = {
@@ -251,6 +250,8 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
             "lr": job.optimizer.param_groups[0]["lr"],
             "spread": float(spread(embeddings)),
         }
+        if module.gradient_norm is not None:
+            values["gradient_norm"] = float(module.gradient_norm)
         values |= {
             f"lr/{group['name']}": group["lr"]
             for group in job.optimizer.param_groups
@@ -270,7 +271,7 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         embeddings = embed(job.model, job.validation, device=job.device, workers=job.workers)
         if not embeddings.isfinite().all():
             raise Diverged(f"the network's embeddings are not finite after step {job.step}: lower optimizer.lr")
-        scores = score(embeddings, job.validation.labels)
+        scores = score(embeddings, job.validation)
         metric = job.config.validation.metric
         better = not job.best or scores[metric] > job.best["score"]
         if better:

@@ -48,10 +48,15 @@ def _owners(model: nn.Module, criterion: Criterion, config: Optimizer) -> Iterat
     """What learns, under which name and at which rate; what no term owns, such as a miner's, at the criterion's."""
     yield "model", model, config.lr
     for name, loss in criterion.losses.items():
-        asked = config.lr * criterion.learning_rates[name]
-        rate = max(min(asked, FAST), min(asked, config.lr))
+        rate = own_rate(config.lr, criterion.learning_rates[name])
         yield f"criterion/{name}", loss, rate if config.criterion_lr is None else config.criterion_lr
     yield "criterion", criterion, config.lr if config.criterion_lr is None else config.criterion_lr
+
+
+def own_rate(lr: float, times: float) -> float:
+    """What a term learns at where nothing else is said: the network's rate times what it asks for, within bounds."""
+    asked = lr * times
+    return max(min(asked, FAST), min(asked, lr))
 
 
 def told_rates(criterion: Criterion, config: Optimizer) -> str:

@@ -5,6 +5,7 @@ Every figure comes with its tag: what it depends on besides the weights and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -15,9 +16,10 @@ from torch.utils.data import Dataset
 
 from nearfar.data import ImageSource
 from nearfar.data.faces import FacePairs, read_pairs
-from nearfar.data.prepare import side
+from nearfar.data.size import Size, input_size, told
 from nearfar.errors import ConfigError
 from nearfar.evaluate import (
+    Identification,
     Verification,
     all_pairs,
     identification_metrics,
@@ -26,7 +28,8 @@ from nearfar.evaluate import (
 )
 from nearfar.inference.features import Flip
 from nearfar.models import EmbeddingModel
-from nearfar.train.table import embed
+from nearfar.train.table import embed, told_queries
+from nearfar.train.templates import by_template, told_templates
 
 Protocol = Literal["retrieval", "verification", "identification", "reidentification"]
 #: What ``nearfar evaluate`` can ask.
@@ -36,18 +39,19 @@ PROTOCOLS = get_args(Protocol)
 _PAIRS, _RESAMPLES = 2**21, 200
 _FOLDS = 10
 _PAIR_FARS = (0.1, 0.01, 0.001)
+_DIR = "DIR at the largest false-alarm rate not above the one named"
 
 
 def tag(model: EmbeddingModel, flip: Flip, *more: str) -> str:
     """What a figure depends on besides weights and images: how they were fed, and ``more``."""
     about = model.data_config
     scaled = "; ".join(f"{name} {' '.join(f'{value:.4g}' for value in about[name])}" for name in ("mean", "std"))
-    fed = f"{'BGR' if model.bgr else 'RGB'} of {about['input_size'][1]} pixels, {scaled}"
+    fed = f"{'BGR' if model.bgr else 'RGB'} of {told(about['input_size'][1:])} pixels, {scaled}"
     return "; ".join([f"flip {flip}", fed, "cosine", *more])
 
 
 def verification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
-    """All pairs of the images, two million at most, with intervals by identity.
+    """All pairs of the images, two million at most, with intervals by identity; distractors have none.
 
     Parameters
     ----------
@@ -57,7 +61,9 @@ def verification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, 
     seed : int
         Of the pairs, where they are drawn, and of the bootstrap.
     """
-    similarities, same, identities = all_pairs(x, source.labels, most=_PAIRS, seed=seed)
+    kept = source.asked()
+    x, labels = x[kept], source.labels[kept]
+    similarities, same, identities = all_pairs(x, labels, most=_PAIRS, seed=seed)
     found = verification_metrics(similarities, same, identities=identities, resamples=_RESAMPLES, seed=seed)
     there = len(x) * (len(x) - 1) // 2
     pairs = "all pairs" if len(same) == there else f"{len(same)} of {there} pairs drawn within each kind, seed {seed}"
@@ -68,7 +74,8 @@ def identification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str
     """Half of each identity's images as a gallery, the others as probes; then half of the identities left out of it.
 
     The closed set has all identities in the gallery: ``rank@k``. In the open set, the probes of every other identity
-    are strangers: ``dir@far``.
+    are strangers: ``dir@far``. Where the source says what its queries are, those are the probes, and those of them
+    whose identity its gallery lacks are the strangers.
 
     Parameters
     ----------
@@ -78,8 +85,13 @@ def identification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str
     seed : int
         Of who and what goes into the gallery.
     """
+    labels, asks = source.labels, source.queries
+    if asks is not None:
+        closed = identification_metrics(x[asks], labels[asks], x[~asks], labels[~asks])
+        found = _ranks(closed) | (_detections(closed) if closed.strangers else {})
+        asked = told_queries(source, by_camera=False)
+        return found | {"protocol": f"{asked}; {_DIR}" if closed.strangers else asked}
     generator = torch.Generator().manual_seed(seed)
-    labels = source.labels
     shuffled = torch.randperm(len(labels), generator=generator)
     order = shuffled[labels[shuffled].argsort(stable=True)]
     counts = labels.bincount()
@@ -87,43 +99,71 @@ def identification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str
     kept = place < (counts[labels[order]] + 1) // 2
     gallery, probes = order[kept], order[~kept]
     closed = identification_metrics(x[probes], labels[probes], x[gallery], labels[gallery])
-    found: dict[str, Any] = {f"rank@{k}": rate for k, rate in closed.cmc.items()}
-    found |= {"probes": closed.probes, "identities": closed.identities}
+    found = _ranks(closed)
     enrolled = torch.randperm(len(counts), generator=generator)[: len(counts) // 2]
     known = gallery[torch.isin(labels[gallery], enrolled)]
     if torch.isin(labels[probes], enrolled).any():
         opened = identification_metrics(x[probes], labels[probes], x[known], labels[known])
-        for point in opened.detections:
-            name = f"dir@{point.wanted:g}"
-            found |= {name: point.rate, f"{name}/threshold": point.threshold}
-        found |= {f"dir@{far:g}/refused": reason for far, reason in opened.refused.items()}
-        found["strangers"] = opened.strangers
-    rule = "DIR at the largest false-alarm rate not above the one named, half of the identities not in the gallery"
-    return found | {"protocol": f"half of each identity's images as gallery, seed {seed}; {rule}"}
+        found |= _detections(opened)
+    how = f"half of each identity's images as gallery, seed {seed}; {_DIR}, half of the identities not in the gallery"
+    return found | {"protocol": how}
+
+
+def _ranks(found: Identification) -> dict[str, Any]:
+    counts = {"probes": found.probes, "identities": found.identities}
+    distractors = {"distractors": found.distractors} if found.distractors else {}
+    return {f"rank@{k}": rate for k, rate in found.cmc.items()} | counts | distractors
+
+
+def _detections(found: Identification) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for point in found.detections:
+        # An infinite threshold, which no stranger and nobody else reaches, has no place in JSON.
+        threshold = None if math.isinf(point.threshold) else point.threshold
+        told |= {f"dir@{point.wanted:g}": point.rate, f"dir@{point.wanted:g}/threshold": threshold}
+    told |= {f"dir@{far:g}/refused": reason for far, reason in found.refused.items()}
+    return told | {"strangers": found.strangers}
 
 
 def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
-    """Each image a query against all others but those of its own class and camera.
+    """Each query against the gallery, or each image against all others, but those of its own class and camera.
 
     Parameters
     ----------
     x : Tensor
         (n, d) embeddings of the source's images.
     source : ImageSource
-        With cameras.
+        With queries, cameras, or both.
     seed : int
         Nothing is drawn.
 
     Raises
     ------
     ConfigError
-        The source knows of no cameras.
+        The source knows of neither.
     """
-    if source.cameras is None:
-        raise ConfigError("re-identification needs to know the cameras: give a table with a column camera")
-    seen = (x, source.labels)
-    found: dict[str, Any] = {**ranking_metrics(*seen, *seen, cameras=source.cameras, gallery_cameras=source.cameras)}
-    return found | {"protocol": "each image a query against all others but those of its own class and camera"}
+    cameras, labels = source.cameras, source.labels
+    if cameras is None and source.queries is None:
+        raise ConfigError(
+            "re-identification needs to know the cameras, or which images are queries: give a table with a column "
+            "camera, or with the splits query and gallery"
+        )
+    every = torch.ones(len(labels), dtype=torch.bool)
+    asks, searched = (every, every) if source.queries is None else (source.queries, ~source.queries)
+    found: dict[str, Any] = ranking_metrics(
+        x[asks],
+        labels[asks],
+        x[searched],
+        labels[searched],
+        cameras=None if cameras is None else cameras[asks],
+        gallery_cameras=None if cameras is None else cameras[searched],
+    )
+    if source.queries is None:
+        return found | {"protocol": "each image a query against all others but those of its own class and camera"}
+    found["distractors"] = int((~torch.isin(labels[searched], labels[asks])).sum())
+    junk = getattr(source, "junk", 0)
+    left_out = {"junk": junk} if junk else {}
+    return found | left_out | {"protocol": told_queries(source)}
 
 
 _PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {
@@ -144,11 +184,13 @@ def judged(
     workers: int = 0,
 ) -> dict[str, Any]:
     """The figures of one protocol, with their tag as ``protocol``."""
-    if protocol == "reidentification" and source.cameras is None:
+    if protocol == "reidentification" and source.cameras is None and source.queries is None:
         reidentification(torch.empty(0), source)  # refused before anything is embedded
     x = embed(model, source, device=device, workers=workers, flip=flip)
+    made = told_templates(source)
+    x, source = by_template(x, source)
     found = _PROTOCOLS[protocol](x, source, seed=seed)
-    return found | {"protocol": tag(model, flip, found["protocol"])}
+    return found | {"protocol": tag(model, flip, *made, found["protocol"])}
 
 
 def judged_pairs(
@@ -164,7 +206,7 @@ def judged_pairs(
         There are fewer pairs than folds.
     """
     pairs = read_pairs(path)
-    images = cast(ImageSource, _PairImages(pairs, side(model.data_config)))
+    images = cast(ImageSource, _PairImages(pairs, input_size(model.data_config)))
     x = torch.nn.functional.normalize(embed(model, images, device=device, workers=workers, flip=flip).double(), dim=1)
     similarities = (x[::2] * x[1::2]).sum(1).clamp(-1, 1)
     found = _told(
@@ -176,7 +218,7 @@ def judged_pairs(
 class _PairImages(Dataset[tuple[Tensor, int]]):
     """The images of a verification set, each with its place."""
 
-    def __init__(self, pairs: FacePairs, size: int) -> None:
+    def __init__(self, pairs: FacePairs, size: Size) -> None:
         self.pairs, self.size = pairs, size
 
     def __len__(self) -> int:

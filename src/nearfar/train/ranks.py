@@ -15,8 +15,9 @@ from torch.utils.data import Sampler
 from nearfar.data import PKSampler
 from nearfar.data.sampling import Draw
 from nearfar.errors import ConfigError
+from nearfar.nn import Criterion
 
-__all__ = ["Ranks", "Share", "begin", "gathered"]
+__all__ = ["Ranks", "Share", "begin", "gathered", "give_whole_batches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,6 @@ class Ranks:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean of a 0-d tensor over the ranks."""
-        if self.world == 1:
-            return value
-        total = value.clone()
-        dist.all_reduce(total)
-        return total / self.world
-
     def rows(self, tensor: Tensor) -> Tensor:
         """The rows of all ranks, in their order, each having as many; without a gradient."""
         if self.world == 1:
@@ -119,6 +112,13 @@ class Share(Sampler[list[Draw]]):
         for batch in self.sampler:
             size = len(batch) // self.ranks.world
             yield batch[self.ranks.rank * size : (self.ranks.rank + 1) * size]
+
+
+def give_whole_batches(criterion: Criterion) -> None:
+    """Tell all losses that each rank calls them with the batch of all (:func:`gathered`)."""
+    for module in criterion.modules():
+        if hasattr(module, "whole_batch"):
+            setattr(module, "whole_batch", True)  # noqa: B010  # to a type checker modules have tensors
 
 
 def gathered(embeddings: Tensor, labels: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:

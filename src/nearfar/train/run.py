@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from nearfar.data import ImageSource
-from nearfar.data.prepare import side
+from nearfar.data.size import Size, input_size
 from nearfar.errors import CheckpointError, ConfigError, DataError
 from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
@@ -31,7 +31,7 @@ from nearfar.train.progress import Narrator
 from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
 from nearfar.train.shards import rows_of_states, rows_of_tensors
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
-from nearfar.train.table import Scores, compare, render
+from nearfar.train.table import Scores, compare, render, told_queries
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -212,7 +212,7 @@ def _go_on(folder: RunFolder, config: Config, data: Any, narrator: Narrator, beg
     checkpoint = Checkpoint.read(folder.checkpoint)
     job, sources = prepare(config, data, narrator)
     job.folder = folder
-    _restore(job, checkpoint)
+    restore_job(job, checkpoint)
     if job.ranks.first:
         folder.point_latest()
     job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
@@ -249,7 +249,14 @@ def _once_a_run(message: Any, *_: Any, **__: Any) -> None:
         print(f"nearfar: warning: {message}", file=sys.stderr, flush=True)
 
 
-def _restore(job: Job, checkpoint: Checkpoint) -> None:
+def restore_job(job: Job, checkpoint: Checkpoint) -> None:
+    """Put a job where a checkpoint of it is.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is of other data, another model or another criterion.
+    """
     path = job.folder.checkpoint
     if checkpoint.data != job.digest:
         raise CheckpointError(
@@ -385,8 +392,8 @@ def evaluate(
     path : path
         The run folder.
     data : optional
-        A folder or a dataset in place of the run's own test classes. A folder that is divided gives its test classes;
-        of anything else all classes are taken, as the run has seen none of them.
+        A folder, a table or a dataset in place of the run's own test classes. One that is divided gives its test
+        classes; of anything else all classes are taken, as the run has seen none of them.
     device : {"auto", "cpu", "cuda"}
     protocol : {"retrieval", "verification", "identification", "reidentification"}
         ``retrieval``: the table. ``verification``: all pairs, with intervals by identity. ``identification``: half of
@@ -427,11 +434,11 @@ def evaluate(
         workers = config.data.workers or 0
         sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
         return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
-    test, name, own = judged_source(config, data, image_size=side(model.data_config))
+    test, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     facts = _data_facts(name, test)
     if protocol == "retrieval":
         rows = _table(config, folder, test, where, flip)
-        told = tag(model, flip, "each image a query against all others")
+        told = tag(model, flip, told_queries(test))
         return {"test": rows, "protocol": told}, f"{render(rows, _title(facts, unseen=own))}\n{told}"
     workers = loader_workers(config.data.workers, test)
     found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers)
@@ -447,7 +454,7 @@ def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> N
         raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
 
 
-def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageSource, str, bool]:
+def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[ImageSource, str, bool]:
     """What a run is judged on: the images, what they are called, and whether they are its own test classes.
 
     Parameters
@@ -456,8 +463,8 @@ def judged_source(config: Config, data: Any, *, image_size: int) -> tuple[ImageS
         The run's.
     data : optional
         As in :func:`evaluate`.
-    image_size : int
-        The side that images are cut to, in pixels.
+    image_size : int or (height, width)
+        What images are cut to, in pixels.
 
     Raises
     ------

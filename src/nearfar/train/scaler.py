@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from nearfar.train.shards import held
 
 __all__ = ["RanksScaler"]
 
@@ -38,7 +39,5 @@ def _held(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
             gradient = parameter.grad
             if gradient is None:
                 continue
-            here = gradient.to_local() if isinstance(gradient, DTensor) else gradient
-            numbers = here._values() if here.is_sparse else here
-            if numbers.numel():
+            if (numbers := held(gradient)).numel():
                 yield numbers

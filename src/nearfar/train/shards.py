@@ -9,39 +9,54 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from nearfar.errors import ConfigError
+from nearfar.errors import ArgumentError, ConfigError
 from nearfar.nn import Criterion
 
-__all__ = ["rows_of_states", "rows_of_tensors", "shard_classes", "sharded_names", "whole"]
+__all__ = ["held", "rows_of_states", "rows_of_tensors", "shard_classes", "sharded_names", "whole"]
 
 
 def shard_classes(criterion: Criterion, device: torch.device) -> None:
-    """Have each rank keep the vectors of some of the classes, in every term.
+    """Have each rank keep the vectors of some of the classes, in every term that can: those with ``shard_classes``.
+
+    Of other terms every rank keeps all.
 
     Raises
     ------
     ConfigError
-        A term has no classes to share out, so that it would see this rank's part of the batch alone.
+        No term has classes to share out, or one cannot as it is configured.
     """
     criterion.to(device)
-    for name, loss in criterion.losses.items():
-        share_out = getattr(loss, "shard_classes", None)
-        if share_out is None:
-            raise ConfigError(
-                f"head.shard shares the classes of every term out to the devices, and {name} has none that can: leave "
-                "the term out, or head.shard"
-            )
-        share_out()
+    shared: dict[str, Any] = {name: loss for name, loss in criterion.losses.items() if hasattr(loss, "shard_classes")}
+    if not shared:
+        raise ConfigError(
+            f"head.shard shares class vectors out to the devices, and {criterion.recipe} has none that can be: leave "
+            "head.shard out, or train on a margin loss such as arcface"
+        )
+    for name, loss in shared.items():
+        try:
+            loss.shard_classes()
+        except ArgumentError as error:
+            raise ConfigError(f"head.shard is true, and {name} cannot be shared out: {error}") from error
 
 
 def sharded_names(module: nn.Module) -> list[str]:
-    """The parameters of which this rank has a part, and the buffers of the losses they are of."""
-    names = []
+    """All that is learned or kept by the modules that have parameters of which this rank has a part.
+
+    What of it is no such part every rank has alike, gradients as well: it was told to the others already.
+    """
+    names: dict[str, None] = {}
     for prefix, part in module.named_modules():
-        own = [name for name, parameter in part.named_parameters(recurse=False) if isinstance(parameter, DTensor)]
-        buffers = [name for name, _ in part.named_buffers()] if own else []
-        names += [f"{prefix}.{name}" if prefix else name for name in (*own, *buffers)]
-    return names
+        if any(isinstance(parameter, DTensor) for parameter in part.parameters(recurse=False)):
+            own = (name for named in (part.named_parameters(), part.named_buffers()) for name, _ in named)
+            names |= dict.fromkeys(f"{prefix}.{name}" if prefix else name for name in own)
+    return list(names)
+
+
+def held(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor that this rank has; of a sparse one those that it lists."""
+    here: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    values: Tensor = here._values() if here.is_sparse else here
+    return values
 
 
 def whole(value: Any, *, keep: bool) -> Any:

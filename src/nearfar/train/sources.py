@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
-from nearfar.data.source import ClassSubset
+from nearfar.data.size import Size
+from nearfar.data.source import ClassSubset, ClassUnion
+from nearfar.data.split import fold_classes
 from nearfar.errors import ConfigError, DataError, NearfarWarning
 
 #: How a data set that came as an object is written into the configuration.
@@ -26,6 +28,23 @@ class Sources(NamedTuple):
     validation: ImageSource
     test: ImageSource
 
+    def check_disjoint(self) -> None:
+        """Verify that no class of one part is in another.
+
+        Raises
+        ------
+        DataError
+            Folders of two parts have a class in common.
+        """
+        for (first, one), (second, other) in itertools.combinations(zip(SPLITS, self, strict=True), 2):
+            if common := sorted(set(one.class_names) & set(other.class_names)):
+                named = f"{', '.join(common[:3])}{' …' if len(common) > 3 else ''}"
+                message = f"{len(common)} classes are in {first} and in {second} ({named}): each belongs in one of them"
+                if not any(isinstance(whole, Adapted) for whole in _wholes(one)):
+                    raise DataError(message)
+                # Objects from Python may number the classes of each part from 0 on; only their maker knows.
+                warnings.warn(message, NearfarWarning, stacklevel=3)
+
     def check(self) -> None:
         """Verify that no class of one part is in another, and that every image can be read, each once.
 
@@ -34,20 +53,13 @@ class Sources(NamedTuple):
         DataError
             Folders of two parts have a class in common, or an image cannot be read.
         """
-        for (first, one), (second, other) in itertools.combinations(zip(SPLITS, self, strict=True), 2):
-            if common := sorted(set(one.class_names) & set(other.class_names)):
-                named = f"{', '.join(common[:3])}{' …' if len(common) > 3 else ''}"
-                message = f"{len(common)} classes are in {first} and in {second} ({named}): each belongs in one of them"
-                if not isinstance(_whole(one), Adapted):
-                    raise DataError(message)
-                # Objects from Python may number the classes of each part from 0 on; only their maker knows.
-                warnings.warn(message, NearfarWarning, stacklevel=2)
-        wholes = {id(whole): whole for whole in (_whole(source) for source in self)}
+        self.check_disjoint()
+        wholes = {id(whole): whole for source in self for whole in _wholes(source)}
         for whole in wholes.values():
             whole.check()
 
 
-def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
+def open_sources(source: str, data: Any, *, image_size: Size, fold: str | None = None) -> Sources:
     """Open a run's data.
 
     Parameters
@@ -56,32 +68,47 @@ def open_sources(source: str, data: Any, *, image_size: int) -> Sources:
         As the configuration says it.
     data : optional
         A dataset, or a mapping with one a split; it takes the place of ``source``.
-    image_size : int
-        The side that images are cut to, in pixels.
+    image_size : int or (height, width)
+        What images are cut to, in pixels.
+    fold : str, optional
+        ``2/4``: what is trained and validated on is divided anew, in four parts of which the second validates.
 
     Raises
     ------
     ConfigError
-        The run had a data set from Python, and now there is none.
+        The run had a data set from Python, and now there is none; or there is no such fold.
     DataError
         It cannot be used.
     """
     if isinstance(data, Mapping):
         if missing := [split for split in SPLITS if split not in data]:
             raise DataError(f"data has no {missing[0]}: give a dataset for each of {', '.join(SPLITS)}")
-        return Sources(*(_adapted(data[split], image_size) for split in SPLITS))
-    whole = _once(source if data is None else data, image_size)
-    return Sources(*(open_dataset(whole, split, image_size=image_size) for split in SPLITS))
+        sources = Sources(*(_adapted(data[split], image_size) for split in SPLITS))
+    else:
+        whole = _once(source if data is None else data, image_size)
+        sources = Sources(*(open_dataset(whole, split, image_size=image_size) for split in SPLITS))
+    return sources if fold is None else _crossed(sources, fold)
 
 
-def open_test(source: Any, *, whole: bool, image_size: int) -> ImageSource:
+def _crossed(sources: Sources, fold: str) -> Sources:
+    """What is trained and validated on, divided anew; the test classes stay as they are."""
+    part, folds = map(int, fold.split("/"))
+    if part > folds or folds < 2:
+        raise ConfigError(f"data.fold is {fold}, but must be a part of two or more, such as 2/4")
+    sources.check_disjoint()  # what two parts share would be one class twice
+    train, validation = fold_classes(ClassUnion(sources[:2]), folds)[part - 1]
+    return Sources(train, validation, sources.test)
+
+
+def open_test(source: Any, *, whole: bool, image_size: Size) -> ImageSource:
     """Open what is to be judged on; ``whole``: all classes of what is not divided."""
     opened = _once(source, image_size)
-    if whole and not isinstance(opened, (str, os.PathLike)):
+    divided = isinstance(opened, (str, os.PathLike)) or bool(getattr(opened, "parts", {}))
+    if whole and not divided:
         found = _adapted(opened, image_size)
     else:
         found = open_dataset(opened, "test", image_size=image_size)
-    _whole(found).check()
+    found.check()
     return found
 
 
@@ -92,7 +119,7 @@ def loader_workers(wanted: int | None, source: ImageSource) -> int:
     """
     if wanted is not None:
         return wanted
-    return min(8, os.cpu_count() or 1) if _whole(source).reads_files else 0
+    return min(8, os.cpu_count() or 1) if any(whole.reads_files for whole in _wholes(source)) else 0
 
 
 def leave_interrupts_to_parent(_: int) -> None:
@@ -100,7 +127,7 @@ def leave_interrupts_to_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _once(source: Any, image_size: int) -> Any:
+def _once(source: Any, image_size: Size) -> Any:
     """A source that is divided later but read once."""
     if isinstance(source, str) and source.startswith(FROM_PYTHON):
         raise ConfigError(
@@ -114,11 +141,14 @@ def _once(source: Any, image_size: int) -> Any:
     return _adapted(source, image_size)
 
 
-def _adapted(dataset: Any, image_size: int) -> ImageSource:
+def _adapted(dataset: Any, image_size: Size) -> ImageSource:
     return dataset if isinstance(dataset, ImageSource) else Adapted(dataset, image_size=image_size)
 
 
-def _whole(source: ImageSource) -> ImageSource:
-    while isinstance(source, ClassSubset):
-        source = source.source
-    return source
+def _wholes(source: ImageSource) -> list[ImageSource]:
+    """The sources that were opened for this one."""
+    if isinstance(source, ClassSubset):
+        return _wholes(source.source)
+    if isinstance(source, ClassUnion):
+        return [whole for each in source.sources for whole in _wholes(each)]
+    return [source]

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from nearfar.data import ImageSource
 from nearfar.data.prepare import resize
-from nearfar.evaluate import retrieval_metrics
+from nearfar.evaluate.ranking import ranking_scores
+from nearfar.evaluate.retrieval import query_scores
 from nearfar.inference.features import Flip, features
 from nearfar.models import EmbeddingModel
 from nearfar.train.sources import leave_interrupts_to_parent
@@ -28,6 +29,9 @@ METRICS: Mapping[str, str] = {
 ROWS: Mapping[str, str] = {"raw": "raw pixels", "untrained": "untrained network", "trained": "trained network"}
 
 Scores = dict[str, float]
+
+#: The order in which the metrics of queries among all others come.
+_TABLE = ("recall@1", "recall@5", "r_precision", "map@r")
 
 # Always the same, because the rounding of a convolution depends on it.
 _BATCH = 256
@@ -61,11 +65,11 @@ def embed(
 
 
 def raw_pixels(source: ImageSource, *, workers: int = 0) -> Tensor:
-    """Flatten the RGB images at their own size, or scaled to 32 pixels a side where they are larger: (n, 3·S·S)."""
+    """Flatten the RGB images at their own size, or scaled to 32 pixels a side where they are larger: (n, 3·H·W)."""
     rows = []
     for images, _ in _loader(source, workers):
         pixels = images.float() / 255
-        rows.append((resize(pixels, _RAW_SIDE) if pixels.shape[-1] > _RAW_SIDE else pixels).flatten(1))
+        rows.append((resize(pixels, _RAW_SIDE) if max(pixels.shape[-2:]) > _RAW_SIDE else pixels).flatten(1))
     return torch.cat(rows)
 
 
@@ -78,10 +82,60 @@ def _loader(source: ImageSource, workers: int) -> DataLoader[tuple[Tensor, Tenso
     )
 
 
-def score(embeddings: Tensor, labels: Tensor) -> Scores:
-    """The metrics of the table, by cosine similarity, each image a query among all others."""
-    metrics = retrieval_metrics(embeddings, labels, ks=(1, 5), metric="cosine")
-    return {name: metrics[name] for name in METRICS}
+def score(embeddings: Tensor, source: ImageSource) -> Scores:
+    """The metrics of the table, by cosine similarity: each image a query among all others.
+
+    Where the source says what its queries are, those search the gallery, without what their own cameras saw of their
+    class.
+    """
+    means = scores_of_queries(embeddings, source)[1].mean(0)
+    return dict(zip(METRICS, means.tolist(), strict=True))
+
+
+def scores_of_queries(embeddings: Tensor, source: ImageSource) -> tuple[Tensor, Tensor]:
+    """The metrics of the table for each query, of which :func:`score` is the average.
+
+    Parameters
+    ----------
+    embeddings : Tensor
+        (n, d) finite.
+    source : ImageSource
+        n images.
+
+    Returns
+    -------
+    queries : Tensor
+        (rows,) int64, the images that ask and have something to find.
+    scores : Tensor
+        (rows, 4) float64, in the order of :data:`METRICS`.
+
+    Raises
+    ------
+    InputError
+        Nothing can be found.
+    """
+    labels, asks, cameras = source.labels, source.queries, source.cameras
+    if asks is None:
+        rows, values = query_scores(embeddings, labels, ks=(1, 5))
+        return rows, values[:, [list(_TABLE).index(name) for name in METRICS]]
+    rows, scores = ranking_scores(
+        embeddings[asks],
+        labels[asks],
+        embeddings[~asks],
+        labels[~asks],
+        cameras=None if cameras is None else cameras[asks],
+        gallery_cameras=None if cameras is None else cameras[~asks],
+        ks=(1, 5),
+    )
+    return asks.nonzero()[rows, 0], torch.stack([scores[name.replace("recall", "cmc")] for name in METRICS], 1)
+
+
+def told_queries(source: ImageSource, *, by_camera: bool = True) -> str:
+    """What is searched in what, for the tag of a figure; ``by_camera``: without what the own camera saw."""
+    if source.queries is None:
+        return "each image a query against all others"
+    left_out = " but what their own camera saw of their class" if by_camera and source.cameras is not None else ""
+    return f"{int(source.queries.sum())} queries against a gallery of {int((~source.queries).sum())}{left_out}"
 
 
 def compare(
@@ -95,9 +149,9 @@ def compare(
 ) -> dict[str, Scores]:
     """Score the three rows of the table on one source; ``flip`` is of the networks' images."""
     return {
-        "raw": score(raw_pixels(source, workers=workers), source.labels),
-        "untrained": score(embed(untrained, source, device=device, workers=workers, flip=flip), source.labels),
-        "trained": score(embed(trained, source, device=device, workers=workers, flip=flip), source.labels),
+        "raw": score(raw_pixels(source, workers=workers), source),
+        "untrained": score(embed(untrained, source, device=device, workers=workers, flip=flip), source),
+        "trained": score(embed(trained, source, device=device, workers=workers, flip=flip), source),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
 import torch
@@ -16,9 +17,10 @@ from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
 from nearfar_margin.fused import FusedSGD
 from nearfar_margin.row_optimizers import RowAdamW, RowOptimizer, RowSGD
 from nearfar_margin.sampling import Sampler, sample
-from nearfar_margin.shard import Shard
+from nearfar_margin.shard import Shard, shard
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
 
 __all__ = ["CommonArguments", "Engine", "EngineArguments", "EngineLoss", "Smoothing"]
@@ -133,6 +135,10 @@ class EngineLoss(ClassLoss):
     def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
         """Fill the class vectors, or some rows of them, with what they start from."""
 
+    def shard_classes(self, group: ProcessGroup | None = None) -> None:
+        """As :func:`nearfar_margin.shard.shard`."""
+        shard(self, group)
+
     def sample_classes(self, rate: float, *, seed: int = 0) -> None:
         """As :func:`nearfar_margin.sampling.sample`."""
         sample(self, rate, seed=seed)
@@ -146,7 +152,8 @@ class EngineLoss(ClassLoss):
     def settings(self) -> Settings:
         """How the call at hand is to be computed."""
         steps = (self.sampler, self.fused) if self.training else (None, None)
-        return Settings(self.engine, self.memory_budget, self._products, self.shard, *steps)
+        share = None if self.shard is None else replace(self.shard, whole_batch=self.whole_batch)
+        return Settings(self.engine, self.memory_budget, self._products, share, *steps)
 
     def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # handed on
         # Work on a batch is taken out of autocast, so what that asks for is asked here.

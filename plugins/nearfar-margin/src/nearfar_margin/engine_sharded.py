@@ -16,7 +16,7 @@ from nearfar_margin.engine_chunked import chunked, chunked_linear
 from nearfar_margin.fused import FusedSGD
 from nearfar_margin.sample import sampled_rows
 from nearfar_margin.sampling import Sampler
-from nearfar_margin.shard import Gathered, Scattered, Shard
+from nearfar_margin.shard import Shard
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -37,8 +37,7 @@ def sharded(
     fused: FusedSGD | None = None,
 ) -> Tensor:
     """The loss of each of this rank's samples, (n,)."""
-    sizes = shard.sizes(len(embeddings), embeddings.device)
-    everything, labels = Gathered.apply(embeddings, shard, sizes), shard.gather(labels, sizes)
+    everything, labels, sizes = shard.batch(embeddings, labels)
     if sampler is None:
         drawn, part = None, weight.to_local()
     else:
@@ -55,8 +54,7 @@ def sharded(
         sample=drawn,
         fused=fused,
     )
-    own: Tensor = Scattered.apply(values, shard, sizes)
-    return own
+    return shard.own(values, sizes)
 
 
 def sharded_linear(
@@ -73,8 +71,7 @@ def sharded_linear(
     fused: FusedSGD | None = None,
 ) -> Tensor:
     """The cross entropy of each of this rank's samples, (n,); every rank has the whole ``bias``."""
-    sizes = shard.sizes(len(embeddings), embeddings.device)
-    everything, labels = Gathered.apply(embeddings, shard, sizes), shard.gather(labels, sizes)
+    everything, labels, sizes = shard.batch(embeddings, labels)
     own_bias = None
     if sampler is None:
         drawn, part = None, weight.to_local()
@@ -98,5 +95,4 @@ def sharded_linear(
         fused=fused,
         own_bias=own_bias,
     )
-    own: Tensor = Scattered.apply(values, shard, sizes)
-    return own
+    return shard.own(values, sizes)

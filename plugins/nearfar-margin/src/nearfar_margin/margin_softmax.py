@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,6 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.engine import compute
 from nearfar_margin.engine_loss import CommonArguments, EngineLoss
 from nearfar_margin.engine_plain import cosines
-from nearfar_margin.shard import shard
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 __all__ = ["CommonArguments", "MarginSoftmax"]
 
@@ -104,10 +100,6 @@ class MarginSoftmax(EngineLoss):
     def others(self, c: Tensor, rows: Rows) -> Tensor:
         """N: what takes the place of the cosines (n, k) to other classes; the cosines unless overridden."""
         return c
-
-    def shard_classes(self, group: ProcessGroup | None = None) -> None:
-        """As :func:`nearfar_margin.shard.shard`."""
-        shard(self, group)
 
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return compute(self, embeddings, self.weight, labels, self.settings)

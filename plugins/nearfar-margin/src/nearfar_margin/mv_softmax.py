@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, finite, within
-from nearfar_margin.angles import widened
+from nearfar_margin.angles import cos_plus, widened
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
 
@@ -44,6 +44,9 @@ class MVSoftmax(MarginSoftmax):
         [1..inf) h, the paper's t + 1; 1.2 as in the paper, 1 leaves all classes as they are.
     weighting : {"adaptive", "fixed"}
         Whether a mistaken class is raised the more the nearer it is, or all by the same.
+    easy_margin : bool
+        Whether ψ has the margin only where it leaves something: of cosines above m (am) or above 0 (arc), as in
+        FaceX-Zoo, and is cos θ elsewhere. Which classes are mistaken for the own one is not changed by it.
     scale : float
         (0..inf] What the logits are multiplied with, s; 32 as in the paper.
 
@@ -75,6 +78,7 @@ class MVSoftmax(MarginSoftmax):
         hardness: float = 1.2,
         weighting: Literal["adaptive", "fixed"] = "adaptive",
         scale: float = 32.0,
+        easy_margin: bool = False,
         **kwargs: Unpack[CommonArguments],
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
@@ -84,17 +88,26 @@ class MVSoftmax(MarginSoftmax):
             raise ArgumentError(f"MVSoftmax: hardness must be at least 1; got {hardness!r}")
         self.hardness = hardness
         self.weighting = check_choice(self, "weighting", weighting, ("adaptive", "fixed"))
+        self.easy_margin = easy_margin
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:
-        return t - self.margin if self.form == "am" else widened(t, self.margin)
+        if self.form == "arc":
+            return widened(t, self.margin, easy=self.easy_margin)
+        return torch.where(t > self.margin, t - self.margin, t) if self.easy_margin else t - self.margin
 
     def others(self, c: Tensor, rows: Rows) -> Tensor:
-        hard = c > self.target(rows.t.detach(), rows)[:, None]
+        hard = c > self._limit(rows.t.detach())[:, None]
         slope = self.hardness if self.weighting == "adaptive" else 1.0
         return torch.where(hard, slope * c + self.hardness - 1, c)
+
+    def _limit(self, t: Tensor) -> Tensor:
+        """Above which cosine another class is mistaken for the own one."""
+        if self.form == "am":
+            return t - self.margin
+        return cos_plus(t, self.margin) if self.easy_margin else widened(t, self.margin)
 
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, form={self.form!r}, margin={self.margin}, hardness={self.hardness}, "
-            f"weighting={self.weighting!r}"
+            f"weighting={self.weighting!r}, easy_margin={self.easy_margin}"
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nearfar_margin.engine_loss import EngineLoss
 
-__all__ = ["Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
+__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,8 @@ class Shard:
         How many classes there are on all ranks.
     start, stop
         Its classes. The first ranks have ⌈classes / world⌉ each, as a DTensor's shards have; the last may have none.
+    whole_batch
+        Whether each rank is called with the batch of all ranks, rather than with its own part.
     """
 
     group: ProcessGroup | None
@@ -43,6 +45,7 @@ class Shard:
     num_classes: int
     start: int
     stop: int
+    whole_batch: bool = False
 
     @classmethod
     def of(cls, num_classes: int, group: ProcessGroup | None = None) -> Shard:
@@ -72,6 +75,18 @@ class Shard:
         """The greatest over the ranks, in place."""
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
         return tensor
+
+    def batch(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        """The embeddings and labels of all ranks, and how many each has: nobody, where all have all of them."""
+        if self.whole_batch:
+            return embeddings, labels, []
+        sizes = self.sizes(len(embeddings), embeddings.device)
+        return Gathered.apply(embeddings, self, sizes), self.gather(labels, sizes), sizes
+
+    def own(self, values: Tensor, sizes: list[int]) -> Tensor:
+        """This rank's part of what every rank has computed of all samples, of which each rank has so many."""
+        own: Tensor = Everywhere.apply(values, self) if self.whole_batch else Scattered.apply(values, self, sizes)
+        return own
 
     def sizes(self, n: int, device: torch.device) -> list[int]:
         """How many samples each rank has."""
@@ -123,6 +138,23 @@ class Scattered(torch.autograd.Function):
         return everything / ctx.shard.world**2, None, None
 
 
+class Everywhere(torch.autograd.Function):
+    """What every rank has computed of all samples, and goes on with alike.
+
+    Back goes to every rank 1 / world of the gradient, so that the sum over the ranks of whatever follows is that
+    gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, shard: Shard) -> Tensor:
+        ctx.world = shard.world
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, to_all: Tensor) -> tuple[Tensor, None]:
+        return to_all / ctx.world, None
+
+
 def _part(everything: Tensor, shard: Shard, sizes: list[int]) -> Tensor:
     """This rank's rows of those of all ranks."""
     start = sum(sizes[: shard.rank])
@@ -135,7 +167,8 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     Each rank then calls the loss with the embeddings and labels of its own part of the batch, of any size, and gets
     their values. Gradients are those of the mean of the ranks' losses, as DistributedDataParallel has them, for the
     weight too; leave the weight, and the loss with it, out of DistributedDataParallel. What a loss prepares or keeps
-    it makes of the whole batch, the same on every rank.
+    it makes of the whole batch, the same on every rank. Where ``loss.whole_batch`` is set each rank calls it with the
+    embeddings and labels of all ranks instead; values and gradients are then those of that batch.
 
     Parameters
     ----------

@@ -6,13 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
-from nearfar.nn.selection import IndexSelection
-from nearfar_pair.row_pass import Formula, RowPass
-from nearfar_pair.sides import FAR
+from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair.mask_sides import sides_of
+from nearfar_pair.row_pass import Formula, RowPass, rule_of, slices
+from nearfar_pair.rule_distance import RuleDistance
+from nearfar_pair.sides import FAR, PairRule, Rows
 
 __all__ = ["BothEnds"]
 
@@ -59,17 +62,57 @@ class BothEnds:
 
 def _turned(batch: Batch) -> Batch:
     """The batch with the references for anchors; of what was selected only negatives matter."""
-    selection = None
-    if batch.selection is not None:
+    rule = rule_of(batch)
+    selection: Selection | None = None
+    if rule is not None:
+        told = rule.batch
+        batch = dataclasses.replace(
+            batch, labels=told.labels, reference_labels=told.reference_labels, relation=told.relation
+        )
+        selection = _TurnedRule(rule, _exchanged(told))
+    elif batch.selection is not None:
         _, _, a, n = batch.selection.pairs()
         selection = IndexSelection((n[:0], a[:0], n, a))
+    return dataclasses.replace(_exchanged(batch), selection=selection)
+
+
+def _exchanged(batch: Batch) -> Batch:
+    """The batch with the references for anchors, and no selection."""
     return dataclasses.replace(
         batch,
         embeddings=batch.reference,
         labels=batch.reference_labels,
         reference=batch.embeddings,
         reference_labels=batch.labels,
-        selection=selection,
+        selection=None,
         given=batch.given[::-1],
         relation=None if batch.relation is None else batch.relation.turned(),
     )
+
+
+class _TurnedRule(PairRule):
+    """The negatives that a rule selects, asked by what they are negatives of; no positives.
+
+    It may go by all of an anchor's row, so that all rows are gone through first, of which a bit a pair is kept.
+
+    Parameters
+    ----------
+    rule
+        A rule on the batch as it was.
+    batch
+        The batch the other way round.
+    """
+
+    def __init__(self, rule: PairRule, batch: Batch) -> None:
+        super().__init__(batch, rule.distance)
+        sides, measured = sides_of(rule.batch, rule, narrow=True), RuleDistance(rule.batch, rule.distance)
+        self._negative = torch.zeros(sides.shape, dtype=torch.bool, device=sides.device)
+        for anchors in slices(sides) if sides.shape[1] else ():
+            self._negative[anchors] = sides.rows(measured(anchors), anchors, in_place=True).is_negative
+
+    def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(rows.valid), self._negative[:, rows.anchors].T
+
+    def indices(self) -> tuple[Tensor, ...]:
+        n, a = torch.where(self._negative.T)
+        return n[:0], a[:0], n, a

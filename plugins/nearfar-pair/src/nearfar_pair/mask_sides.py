@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,20 +16,31 @@ __all__ = ["sides_of"]
 ELEMENTS = 2**20
 
 
-def sides_of(batch: Batch, rule: PairRule | None = None, *, narrow: bool = False) -> Sides:
-    """The positives and negatives of every anchor of a batch: by class ids, by masks, or those selected."""
+def sides_of(
+    batch: Batch,
+    rule: PairRule | None = None,
+    *,
+    narrow: bool = False,
+    measured: Callable[[slice], Tensor] | None = None,
+) -> Sides:
+    """The positives and negatives of every anchor: by class ids, by masks, or those selected; as for :class:`Sides`."""
+    if rule is not None:
+        batch = rule.batch
     if batch.relation is None or (batch.selection is not None and rule is None):
-        return Sides(batch, rule, narrow=narrow)
-    return _MaskSides(batch, rule, narrow=narrow)
+        return Sides(batch, rule, narrow=narrow, measured=measured)
+    return _MaskSides(batch, rule, narrow=narrow, measured=measured)
 
 
 class _MaskSides(Sides):
     """Sides by the masks of a batch; there is no order that puts those of a class side by side."""
 
-    def __init__(self, batch: Batch, rule: PairRule | None, *, narrow: bool) -> None:
+    def __init__(
+        self, batch: Batch, rule: PairRule | None, *, narrow: bool, measured: Callable[[slice], Tensor] | None
+    ) -> None:
         self.shape = n, m = len(batch.embeddings), len(batch.reference)
         self.device = batch.embeddings.device
         self._batch, self._rule, self._is_self = batch, rule, batch.is_self
+        self._measured = measured
         self._narrow = narrow or n * m > SMALL or not m
         # Of those by label an anchor has a place among its own positives, which these never have.
         self._by_label = not self._narrow
@@ -56,5 +69,7 @@ class _MaskSides(Sides):
     def _far_unless_negative(self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool) -> Tensor:
         if not self._narrow:
             return super()._far_unless_negative(d, anchors, index, valid, in_place)
+        if not self.shape[1]:  # the one far reference that stands where there is none
+            return d
         none = ~self._batch.negative_mask(anchors)
         return d.masked_fill_(none, FAR) if in_place else d.masked_fill(none, FAR)

@@ -133,7 +133,7 @@ MINERS = (
         deviations=("The paper has the angle in its loss; here it selects for any.",),
         distances=(),
         memory=3,
-        synchronizations=2,
+        synchronizations=3,
     ),
     _miner(
         "hdc",
@@ -143,7 +143,7 @@ MINERS = (
         paper=YUAN_2017,
         deviations=("The share is of all pairs of the batch; the paper's is of those that a shallower model kept.",),
         produces="pairs",
-        synchronizations=2,
+        synchronizations=5,
     ),
     _miner(
         "uniform_histogram",
@@ -153,7 +153,7 @@ MINERS = (
         produces="pairs",
         definition="",
         order_dependent=True,
-        synchronizations=5,
+        synchronizations=10,
     ),
     _miner(
         "distance_weighted",

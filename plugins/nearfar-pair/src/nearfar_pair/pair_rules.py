@@ -69,15 +69,15 @@ class BesideOpposite(DistanceRule):
         super().__init__(batch, distance)
         self.slack = slack
 
-    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
-        farthest, nearest = d_ap.amax(1, keepdim=True), d_an.amin(1, keepdim=True)
+    def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        farthest, nearest = rows.d_ap.amax(1, keepdim=True), rows.d_an.amin(1, keepdim=True)
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
-        return ~(nearest - d_ap >= self.slack), ~(d_an - farthest >= self.slack)
+        return ~(nearest - rows.d_ap >= self.slack), ~(rows.d_an - farthest >= self.slack)
 
-    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
-        farthest, nearest = d_ap.amax(1, keepdim=True), d_an.amin(1, keepdim=True)
-        beyond = torch.sub(d_an, farthest, out=scratch)
-        return ~(nearest - d_ap >= self.slack), torch.ge(beyond, min(self.slack, FAR / 2), out=scratch)
+    def choose(self, rows: Rows, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        farthest, nearest = rows.d_ap.amax(1, keepdim=True), rows.d_an.amin(1, keepdim=True)
+        beyond = torch.sub(rows.d_an, farthest, out=scratch)
+        return ~(nearest - rows.d_ap >= self.slack), torch.ge(beyond, min(self.slack, FAR / 2), out=scratch)
 
 
 class Margins(DistanceRule):
@@ -96,9 +96,9 @@ class Margins(DistanceRule):
         sign = -1.0 if distance.is_inverted else 1.0
         self.beyond, self.within = sign * beyond, sign * within
 
-    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
+    def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
         # Not comparisons that are false of NaN: what is not a number must show in the loss.
-        return ~(d_ap <= self.beyond), ~(d_an >= self.within)
+        return ~(rows.d_ap <= self.beyond), ~(rows.d_an >= self.within)
 
-    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
-        return ~(d_ap <= self.beyond), torch.ge(d_an, min(self.within, FAR / 2), out=scratch)
+    def choose(self, rows: Rows, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        return ~(rows.d_ap <= self.beyond), torch.ge(rows.d_an, min(self.within, FAR / 2), out=scratch)

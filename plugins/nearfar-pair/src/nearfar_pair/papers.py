@@ -58,6 +58,12 @@ WANG_ANGULAR = Paper(
     year=2017,
     arxiv="1708.01682",
 )
+KIM_2019 = Paper(
+    authors="Kim, Seo, Laptev, Cho, Kwak",
+    title="Deep Metric Learning Beyond Binary Supervision",
+    year=2019,
+    arxiv="1904.09626",
+)
 WU = Paper(
     authors="Wu, Manmatha, Smola, Krähenbühl",
     title="Sampling Matters in Deep Embedding Learning",

@@ -81,7 +81,7 @@ class PairLoss(EmbeddingLoss):
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         learned = self.learned(batch)
-        if batch.selection is not None and rule_of(batch, self.distance) is None:
+        if batch.selection is not None and rule_of(batch) is None:
             return self._selected(batch, batch.selection, learned)
         rows = RowPass(batch, self.distance, self._sums, learned, sums=2)
         sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]

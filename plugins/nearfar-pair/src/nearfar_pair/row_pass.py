@@ -17,14 +17,15 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
-from nearfar.nn.selection import TripletRule, distance_matrix
+from nearfar.nn.selection import IndexSelection, distance_matrix
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
+from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
-from nearfar_pair.triplet_pairs import TripletPairs, selects_all
+from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 
-__all__ = ["Formula", "RowPass", "rule_of"]
+__all__ = ["Formula", "RowPass", "chosen_sides", "is_alike", "rule_of", "slices"]
 
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -69,7 +70,7 @@ class RowPass:
         self._is_ragged = is_ragged
         self._batch, self._distance, self._formula = batch, distance, formula
         self._parameters = tuple(parameters)
-        self.sides = sides_of(batch, rule_of(batch, distance), narrow=narrow)
+        self.sides = chosen_sides(batch, distance, narrow=narrow)
 
     @once
     def outputs(self) -> tuple[Tensor, ...]:
@@ -148,16 +149,35 @@ class RowPass:
         return _Plan(self._distance, self.sides, self._formula, self._is_ragged)
 
 
-def rule_of(batch: Batch, distance: Any) -> PairRule | None:
-    """The rule that a miner selected by, where it says the same of these distances as it said of its own."""
+def rule_of(batch: Batch) -> PairRule | None:
+    """The rule that a miner selected by, as one on pairs; None where pairs or triplets were selected one by one."""
     given = batch.selection
-    rule = TripletPairs(given) if isinstance(given, TripletRule) else given
-    if not isinstance(rule, PairRule) or not (selects_all(given) or same_distance(rule.distance, distance)):
-        return None
-    if rule.batch.is_self != batch.is_self:
-        return None
-    alike = all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
-    return rule if alike and batch.is_labelled else None
+    if given is None or isinstance(given, PairRule | IndexSelection):
+        return given if isinstance(given, PairRule) else None
+    return TripletPairs(given) if isinstance(given, Triplets) else None
+
+
+def chosen_sides(batch: Batch, distance: Any, *, narrow: bool = False) -> Sides:
+    """The positives and negatives that were selected, or all by label, for a loss on these distances."""
+    rule = rule_of(batch)
+    if rule is None or selects_all(batch.selection) or is_alike(rule, batch, distance):
+        return sides_of(batch, rule, narrow=narrow)
+    return sides_of(batch, rule, narrow=narrow, measured=RuleDistance(rule.batch, rule.distance))
+
+
+def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
+    """Whether these distances of a batch are the ones that a rule goes by."""
+    if rule.batch.is_self != batch.is_self or not same_distance(rule.distance, distance):
+        return False
+    return all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
+
+
+def slices(sides: Sides) -> Iterator[slice]:
+    """A few anchors after another."""
+    n, m = sides.shape
+    elements = CPU_ELEMENTS if sides.device.type == "cpu" else GPU_ELEMENTS
+    step = max(1, elements // max(1, m))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -171,10 +191,7 @@ class _Plan:
     sums: int = 0
 
     def chunks(self) -> Iterator[slice]:
-        n, m = self.sides.shape
-        elements = CPU_ELEMENTS if self.sides.device.type == "cpu" else GPU_ELEMENTS
-        step = max(1, elements // m)
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+        return slices(self.sides)
 
     def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
         """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,18 @@ from nearfar_pair.sides import Sides
 __all__ = ["Made", "PairSide", "RowTerms"]
 
 
+class Pass(Protocol):
+    """What goes through the positives of every anchor."""
+
+    @property
+    def sides(self) -> Sides:
+        """Who is a positive and who a negative."""
+
+    @property
+    def table(self) -> tuple[Tensor, Tensor]:
+        """(n, k) the positives of each anchor, and which of them there are."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
     """Costs of every anchor's positives that were made from the outputs of a pass, in its place.
@@ -22,13 +35,13 @@ class Made:
     Attributes
     ----------
     rows
-        The pass.
+        The pass, of which only its sides and its table of positives are asked.
     outputs
         The costs (n, k), 0 where there is none, and which there are, boolean.
     """
 
-    rows: RowPass
-    outputs: tuple[Tensor, Tensor]
+    rows: Pass
+    outputs: tuple[Tensor, ...]
 
     @property
     def sides(self) -> Sides:

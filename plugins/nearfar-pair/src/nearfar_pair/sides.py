@@ -8,6 +8,7 @@ size of all pairs is ever made of booleans or of indices.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +88,10 @@ class PairRule(Selection, ABC):
         The batch the rule is about, with labels.
     distance
         What d is.
+
+    Notes
+    -----
+    Every method gets the rows of these distances, in which everything by label counts.
     """
 
     def __init__(self, batch: Batch, distance: object) -> None:
@@ -94,21 +99,21 @@ class PairRule(Selection, ABC):
         self.distance = distance
 
     @abstractmethod
-    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the distances of :class:`Rows`, (r, k) and (r, m) boolean: which positives and negatives are selected.
+    def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """(r, k) and (r, m) boolean: which positives and negatives are selected.
 
         What it says of those that do not count is not heeded.
         """
 
-    def choose(self, d_ap: Tensor, d_an: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, rows: Rows, scratch: Tensor) -> tuple[Tensor, Tensor]:
         """The same, but 1 in ``scratch`` for each reference that is not selected, or is no negative, and 0 for others.
 
         Numbers, as masks cost ten times as much. A rule that knows a way without any writes it here.
         """
-        keep_ap, keep_an = self.keep(d_ap, d_an)
-        return keep_ap, scratch.copy_(keep_an & (d_an != FAR)).neg_().add_(1)
+        keep_ap, keep_an = self.keep(rows)
+        return keep_ap, scratch.copy_(keep_an & rows.is_negative).neg_().add_(1)
 
-    def times(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor] | None:
+    def times(self, rows: Rows) -> tuple[Tensor, Tensor] | None:
         """(r, k) and (r, m) how often each is selected, 0 for what is not; None where everything is once at most."""
         return None
 
@@ -119,9 +124,11 @@ class Sides:
     Parameters
     ----------
     batch
-        Its selection, where it has one, replaces the labels.
+        Its selection, where it has one, replaces the labels. With a rule it is that of the rule.
     rule
         A rule on distances that chooses among those by label, in place of the selection.
+    measured
+        The distances (r, m) of anchors that the rule goes by; None where they are those of the rows.
     narrow
         Whether the table of positives is no wider than the most positives of an anchor, even where that costs more: in
         small batches, and on a GPU, which is waited for. Else it may be as wide as the reference set.
@@ -134,10 +141,17 @@ class Sides:
 
     _table: tuple[Tensor, Tensor] | None = None
 
-    def __init__(self, batch: Batch, rule: PairRule | None = None, *, narrow: bool = False) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        rule: PairRule | None = None,
+        *,
+        narrow: bool = False,
+        measured: Callable[[slice], Tensor] | None = None,
+    ) -> None:
         self.shape = len(batch.embeddings), len(batch.reference)
         self.device = batch.embeddings.device
-        self._rule = rule
+        self._rule, self._measured = rule, measured
         self._is_self = batch.is_self
         self._by_label = rule is not None or batch.selection is None
         n, m = self.shape
@@ -196,27 +210,37 @@ class Sides:
         scratch
             As of :class:`Rows`.
         """
+        rows = self._by_side(d, anchors, in_place=in_place, scratch=scratch)
+        return rows if self._rule is None else self._left_by(self._rule, rows, in_place=in_place)
+
+    def _by_side(self, d: Tensor, anchors: slice, *, in_place: bool, scratch: Tensor | None = None) -> Rows:
+        """Everything by label, or all that was selected."""
         index, valid = self.table(anchors)
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
-        positives, negatives = self._positives[anchors], self._negatives[anchors]
-        times = None
-        if self._rule is not None:
-            with torch.no_grad():
-                room = torch.empty_like(d_an) if scratch is None else scratch
-                times = self._rule.times(d_ap, d_an)
-                if times is None:
-                    keep_ap, left = self._rule.choose(d_ap, d_an, room)
-                else:
-                    keep_ap, left = times[0] > 0, torch.eq(times[1], 0, out=room)
-                valid = valid & keep_ap
-                positives, negatives = valid.sum(1), d.shape[1] - left.sum(1).long()
-            d_ap = torch.where(valid, d_ap, -FAR)
-            if in_place:  # what is left out goes far away, and nothing else moves
-                torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
+        return Rows(d_ap, valid, d_an, anchors, index, self._positives[anchors], self._negatives[anchors], scratch)
+
+    def _left_by(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
+        """What a rule leaves of rows."""
+        d_an = rows.d_an
+        with torch.no_grad():
+            seen = rows
+            if self._measured is not None:
+                seen = self._by_side(self._measured(rows.anchors), rows.anchors, in_place=True)
+            room = torch.empty_like(d_an) if rows.scratch is None else rows.scratch
+            times = rule.times(seen)
+            if times is None:
+                keep_ap, left = rule.choose(seen, room)
             else:
-                d_an = d_an.masked_fill(left > 0, FAR)
-        return Rows(d_ap, valid, d_an, anchors, index, positives, negatives, scratch, times)
+                keep_ap, left = times[0] > 0, torch.eq(times[1], 0, out=room)
+            valid = rows.valid & keep_ap
+            positives, negatives = valid.sum(1), d_an.shape[1] - left.sum(1).long()
+        d_ap = torch.where(valid, rows.d_ap, -FAR)
+        if in_place:  # what is left out goes far away, and nothing else moves
+            torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
+        else:
+            d_an = d_an.masked_fill(left > 0, FAR)
+        return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, positives, negatives, rows.scratch, times)
 
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""

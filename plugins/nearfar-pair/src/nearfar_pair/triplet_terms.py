@@ -1,26 +1,29 @@
-"""Terms of losses that are a hinge of each triplet, of which none is made unless somebody asks for it."""
+"""Terms of losses that cost something of each triplet, of which none is made unless somebody asks for it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
-from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.hinges import hinges
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import pair_distances
-from nearfar_pair.row_pass import RowPass
-from nearfar_pair.sides import Rows
-from nearfar_pair.triplet_pairs import selects_all
+from nearfar_pair.pair_pass import PairPass, Pairs
+from nearfar_pair.row_distance import row_distance
+from nearfar_pair.row_pass import RowPass, is_alike
+from nearfar_pair.rule_distance import RuleDistance
+from nearfar_pair.sides import SMALL, PairRule, Rows
+from nearfar_pair.triplet_pairs import Triplets, selects_all
 
-__all__ = ["TripletTerms", "hinge_terms", "rule_for"]
+__all__ = ["TripletCost", "triplet_terms"]
 
 #: How many elements of gaps are worked on at a time where triplets are made.
 ELEMENTS = 2**17
@@ -31,69 +34,54 @@ def as_it_is(d: Tensor) -> Tensor:
     return d
 
 
-class TripletTerms(Terms):
-    """Hinges of the triplets of a rule; sums and counts make no triplet.
+@dataclass(frozen=True, slots=True)
+class TripletCost:
+    """What a triplet costs: the hinge of ``d(a, p) − d(a, n) + margin``.
 
-    Parameters
+    Attributes
     ----------
-    batch
-        The batch the rule is about.
-    distance
-        What d is.
-    rule
-        Which triplets.
     margin
-        Margin of the hinge.
+        In units of the distance, or of what is made of it.
+    swap
+        Whether d(p, n) stands in place of d(a, n) where it is less.
+    smooth
+        Whether softplus takes the hinge's place.
     shape
         An increasing function of d that the hinge is of; it leaves what is far beyond all distances there.
     """
 
+    margin: float
+    swap: bool = False
+    smooth: bool = False
+    shape: Callable[[Tensor], Tensor] = as_it_is
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the hinge of what two rows of distances tell."""
+        return not (self.swap or self.smooth)
+
+    def of(self, d_ap: Tensor, d_an: Tensor) -> Tensor:
+        """The costs of triplets with these distances, which are broadcast."""
+        violation = self.shape(d_ap) - self.shape(d_an) + self.margin
+        # Not softplus: it is the identity from 20 on, 1e-10 off.
+        return torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
+
+
+class _Summed(Terms):
+    """Sums and counts by anchor from a pass, and triplets made for whoever asks for each."""
+
     kind = "triplet"
 
-    def __init__(
-        self,
-        batch: Batch,
-        distance: Any,
-        rule: TripletRule,
-        margin: float,
-        *,
-        shape: Callable[[Tensor], Tensor] = as_it_is,
-    ) -> None:
+    def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
         self.num_anchors = len(batch.embeddings)
         self.labels = batch.labels
-        self._rule, self._margin, self._shape = rule, margin, shape
-        # The rule is applied here; what remains is told by labels, which the batch it is about has.
-        self._batch = dataclasses.replace(
-            batch,
-            selection=None,
-            labels=rule.batch.labels,
-            reference_labels=rule.batch.reference_labels,
-            relation=rule.batch.relation,
-        )
-        self._rows = RowPass(self._batch, distance, self._hinges, narrow=True)
-
-    def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
-        if self._shape is not as_it_is:
-            rows = dataclasses.replace(rows, d_ap=self._shape(rows.d_ap), d_an=self._shape(rows.d_an))
-        return hinges(rows, self._margin, self._rule.lower, self._rule.upper)
-
-    def sum(self) -> Tensor:
-        return self._rows.totals[0]
+        self._batch, self._distance, self._cost = batch, distance, cost
 
     def sum_positive(self) -> Tensor:
-        return self.sum()  # a hinge is never negative
-
-    def sum_by_anchor(self) -> Tensor:
-        return self._rows.outputs[0]
+        return self.sum()  # no cost is negative
 
     def count(self) -> Tensor:
         return self.count_by_anchor().sum()
-
-    def count_by_anchor(self) -> Tensor:
-        return self._rows.found[1]
-
-    def count_positive(self) -> Tensor:
-        return self._rows.found[2].sum()
 
     @property
     def values(self) -> Tensor:
@@ -103,8 +91,63 @@ class TripletTerms(Terms):
     def indices(self) -> tuple[Tensor, ...]:
         return self._material[1]
 
+    @once
+    def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        tensors = self._batch.embeddings, self._batch.reference
+        with torch.set_grad_enabled(any(tensor.requires_grad for tensor in tensors)):
+            parts = list(self.blocks())
+            values = torch.cat([values for values, _ in parts])
+        warn_if_many(len(values))
+        return values, tuple(torch.cat(column) for column in zip(*(indices for _, indices in parts), strict=True))
+
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        d, batch = self._shape(self._rows.matrix), self._batch
+        terms = _made(self._batch, self._distance, self._cost)
+        yield terms.values, terms.indices
+
+
+class TripletTerms(_Summed):
+    """Hinges that two rows of distances tell: all triplets of what a pass leaves, or those of an interval.
+
+    Parameters
+    ----------
+    batch, distance, cost
+        What is compared, by what, and what it costs.
+    rule
+        The interval, of this distance; None: every triplet of the pairs that the batch's selection leaves.
+    """
+
+    def __init__(self, batch: Batch, distance: Any, cost: TripletCost, rule: TripletRule | None) -> None:
+        super().__init__(batch, distance, cost)
+        self._rule = rule
+        if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
+            batch = _by_label(batch, rule.batch)
+        self._by_label = batch
+        self._rows = RowPass(batch, distance, self._hinges, narrow=True)
+
+    def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
+        shape = self._cost.shape
+        if shape is not as_it_is:
+            rows = dataclasses.replace(rows, d_ap=shape(rows.d_ap), d_an=shape(rows.d_an))
+        ends = () if self._rule is None else (self._rule.lower, self._rule.upper)
+        return hinges(rows, self._cost.margin, *ends)
+
+    def sum(self) -> Tensor:
+        return self._rows.totals[0]
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._rows.outputs[0]
+
+    def count_by_anchor(self) -> Tensor:
+        return self._rows.found[1]
+
+    def count_positive(self) -> Tensor:
+        return self._rows.found[2].sum()
+
+    def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        if self._rule is None:
+            yield from super().blocks()
+            return
+        d, batch = self._rows.matrix, self._by_label
         anchors, positives = torch.where(batch.positive_mask())
         negative = batch.negative_mask()
         step = max(1, ELEMENTS // max(1, d.shape[1]))
@@ -114,43 +157,105 @@ class TripletTerms(Terms):
                 gap = d[a] - d[a, p][:, None]
                 pair, n = torch.where(self._rule.holds(gap) & negative[a])
             a, p = a[pair], p[pair]
-            yield torch.relu(d[a, p] - d[a, n] + self._margin), (a, p, n)
-
-    @once
-    def _material(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        with torch.set_grad_enabled(self._rows.needs_grad):
-            parts = list(self.blocks())
-            values = torch.cat([values for values, _ in parts])
-        warn_if_many(len(values))
-        return values, tuple(torch.cat(column) for column in zip(*(indices for _, indices in parts), strict=True))
+            yield self._cost.of(d[a, p], d[a, n]), (a, p, n)
 
 
-def rule_for(batch: Batch, distance: Any) -> TripletRule | None:
-    """The rule by which the triplets of a batch were selected, all where none were; None where it is no rule, or one
-    on other distances."""
+class StreamedTriplets(_Summed):
+    """Costs of triplets for which two rows of distances are not enough: a few positive pairs with all negatives.
+
+    Parameters
+    ----------
+    batch, distance, cost
+        As of :class:`TripletTerms`; the distance is one of nearfar's own.
+    """
+
+    def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
+        super().__init__(batch, distance, cost)
+        self._rule: tuple[Triplets, RuleDistance] | None = None
+        rule: object = batch.selection
+        if isinstance(rule, Triplets):
+            if not selects_all(rule):
+                self._rule = rule, RuleDistance(rule.batch, rule.distance)
+            batch = _by_label(batch, rule.batch)
+        query = distance.maybe_normalize(batch.embeddings)
+        reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
+        self._pass = PairPass(batch, query, reference, self._sums)
+
+    def _sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
+        positives = pairs.positives
+        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
+        d_ap = d_an.gather(1, positives[:, None])
+        selected = self._selected(pairs, positives)
+        if self._cost.swap:
+            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
+        costs = self._cost.of(d_ap, d_an).masked_fill(~selected, 0)
+        sums = pairs.by_anchor(costs.sum(1))
+        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+
+    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        matrix: Tensor = self._distance.matrix(query, reference)
+        return -matrix if self._distance.is_inverted else matrix
+
+    @torch.no_grad()
+    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
+        """(t, m) which references make a triplet with each pair."""
+        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
+        if self._rule is None:
+            return negative
+        rule, measured = self._rule
+        d_an = measured(pairs.rows.anchors).index_select(0, pairs.anchor)
+        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
+
+    def sum(self) -> Tensor:
+        return self._pass.outputs[0].sum()
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._pass.outputs[0]
+
+    def count_by_anchor(self) -> Tensor:
+        return self._pass.outputs[1]
+
+    def count_positive(self) -> Tensor:
+        return self._pass.outputs[2].sum()
+
+
+def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
+    """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
-    if rule is None:
-        return TripletRule(batch, distance)
-    if not isinstance(rule, TripletRule):
-        return None
-    if selects_all(rule):
-        return rule
-    is_same = same_distance(rule.distance, distance) and rule.batch.is_self == batch.is_self
-    return rule if is_same and all(map(_equal, rule.batch.given, batch.given)) else None
+    if cost.is_plain:
+        if rule is None or selects_all(rule):
+            every = rule if isinstance(rule, TripletRule) else TripletRule(batch, distance)
+            return TripletTerms(batch, distance, cost, every)
+        if isinstance(rule, PairRule):
+            return TripletTerms(batch, distance, cost, None)
+        # An interval of distances is not one of what is made of them.
+        if isinstance(rule, TripletRule) and cost.shape is as_it_is and is_alike(rule, batch, distance):
+            return TripletTerms(batch, distance, cost, rule)
+    small = len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
+    is_rule = rule is None or isinstance(rule, PairRule | Triplets)
+    if small or not is_rule or not row_distance(distance):
+        return _made(batch, distance, cost)
+    return StreamedTriplets(batch, distance, cost)
 
 
-def hinge_terms(batch: Batch, distance: Any, margin: float) -> Terms:
-    """Terms of ``[d(a, p) − d(a, n) + margin]₊`` of the selected triplets, or of all, none made where a rule tells."""
-    rule = rule_for(batch, distance)
-    if rule is not None:
-        return TripletTerms(batch, distance, rule, margin)
+def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:
+    """Every triplet, one by one."""
     a, p, n = batch.triplets()
     reference = None if batch.is_self else batch.reference
     d_ap, d_an = (pair_distances(distance, batch.embeddings, reference, a, other) for other in (p, n))
-    values = torch.relu(d_ap - d_an + margin)
+    if cost.swap:
+        d_an = torch.minimum(d_an, pair_distances(distance, batch.reference, None, p, n))
+    values = cost.of(d_ap, d_an)
     return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; most often they are one, and then nothing is compared."""
-    return first is second or torch.equal(first, second)
+def _by_label(batch: Batch, told: Batch) -> Batch:
+    """A batch without its selection, whose classes are those of another, the one that a rule is about."""
+    return dataclasses.replace(
+        batch,
+        selection=None,
+        labels=told.labels,
+        reference_labels=told.reference_labels,
+        relation=told.relation,
+    )

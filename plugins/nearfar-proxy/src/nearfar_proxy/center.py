@@ -68,8 +68,9 @@ class Center(ClassLoss, Stepping):
     mode, whether or not a backward pass follows; or, after ``criterion.follow(optimizer)``, with each step of that
     optimiser, by all that the calls since the last one have seen, as one batch: so under accumulated gradients. Where
     ``torch.distributed`` is initialised the sums run over the ranks, all of which must call and step alike: their
-    centres stay the same. A miner weighs the losses but has no say in the update. An embedding that is not finite
-    moves no centre. The update is deterministic on every device.
+    centres stay the same; unless ``whole_batch`` says that each has seen the batch of all. A miner weighs the losses
+    but has no say in the update. An embedding that is not finite moves no centre. The update is deterministic on every
+    device.
 
     Raises
     ------
@@ -127,7 +128,8 @@ class Center(ClassLoss, Stepping):
         # One that saw nothing has its part in what the ranks tell each other.
         seen = self._seen or [(self.centers[:0], torch.zeros(0, dtype=torch.int64, device=self.centers.device))]
         self._seen = []
-        offsets, labels = every_rank((torch.cat([x for x, _ in seen]), torch.cat([y for _, y in seen])))
+        together = torch.cat([x for x, _ in seen]), torch.cat([y for _, y in seen])
+        offsets, labels = together if self.whole_batch else every_rank(together)
         if len(labels):
             self._move(offsets, labels)
 

@@ -84,7 +84,7 @@ class ProxyLoss(ClassLoss):
 
     def reduce(self, terms: Terms | Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
         value = super().reduce(terms, inputs, labels)
-        if self.shard is not None and self.collect_stats:
+        if self.shard is not None and self.collect_stats and not self.whole_batch:
             # Each rank has the elements of all, and who asks adds up what the ranks have counted.
             self.statistics = {
                 name: count / self.shard.world if name.endswith("/terms") else count
@@ -96,7 +96,9 @@ class ProxyLoss(ClassLoss):
         """The batch, checked, and where the proxies are sharded that of all ranks."""
         labels, weights = self.checked(batch)
         x = batch.embeddings
-        if self.shard is not None:
+        if self.shard is not None and self.whole_batch:
+            x = Everyone.apply(x, self.shard, None)
+        elif self.shard is not None:
             sizes = counts(len(labels), labels.device, self.shard.group)
             x = Everyone.apply(x, self.shard, sizes)
             labels = self.shard.rows(labels, sizes)

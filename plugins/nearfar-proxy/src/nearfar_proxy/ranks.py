@@ -112,18 +112,21 @@ class Everyone(torch.autograd.Function):
     """The embeddings of all ranks.
 
     Back goes the sum of the gradients that the ranks find for this rank's rows, times the number of ranks: of what
-    comes before, replicated, DistributedDataParallel averages the gradients.
+    comes before, replicated, DistributedDataParallel averages the gradients. Without ``sizes`` every rank has given
+    those of all, and gets the sum for all of them.
     """
 
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, share: Share, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, embeddings: Tensor, share: Share, sizes: list[int] | None) -> Tensor:
         ctx.share, ctx.sizes = share, sizes
-        return share.rows(embeddings, sizes)
+        return embeddings.clone() if sizes is None else share.rows(embeddings, sizes)
 
     @staticmethod
     def backward(ctx: Any, to_all: Tensor) -> tuple[Tensor, None, None]:
         share, sizes = ctx.share, ctx.sizes
         summed = share.sum(to_all.contiguous().clone())
+        if sizes is None:
+            return summed, None, None
         start = sum(sizes[: share.rank])
         return summed[start : start + sizes[share.rank]] * share.world, None, None
 

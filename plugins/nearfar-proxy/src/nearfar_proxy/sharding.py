@@ -27,7 +27,7 @@ def shard(loss: Sharded, group: ProcessGroup | None = None) -> Sharded:
     and gets the loss of the whole batch: all ranks the same. The gradients of the proxies are its own; those of the
     embeddings are such that DistributedDataParallel, which averages what a replicated model gets, gives the model the
     gradient of that one loss. Leave the loss itself out of DistributedDataParallel. What a miner selects it selects on
-    each rank.
+    each rank. Where ``loss.whole_batch`` is set each rank calls it with the batch of all ranks instead.
 
     Parameters
     ----------

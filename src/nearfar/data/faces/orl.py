@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from nearfar.data.files import ImageFiles
+from nearfar.data.size import Size
 from nearfar.errors import DataError
 
 #: By split, the first and the last of its people: what is chosen is chosen by people who are not reported on.
@@ -16,7 +17,7 @@ PEOPLE = {"train": (1, 16), "validation": (17, 20), "test": (21, 40)}
 
 
 class ORL(ImageFiles):
-    """The AT&T faces of some people, cut to the middle square of their 92 × 112 pixels.
+    """The AT&T faces of some people, cut to the middle of their 92 × 112 pixels, a square unless asked otherwise.
 
     Forty cooperative people before one camera: enough to see whether verification works, too few to compare methods
     by.
@@ -25,8 +26,8 @@ class ORL(ImageFiles):
     ----------
     split : {"train", "validation", "test"}
         People 1 to 16, 17 to 20, 21 to 40.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels; the whole image is (112, 92).
 
     Raises
     ------
@@ -39,7 +40,7 @@ class ORL(ImageFiles):
     AT&T Laboratories Cambridge's; they are not part of nearfar.
     """
 
-    def __init__(self, split: Literal["train", "validation", "test"], *, image_size: int = 92) -> None:
+    def __init__(self, split: Literal["train", "validation", "test"], *, image_size: Size = 92) -> None:
         first, last = PEOPLE[split]
         self.image_size = image_size
         folder = _folder()

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar.data.image import decode, square
+from nearfar.data.image import cut, decode
+from nearfar.data.size import Size
 from nearfar.errors import DataError
 
 
@@ -43,15 +44,15 @@ class FacePairs:
     def __len__(self) -> int:
         return len(self.same)
 
-    def image(self, index: int, size: int = 112) -> Tensor:
-        """Decode image ``index`` of 2n: (3, size, size) uint8, RGB.
+    def image(self, index: int, size: Size = 112) -> Tensor:
+        """Decode image ``index`` of 2n: (3, height, width) uint8, RGB.
 
         Raises
         ------
         DataError
             It cannot be decoded.
         """
-        return square(decode(self.encoded[index], f"{self.name}, image {index}"), size)
+        return cut(decode(self.encoded[index], f"{self.name}, image {index}"), size)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> FacePairs:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearfar.data.image import decode, square
+from nearfar.data.image import cut, decode
+from nearfar.data.size import Size
 from nearfar.data.source import ImageSource
 from nearfar.errors import DataError
 
@@ -38,8 +39,8 @@ class RecordFaces(ImageSource):
     ----------
     path : path
         The file ``….rec``; ``….idx`` lies beside it.
-    image_size : int
-        The side of the images given, in pixels.
+    image_size : int or (height, width)
+        Of the images given, in pixels.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class RecordFaces(ImageSource):
 
     reads_files = True
 
-    def __init__(self, path: str | os.PathLike[str], *, image_size: int = 112) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, image_size: Size = 112) -> None:
         self.path = Path(path)
         self.image_size = image_size
         self._bytes: np.ndarray[tuple[int], np.dtype[np.uint8]] | None = None
@@ -79,9 +80,9 @@ class RecordFaces(ImageSource):
         return payload[_content(payload, self.path) :]
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, image_size, image_size) uint8, RGB."""
+        """Return one image, (3, height, width) uint8, RGB."""
         name = f"record {int(self.keys[index])} of {self.path}"
-        return square(decode(self.encoded(index), name), self.image_size)
+        return cut(decode(self.encoded(index), name), self.image_size)
 
     def check(self) -> None:
         """Decode every image once; raises a DataError that names the first that cannot be read."""
@@ -220,8 +221,8 @@ def _labels(data: np.ndarray, offsets: np.ndarray, path: Path) -> np.ndarray:
         values[several] = words[several, 8].view("<f4")
         if (words[:, 0] != int.from_bytes(_MAGIC, "little")).any():
             raise DataError(f"{path} has no record where its index says so: the two files do not belong together")
-        for cut in np.flatnonzero(~whole):
-            values[cut] = _label(_payload(data, int(part[cut]), path))
+        for place in np.flatnonzero(~whole):
+            values[place] = _label(_payload(data, int(part[place]), path))
         if (whole & (words[:, 1] < _HEADER.size)).any() or not (np.isfinite(values) & (np.abs(values) < 2**31)).all():
             raise DataError(f"{path} has records without a label")
         labels[start : start + len(part)] = values.astype(np.int64)

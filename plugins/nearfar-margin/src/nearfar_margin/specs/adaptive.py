@@ -170,8 +170,8 @@ SPECS = (
                 source="Wang et al. 2020 (1912.00833): MV-Arc-Softmax",
             ),
             "facex_zoo": Preset(
-                arguments={"form": "am", "margin": 0.35, "hardness": 1.12, "scale": 32.0},
-                source="FaceX-Zoo, MV_Softmax: mv_weight=1.12; it drops the margin of targets below it",
+                arguments={"form": "am", "margin": 0.35, "hardness": 1.12, "scale": 32.0, "easy_margin": True},
+                source="FaceX-Zoo, MV_Softmax: mv_weight=1.12, no margin for cosines below it",
             ),
         },
     ),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import Criterion, Selection
 from nearfar.nn.criterion import CriterionTerm
+from nearfar.nn.labels import Labels
 
 __all__ = ["Around", "criterion_of"]
 
@@ -30,6 +31,9 @@ class Around(nn.Module):
         ``loss`` is none, or brings a miner and another is given.
     """
 
+    #: Labels with a rule or grades go on to the loss inside, which says whether it takes them.
+    hands_labels_on = True
+
     def __init__(self, loss: nn.Module, *, miner: nn.Module | None = None) -> None:
         super().__init__()
         self.loss = criterion_of(self, loss, miner)
@@ -38,10 +42,10 @@ class Around(nn.Module):
         self,
         criterion: nn.Module,
         embeddings: Tensor,
-        labels: Tensor | None,
+        labels: Labels | None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
         """What the loss gives, a 0-d tensor; what is None is left out of the call.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import Selection, Stepping
 from nearfar.nn.arguments import non_negative
+from nearfar.nn.labels import Grades, Labels, RuledLabels
 from nearfar.nn.precision import raised
 from nearfar_pair.combinators.around import Around
 
@@ -44,13 +45,16 @@ class CrossBatchMemory(Around, Stepping):
     ArgumentError
         A number is out of its range, or both the loss and this have a miner.
     InputError
-        When called: without labels, or with a reference set, which the memory is.
+        When called: without labels, with labels of another kind than the memory holds, with ``Grades``, which are of
+        the pairs of one batch, or with a reference set, which the memory is.
 
     Notes
     -----
     A batch is compared with the memory before it is put into it, so that no embedding is compared with itself. What is
     in the memory has no gradient. An ``indices_tuple`` is about the batch: it selects in ℓ(X, X) alone, and the memory
     is compared with by labels.
+
+    Of labels with a rule the columns are remembered, and matched by the rule of the batch they are compared with.
 
     Every call in training mode puts its batch in, accumulated ones too; embeddings that are not finite are left out, as
     they would stay for many steps. Steps are those of an optimiser where it follows one, else calls. The memory, its
@@ -93,31 +97,48 @@ class CrossBatchMemory(Around, Stepping):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
         """The loss of a batch (n, d) with itself and with the memory; in training mode the batch goes into that."""
         if ref_emb is not None or ref_labels is not None:
             raise InputError("CrossBatchMemory compares with its memory, so it takes no ref_emb")
         if labels is None:
             raise InputError("CrossBatchMemory needs labels: by them a batch is compared with later ones")
-        if not isinstance(labels, Tensor):
-            raise InputError("CrossBatchMemory remembers labels that are tensors: class ids, or one column a label")
+        if isinstance(labels, Grades):
+            raise InputError(
+                "CrossBatchMemory keeps a label of each embedding, and Grades are of the pairs of one batch; give it "
+                "labels by a rule, such as RuledLabels('jaccard', …)"
+            )
         value = self.value(self.loss, embeddings, labels, indices_tuple)
+        columns = labels.columns if isinstance(labels, RuledLabels) else labels
+        self._check_memory(embeddings, columns)
         if len(self.memory) and (not self.warm_up or int(self.steps) >= self.warm_up):
-            if self.memory.shape[1] != embeddings.shape[1]:
-                raise InputError(
-                    f"the memory holds embeddings of size {self.memory.shape[1]}; got {tuple(embeddings.shape)}"
-                )
             memory = self.memory.to(embeddings.device, raised(embeddings).dtype)
-            against = self.value(self.loss, embeddings, labels, None, memory, self.memory_labels)
-            value = value + self.weight * against
+            remembered = self.memory_labels.to(embeddings.device)
+            of_memory = RuledLabels(labels.rule, remembered) if isinstance(labels, RuledLabels) else remembered
+            value = value + self.weight * self.value(self.loss, embeddings, labels, None, memory, of_memory)
         if self.training:
-            self._put(raised(embeddings.detach()), labels.detach())
+            self._put(raised(embeddings.detach()), columns.detach())
         self.called()
         return value
+
+    def _check_memory(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Raise where a batch is not like those that the memory is of."""
+        if not len(self.memory):
+            return
+        if self.memory.shape[1] != embeddings.shape[1]:
+            raise InputError(
+                f"the memory holds embeddings of size {self.memory.shape[1]}; got {tuple(embeddings.shape)}"
+            )
+        held = self.memory_labels
+        if held.shape[1:] != labels.shape[1:] or _sort(held.dtype) != _sort(labels.dtype):
+            raise InputError(
+                f"the memory holds labels {held.dtype} (…{''.join(f', {size}' for size in held.shape[1:])}), and the "
+                f"batch has {labels.dtype} {tuple(labels.shape)}; clear it by making the criterion anew"
+            )
 
     def step(self) -> None:
         self.steps += 1
@@ -154,3 +175,8 @@ class CrossBatchMemory(Around, Stepping):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, warm_up={self.warm_up}, weight={self.weight}"
+
+
+def _sort(dtype: torch.dtype) -> str:
+    """What labels of a dtype are: many-hot, points, or ids."""
+    return "hot" if dtype == torch.bool else "points" if dtype.is_floating_point else "ids"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nearfar.nn import Selection
+from nearfar.nn.labels import Labels
 from nearfar_pair.combinators.around import Around
 from nearfar_pair.combinators.ranks import Call, collected, world_size
 
@@ -31,7 +32,8 @@ class Gather(Around):
     ArgumentError
         Both the loss and this have a miner.
     InputError
-        When called: ranks differ in embedding size, dtype or in what they were given besides.
+        When called: ranks differ in embedding size, dtype or in what they were given besides; or labels are ``Grades``,
+        which say nothing of pairs of two ranks.
 
     Notes
     -----
@@ -42,19 +44,23 @@ class Gather(Around):
     not. An optimiser that adds gradients up over ranks would have to divide by the world size.
 
     An ``indices_tuple`` counts in a rank's own batch; those of all ranks are put together. Every rank has to call this,
-    and to go back through it. Without ``torch.distributed``, or with one process, it is the loss itself.
+    and to go back through it. Without ``torch.distributed``, with one process, or where ``whole_batch`` says that each
+    rank is given the batch of all, it is the loss itself.
     """
+
+    #: As of nearfar's losses.
+    whole_batch = False
 
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
         """The loss of the embeddings (n, d) of this rank and those of all others."""
         call = Call(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        if world_size() > 1:
+        if world_size() > 1 and not self.whole_batch:
             call = collected(call)
         return self.value(self.loss, *call)

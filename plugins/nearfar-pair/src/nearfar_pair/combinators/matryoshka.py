@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import Selection
 from nearfar.nn.arguments import non_negative
+from nearfar.nn.labels import Labels
 from nearfar_pair.combinators.around import Around
 
 __all__ = ["Matryoshka"]
@@ -75,10 +76,10 @@ class Matryoshka(Around):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         indices_tuple: Selection | Sequence[Tensor] | None = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
         """The weighted sum over the widths of the loss of embeddings (n, d)."""
         for name, given in (("embeddings", embeddings), ("ref_emb", ref_emb)):

@@ -11,22 +11,33 @@ from torch import Tensor
 
 from nearfar.errors import InputError
 from nearfar.nn.batch import check_embeddings
+from nearfar.nn.labels import GRADED_RULES, RULES, Grades, Labels, RuledLabels
 from nearfar.nn.selection import Selection, as_selection
 
 __all__ = ["Call", "collected", "world_size"]
 
 #: What ranks have to agree on, in the order in which they tell each other.
-_ALIKE = ("the embedding size", "the dtype of embeddings", "labels", "ref_emb", "ref_labels", "an indices_tuple")
+_ALIKE = (
+    "the embedding size",
+    "the dtype of embeddings",
+    "labels",
+    "the rule of labels",
+    "ref_emb",
+    "ref_labels",
+    "an indices_tuple",
+)
+#: Rules of labels, which tell each other their numbers.
+_RULES = (*RULES, *GRADED_RULES)
 
 
 class Call(NamedTuple):
     """What an embedding loss is called with."""
 
     embeddings: Tensor
-    labels: Tensor | None = None
+    labels: Labels | None = None
     indices_tuple: Selection | Sequence[Tensor] | None = None
     ref_emb: Tensor | None = None
-    ref_labels: Tensor | None = None
+    ref_labels: Labels | None = None
 
 
 def world_size() -> int:
@@ -47,10 +58,10 @@ def collected(call: Call) -> Call:
         embeddings = check_embeddings(call.embeddings, "embeddings")
         reference = None if call.ref_emb is None else check_embeddings(call.ref_emb, "ref_emb").to(embeddings.dtype)
         for name, labels, own in (("labels", call.labels, embeddings), ("ref_labels", call.ref_labels, reference)):
-            if labels is not None and not isinstance(labels, Tensor):
-                raise InputError(f"{name} of several ranks are gathered as tensors: class ids, or one column a label")
+            if isinstance(labels, Grades):
+                raise InputError(f"{name} that are Grades are of one rank's pairs, and there are pairs of two ranks")
             if labels is not None and (own is None or len(labels) != len(own)):
-                raise InputError(f"{name} must be one for each embedding; got {tuple(labels.shape)}")
+                raise InputError(f"{name} must be one for each embedding; got {len(labels)}")
         selection = as_selection(
             call.indices_tuple, len(embeddings), len(embeddings if reference is None else reference)
         )
@@ -63,14 +74,24 @@ def collected(call: Call) -> Call:
         raise error
     _check(told)
     rows, references = [line[1] for line in told], [line[2] for line in told]
-    device = embeddings.device
     return Call(
         gathered(embeddings, rows),
-        None if call.labels is None else gathered(call.labels.to(device), rows),
+        _gathered_labels(call.labels, embeddings, rows),
         _shifted(indices, told, rows, rows if reference is None else references),
         None if reference is None else gathered(reference, references),
-        None if call.ref_labels is None else gathered(call.ref_labels.to(device), references),
+        _gathered_labels(call.ref_labels, embeddings, references),
     )
+
+
+def _gathered_labels(labels: Labels | None, embeddings: Tensor, sizes: Sequence[int]) -> Labels | None:
+    if isinstance(labels, RuledLabels):
+        columns = labels.to(embeddings.device).columns
+        # Ranks send each other one dtype, whatever their columns came in.
+        columns = columns.to(embeddings.dtype) if columns.is_floating_point() else columns
+        return RuledLabels(labels.rule, gathered(columns, sizes))
+    if not isinstance(labels, Tensor):
+        return None
+    return gathered(labels.to(embeddings.device), sizes)
 
 
 def gathered(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -111,6 +132,7 @@ def _told(
         embeddings.shape[1],
         embeddings.dtype.itemsize,
         _sort(call.labels),
+        _RULES.index(call.labels.rule) if isinstance(call.labels, RuledLabels) else -1,
         -1 if reference is None else reference.shape[1],
         _sort(call.ref_labels),
         len(indices),
@@ -122,9 +144,10 @@ def _told(
     return found
 
 
-def _sort(labels: Tensor | None) -> int:
+def _sort(labels: Labels | None) -> int:
     """A number for what labels are: none, class ids, or rows of so many."""
-    return -1 if not isinstance(labels, Tensor) else 0 if labels.ndim == 1 else labels.shape[-1]
+    columns = labels.columns if isinstance(labels, RuledLabels) else labels
+    return -1 if not isinstance(columns, Tensor) else 0 if columns.ndim == 1 else columns.shape[-1]
 
 
 def _check(told: list[list[int]]) -> None:

@@ -15,6 +15,7 @@ from nearfar_pair.loss_definitions.entropies import (
     sup_con,
     tuplet_margin,
 )
+from nearfar_pair.loss_definitions.graded import graded_log_ratio
 from nearfar_pair.loss_definitions.pairs import (
     contrastive,
     histogram,
@@ -46,6 +47,7 @@ __all__ = [
     "dynamic_soft_margin",
     "fast_ap",
     "generalized_lifted",
+    "graded_log_ratio",
     "hinge_pair",
     "histogram",
     "info_nce",

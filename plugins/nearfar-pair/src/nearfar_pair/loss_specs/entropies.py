@@ -14,6 +14,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
         "SupCon",
         "Cross-entropy of each anchor's positives among all others of the batch.",
         KHOSLA,
+        graded=True,
         schedulable=("temperature",),
         memory=1,
         family="contrastive",

@@ -14,6 +14,7 @@ PAIR_LOSSES: tuple[LossSpec, ...] = (
         "Contrastive",
         "Positive pairs within one distance, negative pairs beyond another.",
         HADSELL,
+        graded=True,
         schedulable=("pos_margin", "neg_margin"),
         memory=1,
         family="contrastive",
@@ -26,7 +27,11 @@ PAIR_LOSSES: tuple[LossSpec, ...] = (
         presets={
             "pytorch_metric_learning": Preset(
                 arguments={"hinge": "linear"}, source="ContrastiveLoss of pytorch-metric-learning 2.9"
-            )
+            ),
+            "generalized": Preset(
+                arguments={"neg_margin": 0.5},
+                source="Leyva-Vallina et al. (2021), arXiv:2103.06638, the authors' code; for labels with grades",
+            ),
         },
         emits=("pos_pair", "neg_pair"),
         default_distance="core.euclidean",

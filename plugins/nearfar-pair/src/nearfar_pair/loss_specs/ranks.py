@@ -42,6 +42,7 @@ RANKING_LOSSES: tuple[LossSpec, ...] = (
             "2007.12163",
         ),
         schedulable=("temperature",),
+        graded=True,
         family="ranking",
         deviations=("Classes may be of any sizes and in any order; the authors' code wants equal ones, sorted.",),
         synchronizations=1,

@@ -5,7 +5,6 @@ Wang, Zhou, Wen, Liu, Lin (2017): Deep Metric Learning with Angular Loss. arXiv:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -15,13 +14,11 @@ from nearfar.nn.arguments import within
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Dot
 from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.selection import IndexSelection
-from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar.nn.terms import Terms
 from nearfar.nn.vectors import unit
 from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.mask_sides import sides_of
-from nearfar_pair.row_pass import RowPass
-from nearfar_pair.sides import Rows
+from nearfar_pair.pair_pass import PairPass, Pairs
+from nearfar_pair.row_terms import Made, RowTerms
 
 __all__ = ["Angular"]
 
@@ -66,39 +63,19 @@ class Angular(EmbeddingLoss):
 
     def terms(self, batch: Batch) -> Terms:
         x = unit(batch.embeddings)[0]
-        r = x if batch.is_self else unit(batch.reference)[0]
-        table, valid = sides_of(batch, narrow=True).table(slice(0, len(x)))
-        a, place = torch.where(valid)
-        p = table[a, place]
-        rows = RowPass(_of_pairs(batch, x[a] + r[p], r, a), self.distance, self._threats)
-        threat, negatives = rows.outputs
-        tan2 = math.tan(self.angle) ** 2
-        costs = softplus(threat - 2 * (1 + tan2) * (x[a] * r[p]).sum(1))
-        kept = torch.where(negatives > 0)[0]
-        return MaterialTerms("pos_pair", costs[kept], (a[kept], p[kept]), num_anchors=len(x), labels=batch.labels)
+        pairs = PairPass(batch, x, x if batch.is_self else unit(batch.reference)[0], self._costs)
+        return RowTerms("pos_pair", Made(pairs, pairs.outputs), labels=batch.labels)
 
-    def _threats(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """log Σ exp of 4 tan² α times each pair's products with its negatives, and how many these are."""
-        return log_sum_exp(rows.d_an, -4 * math.tan(self.angle) ** 2, rows.scratch), rows.num_negatives
+    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """(r, k) the costs of positive pairs, 0 where there is none, and which have one."""
+        tan2 = math.tan(self.angle) ** 2
+        a = pairs.a.index_select(0, pairs.anchor)
+        # What is far stays far, whatever is taken from it.
+        far = pairs.rows.d_an.index_select(0, pairs.anchor)
+        threat = log_sum_exp(torch.addmm(far, a + pairs.p, pairs.reference.T, alpha=-1), -4 * tan2)
+        costs = softplus(threat - 2 * (1 + tan2) * (a * pairs.p).sum(1))
+        has_cost = pairs.rows.valid & (pairs.rows.num_negatives > 0)[:, None]
+        return torch.where(has_cost, pairs.table(costs), 0), has_cost
 
     def extra_repr(self) -> str:
         return f"angle={self.angle}"
-
-
-def _of_pairs(batch: Batch, sums: Tensor, reference: Tensor, anchors: Tensor) -> Batch:
-    """A batch of which each element is the sum of a pair, and the negatives those of the pair's anchor."""
-    selection = None
-    if batch.selection is not None:
-        _, _, a2, n = batch.selection.pairs()
-        pair, other = torch.where(anchors[:, None] == a2)
-        selection = IndexSelection((pair[:0], n[:0], pair, n[other]))
-    return dataclasses.replace(
-        batch,
-        embeddings=sums,
-        labels=None if batch.labels is None else batch.labels[anchors],
-        relation=None if batch.relation is None else batch.relation.of(anchors),
-        reference=reference,
-        selection=selection,
-        is_self=False,
-        given=(sums, reference),
-    )

@@ -17,10 +17,9 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.pair_distances import pair_distances
+from nearfar.nn.terms import Terms
 from nearfar_pair.sides import FAR
-from nearfar_pair.triplet_terms import TripletTerms, rule_for
+from nearfar_pair.triplet_terms import TripletCost, triplet_terms
 
 __all__ = ["ArcFaceTriplet"]
 
@@ -67,17 +66,8 @@ class ArcFaceTriplet(EmbeddingLoss):
         return AvgNonZero()
 
     def terms(self, batch: Batch) -> Terms:
-        rule = rule_for(batch, self.distance)
         # A rule that chooses by cosines is applied to cosines: angles are another distance.
-        if rule is not None and rule.lower == -math.inf and rule.upper == math.inf:
-            return TripletTerms(batch, self.distance, rule, self.margin, shape=_angle)
-        a, p, n = batch.triplets()
-        reference = None if batch.is_self else batch.reference
-        theta_ap, theta_an = (
-            _angle(pair_distances(self.distance, batch.embeddings, reference, a, other)) for other in (p, n)
-        )
-        values = torch.relu(theta_ap - theta_an + self.margin)
-        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+        return triplet_terms(batch, self.distance, TripletCost(self.margin, shape=_angle))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"

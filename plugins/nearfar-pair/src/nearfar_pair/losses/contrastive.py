@@ -5,14 +5,18 @@ Hadsell, Chopra, LeCun (2006): Dimensionality Reduction by Learning an Invariant
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
+from nearfar.nn.batch import Batch
 from nearfar.nn.reducers import AvgNonZero
+from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import hinge_sums
+from nearfar_pair.graded import graded_sides
 from nearfar_pair.row_losses import PairLoss, threshold
 from nearfar_pair.sides import Rows
 
@@ -54,6 +58,10 @@ class Contrastive(PairLoss):
     Terms are ``pos_pair`` and ``neg_pair``, one for each ordered pair. From a miner it takes pairs, or
     triplets, of which each gives a positive and a negative pair; a pair selected twice counts twice.
 
+    Where labels grade how relevant a pair is, ψ from 0 to 1, it costs :math:`\psi L_+ + (1 - \psi) L_-`: the
+    generalized contrastive loss of Leyva-Vallina et al. (2021), arXiv:2103.06638, without its factor ½. A pair then has
+    a term on either side, but none as a positive where ψ is 0 and none as a negative where ψ is 1.
+
     Deviations: the paper's factor ½ is left out, the two sides are averaged apart so that the many negative
     pairs do not drown the few positive ones, and embeddings are normalised.
 
@@ -61,6 +69,8 @@ class Contrastive(PairLoss):
     ----------
     Hadsell et al. (2006), CVPR, equation 4.
     """
+
+    graded = True
 
     def __init__(
         self,
@@ -78,6 +88,9 @@ class Contrastive(PairLoss):
 
     def default_reducer(self) -> nn.Module:
         return AvgNonZero()
+
+    def terms(self, batch: Batch) -> Mapping[str, Terms]:
+        return graded_sides(self, batch) if batch.is_graded else super().terms(batch)
 
     def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
         return self._hinge(d - threshold(self.distance, self.pos_margin))

@@ -69,7 +69,7 @@ class Histogram(PairLoss):
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         """(1, R + 2) the share of positive pairs up to each bin, 0 before the first and the last repeated."""
-        if batch.selection is not None and rule_of(batch, self.distance) is None:
+        if batch.selection is not None and rule_of(batch) is None:
             a1, p, *_ = batch.selection.pairs()
             reference = None if batch.is_self else batch.reference
             d = pair_distances(self.distance, batch.embeddings, reference, a1, p)

@@ -76,7 +76,7 @@ class IntraPairVariance(PairLoss):
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         """The mean distances −μ of the positive and of the negative pairs; 0 of none."""
-        if batch.selection is not None and rule_of(batch, self.distance) is None:
+        if batch.selection is not None and rule_of(batch) is None:
             a1, p, a2, n = batch.selection.pairs()
             of = self.distance, batch.embeddings, None if batch.is_self else batch.reference
             return tuple(pair_distances(*of, a, b).sum() / max(1, len(a)) for a, b in ((a1, p), (a2, n)))

@@ -18,7 +18,7 @@ from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
 from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.triplet_terms import hinge_terms
+from nearfar_pair.triplet_terms import TripletCost, triplet_terms
 
 __all__ = ["Quadruplet"]
 
@@ -93,7 +93,7 @@ class Quadruplet(EmbeddingLoss):
         a, p, *negative = _pairs(batch)
         values = _costs(d[a, p] + self.pair_margin, labels[0][a], d, negative, labels)
         pairs = MaterialTerms("pos_pair", values, (a, p), num_anchors=len(d), labels=labels[0])
-        return {"triplet": hinge_terms(batch, self.distance, self.margin), "pair": pairs}
+        return {"triplet": triplet_terms(batch, self.distance, TripletCost(self.margin)), "pair": pairs}
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, pair_margin={self.pair_margin}"

@@ -6,11 +6,16 @@ arXiv:2007.12163.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar.nn.terms import Terms
+from nearfar_pair.graded import graded_costs, soft_excess
 from nearfar_pair.row_losses import AnchorLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.soft_ranks import soft_counts
@@ -47,12 +52,23 @@ class SmoothAP(AnchorLoss):
     Terms are ``element``, one for each anchor with a positive. Classes may be of any sizes, in any order. Pairs from a
     miner count once each, however often they were selected.
 
+    Where labels grade how relevant a reference is, ψ from 0 to 1, it is one minus the hierarchical average precision of
+    Ramzi et al. (2022), arXiv:2207.04873, equation 2, its ranks counted by the same sigmoid:
+
+    .. math::
+        L_i = 1 - \frac{1}{\sum_p \psi_{ip}} \sum_{p \in P_i}
+            \frac{\psi_{ip} + \sum_{q \in P_i \setminus p} \min(\psi_{ip}, \psi_{iq}) G(s_{iq} - s_{ip})}
+                 {1 + \sum_{q \in P_i \setminus p} G(s_{iq} - s_{ip}) + \sum_{n \in N_i} G(s_{in} - s_{ip})}
+
+    with those of positive grade in P. The paper has another surrogate of the ranks, and a clustering loss beside.
+
     References
     ----------
     Brown et al. (2020), arXiv:2007.12163, equations 5 and 6; the temperature in section 5.
     """
 
     narrow = True
+    graded = True
 
     def __init__(
         self, temperature: float = 0.01, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
@@ -63,12 +79,25 @@ class SmoothAP(AnchorLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
+        if batch.is_graded:
+            return graded_costs(batch, self.distance, self._graded, narrow=True)
+        return super().terms(batch)
+
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_positive = rows.num_positives > 0
         among, before = soft_counts(rows, self.temperature)
         # 1 − precision, so that nearly perfect lists keep their digits.
         missed = torch.where(rows.valid, before / (1 + among + before), 0)
         return missed.sum(1) / rows.num_positives.clamp_min(1), has_positive
+
+    def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
+        among, before = soft_counts(rows, self.temperature)
+        # What is less relevant and yet nearer, rather than one minus what is not, as above.
+        missed = soft_excess(rows, grades, self.temperature) + grades * before
+        total = grades.sum(1)
+        lost = torch.where(rows.valid, missed / (1 + among + before), 0).sum(1)
+        return lost / torch.where(total > 0, total, 1), rows.num_positives > 0
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

@@ -16,11 +16,9 @@ from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.selection import IndexSelection
 from nearfar.nn.terms import Terms
 from nearfar.nn.vectors import unit
 from nearfar_pair.row_losses import PairLoss
-from nearfar_pair.triplet_pairs import selects_all
 
 __all__ = ["SNRContrastive"]
 
@@ -78,12 +76,9 @@ class SNRContrastive(PairLoss):
         # The variance of a difference is the squared distance of what is left without the means, over the dimension.
         embeddings = _without_mean(batch.embeddings)
         reference = embeddings if batch.is_self else _without_mean(batch.reference)
-        selection = batch.selection
-        if selection is not None and not selects_all(selection):
-            selection = IndexSelection(selection.indices())
-        return super().terms(
-            dataclasses.replace(batch, embeddings=embeddings, reference=reference, selection=selection)
-        )
+        # A rule that chooses by distances of the embeddings as they were given does not mean these.
+        given = (embeddings, reference)
+        return super().terms(dataclasses.replace(batch, embeddings=embeddings, reference=reference, given=given))
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         signal = batch.embeddings.square().sum(1)

@@ -6,12 +6,17 @@ arXiv:2004.11362.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.graded import graded_costs
 from nearfar_pair.row_losses import AnchorLoss
 from nearfar_pair.sides import Rows
 
@@ -48,6 +53,10 @@ class SupCon(AnchorLoss):
     reference set P and A are taken from it. Pairs from a miner restrict both: P(i) is the positives selected
     for i, A(i) these and the negatives selected for i, each once however often it was selected.
 
+    Where labels grade how relevant a reference is, ψ from 0 to 1, the positives are averaged with weights
+    :math:`\psi_{ip} / \sum_q \psi_{iq}` in place of :math:`1 / |P(i)|`: soft targets, the y-aware loss of Dufumier et
+    al. (2021), arXiv:2106.08808, but for the constant that it divides its sum by.
+
     Deviations: the paper's reference code multiplies the loss with temperature / base temperature, which is 1
     in its experiments and left out here. pytorch-metric-learning averages over the anchors whose loss is
     above zero, and gives 0 for a batch of one class.
@@ -56,6 +65,8 @@ class SupCon(AnchorLoss):
     ----------
     Khosla et al. (2020), arXiv:2004.11362, equation 2.
     """
+
+    graded = True
 
     def __init__(
         self, temperature: float = 0.1, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
@@ -66,12 +77,23 @@ class SupCon(AnchorLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
+        return graded_costs(batch, self.distance, self._graded) if batch.is_graded else super().terms(batch)
+
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        return self._log_ratios(rows).sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0
+
+    def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
+        total = grades.sum(1, keepdim=True)
+        # Each share before the sum: grades may be as small as a float can be.
+        shares = grades / torch.where(total > 0, total, 1)
+        return (self._log_ratios(rows) * shares).sum(1), rows.num_positives > 0
+
+    def _log_ratios(self, rows: Rows) -> Tensor:
         scale = -1 / self.temperature
         log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale, rows.scratch))
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        log_ratios = torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
-        return log_ratios.sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0
+        return torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

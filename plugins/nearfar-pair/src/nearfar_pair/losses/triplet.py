@@ -6,16 +6,14 @@ arXiv:1503.03832.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
-from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.pair_distances import pair_distances
-from nearfar_pair.triplet_terms import hinge_terms
+from nearfar.nn.terms import Terms
+from nearfar_pair.triplet_terms import TripletCost, triplet_terms
 
 __all__ = ["Triplet"]
 
@@ -53,10 +51,10 @@ class Triplet(EmbeddingLoss):
     Notes
     -----
     Terms are ``triplet``. Without a miner it looks at every triplet. From a miner it takes triplets, or pairs,
-    which are joined on their anchor. With the miners ``all``, ``semihard`` and ``hard``, or none, on the loss's
-    own distance, the hinge is summed from the matrix of distances and no triplet is ever made, unless a
-    reducer asks for the values one by one. A reference set gives positives and negatives; ``swap`` then takes
-    d(p, n) within it.
+    which are joined on their anchor. Where a miner tells them by a rule, or there is none, no triplet is ever
+    made, unless a reducer asks for the values one by one: the hinge is summed from rows of distances, and with
+    ``swap``, ``smooth`` or a rule on other distances a few positive pairs at a time. A reference set gives
+    positives and negatives; ``swap`` then takes d(p, n) within it.
 
     References
     ----------
@@ -82,17 +80,7 @@ class Triplet(EmbeddingLoss):
         return AvgNonZero()
 
     def terms(self, batch: Batch) -> Terms:
-        if not (self.swap or self.smooth):
-            return hinge_terms(batch, self.distance, self.margin)
-        a, p, n = batch.triplets()
-        reference = None if batch.is_self else batch.reference
-        d_ap, d_an = (pair_distances(self.distance, batch.embeddings, reference, a, other) for other in (p, n))
-        if self.swap:
-            d_an = torch.minimum(d_an, pair_distances(self.distance, batch.reference, None, p, n))
-        violation = d_ap - d_an + self.margin
-        # Not softplus: it is the identity from 20 on, 1e-10 off.
-        values = torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
-        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+        return triplet_terms(batch, self.distance, TripletCost(self.margin, self.swap, self.smooth))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, swap={self.swap}, smooth={self.smooth}"

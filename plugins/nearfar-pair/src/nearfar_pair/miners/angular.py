@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import finite
 from nearfar.nn.batch import Batch
-from nearfar.nn.distances import SquaredEuclidean
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, warn_if_many
+from nearfar_pair.angle_rule import AngleRule
 
 __all__ = ["Angular"]
 
@@ -43,7 +41,7 @@ class Angular(Miner):
     -----
     The distance to the middle comes from the three sides, :math:`\lVert n - c \rVert^2 = \tfrac12 \lVert a - n
     \rVert^2 + \tfrac12 \lVert p - n \rVert^2 - \tfrac14 \lVert a - p \rVert^2`, so no embedding is gathered for a
-    triplet, and positive pairs are taken by slices.
+    triplet. A loss applies the rule to a few anchors at a time; whoever asks for index tensors gets every triplet.
 
     Where :math:`n = c` the angle is right, and the triplet is selected; where moreover :math:`a = p` there is none.
 
@@ -58,28 +56,8 @@ class Angular(Miner):
             raise ArgumentError(f"angle lies in 0..π/2 radians, its upper end left out; got {angle!r}")
         self.angle = float(angle)
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        square = SquaredEuclidean()
-        from_anchor = square(batch.embeddings) if batch.is_self else square(batch.embeddings, batch.reference)
-        from_positive = from_anchor if batch.is_self else square(batch.reference)
-        negative = batch.negative_mask()
-        anchors, positives = torch.where(batch.positive_mask())
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        # By slices of the positive pairs: a table of every pair by every negative may not fit.
-        step = max(1, 2**22 // max(1, from_anchor.shape[1]))
-        for start in range(0, len(anchors), step):
-            a, p = anchors[start : start + step], positives[start : start + step]
-            opposite = from_anchor[a, p][:, None]
-            # Four times the square of the distance to the middle; rounding may put it below zero.
-            middle = (2 * from_anchor[a] + 2 * from_positive[p] - opposite).clamp_min(0)
-            # Not a comparison that is false of NaN: what is not a number must show in the loss.
-            pair, n = torch.where(~(opposite <= math.tan(self.angle) ** 2 * middle) & negative[a])
-            found.append((a[pair], p[pair], n))
-        if not found:
-            return IndexSelection((anchors, positives, anchors))
-        a, p, n = (torch.cat(parts) for parts in zip(*found, strict=True))
-        warn_if_many(len(a))
-        return IndexSelection((a, p, n))
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> AngleRule:
+        return AngleRule(batch, self.angle)
 
     def extra_repr(self) -> str:
         return f"angle={self.angle}"

@@ -19,7 +19,7 @@ from nearfar.nn.selection import IndexSelection, Selection
 from nearfar_pair.arithmetic import first_least
 from nearfar_pair.mining import choices
 from nearfar_pair.pair_rules import DistanceRule
-from nearfar_pair.sides import FAR
+from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["BatchEasyHard"]
 
@@ -162,8 +162,8 @@ class _WithEveryNegative(DistanceRule):
         super().__init__(batch, distance)
         self._miner = miner
 
-    def keep(self, d_ap: Tensor, d_an: Tensor) -> tuple[Tensor, Tensor]:
-        return self._miner.with_every_negative(d_ap, d_an, self.distance.is_inverted)
+    def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        return self._miner.with_every_negative(rows.d_ap, rows.d_an, self.distance.is_inverted)
 
 
 def _ends(allowed: Range | None, is_inverted: bool) -> Range:

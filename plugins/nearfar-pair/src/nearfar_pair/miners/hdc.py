@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import finite
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar_pair.hardest import Hardest
 
 __all__ = ["HDC"]
 
@@ -42,6 +41,7 @@ class HDC(Miner):
     -----
     Pairs are ordered over the whole batch, not by anchor, so that an anchor may be in none. Of pairs equally far those
     come first whose anchor does, then whose other does. At least one pair of each sort is selected where there is one.
+    The end of each share is found in a few passes over the rows of distances; a loss applies it as a rule.
 
     In the paper models of growing depth get the pairs that the one before finds hard; each has a loss of its own:
     ``contrastive + contrastive(miner=hdc(0.5))``, called with the embeddings of its depth.
@@ -58,15 +58,8 @@ class HDC(Miner):
             raise ArgumentError(f"fraction lies above 0, up to 1; got {fraction!r}")
         self.fraction = float(fraction)
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        d = distance_matrix(distance, batch)
-        positive = self._hardest(-d, batch.positive_mask())
-        return IndexSelection((*positive, *self._hardest(d, batch.negative_mask())))
-
-    def _hardest(self, d: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        anchors, others = torch.where(mask)
-        order = d[anchors, others].argsort(stable=True)[: how_many(self.fraction, len(anchors))].sort().values
-        return anchors[order], others[order]
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> Hardest:
+        return Hardest(batch, distance, lambda pairs: how_many(self.fraction, pairs))
 
     def extra_repr(self) -> str:
         return f"fraction={self.fraction}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar.nn.selection import IndexSelection
+from nearfar_pair.bins import Bins
 from nearfar_pair.miners.drawn import Draws
+from nearfar_pair.mining import Passes
+from nearfar_pair.sides import Rows
 
 __all__ = ["UniformHistogram"]
 
@@ -68,31 +72,43 @@ class UniformHistogram(Draws, Miner):
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
         generator = self.generator()
-        d = distance_matrix(distance, batch)
-        positive = self._spread(d, batch.positive_mask(), self.pos_per_bin, generator)
-        return IndexSelection((*positive, *self._spread(d, batch.negative_mask(), self.neg_per_bin, generator)))
+        passes = Passes(batch, distance)
+        positive = self._spread(passes, _positives, self.pos_per_bin, generator)
+        return IndexSelection((*positive, *self._spread(passes, _negatives, self.neg_per_bin, generator)))
 
-    def _spread(self, d: Tensor, mask: Tensor, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        anchors, others = torch.where(mask)
-        if not len(anchors):
-            return anchors, others
-        size, order = bins(d[anchors, others], self.num_bins)
+    def _spread(
+        self, passes: Passes, side: Callable[[Rows], Side], each: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         # As many draws for every bin, of which those of empty ones are left out: no number depends on another bin.
-        drawn = torch.rand(self.num_bins, each, generator=generator, dtype=torch.float64).to(d.device)
-        place = (drawn * size[:, None]).long() + (size.cumsum(0) - size)[:, None]
-        chosen = order[place[size > 0].flatten()]
-        return anchors[chosen], others[chosen]
+        drawn = torch.rand(self.num_bins, each, generator=generator, dtype=torch.float64)
+        bins = Bins.of((side(rows)[:2] for rows in passes), self.num_bins)
+        if bins is None:
+            none = torch.zeros(0, dtype=torch.int64)
+            return none, none
+        # Of each row how many pairs are in each bin: the pair drawn is some pair of some row.
+        by_row = torch.cat([bins.sizes(*side(rows)[:2]) for rows in passes]).cumsum(0)
+        bin_of, _ = torch.where(by_row[-1][:, None].expand(-1, each) > 0)
+        rank = (drawn.to(by_row.device) * by_row[-1][:, None])[by_row[-1] > 0].long().flatten()
+        row = torch.searchsorted(by_row.T.contiguous()[bin_of], rank[:, None], right=True)[:, 0]
+        rank = rank - torch.where(row > 0, by_row[(row - 1).clamp_min(0), bin_of], 0)
+        column = torch.empty_like(row)
+        for rows in passes:
+            here = torch.where((row >= rows.anchors.start) & (row < rows.anchors.stop))[0]
+            column[here] = bins.find(*side(rows), row[here] - rows.anchors.start, bin_of[here], rank[here])
+        return row, column
 
     def extra_repr(self) -> str:
         bins_of = f"num_bins={self.num_bins}, pos_per_bin={self.pos_per_bin}, neg_per_bin={self.neg_per_bin}"
         return f"{bins_of}, seed={self.seed}"
 
 
-def bins(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """How many of the values (k,) are in each of so many even bins, and their places in order of their bins."""
-    values = values.double().nan_to_num()
-    low, high = values.min(), values.max()
-    width = (high - low) / count
-    bin_of = torch.where(width > 0, (values - low) / width, 0).long().clamp_(0, count - 1)
-    size = torch.zeros(count, dtype=torch.int64, device=values.device).index_add(0, bin_of, torch.ones_like(bin_of))
-    return size, bin_of.argsort(stable=True)
+#: (r, w) distances, which of them are of pairs, and (r, w) which references they are to, None for every one in order.
+Side = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _positives(rows: Rows) -> Side:
+    return rows.d_ap, rows.valid, rows.positives
+
+
+def _negatives(rows: Rows) -> Side:
+    return rows.d_an, rows.is_negative, None
