@@ -110,8 +110,8 @@ def with_copies(scheduled: Sequence[Scheduled], roots: Iterable[nn.Module]) -> l
             copies.setdefault(mark, []).append(part)
     found = []
     for each in scheduled:
-        owners = copies.get(id(each.owner), [])
-        found += [Scheduled(owner, each.name, each.curve) for owner in owners or [each.owner]]
+        owners: Sequence[nn.Module | MutableMapping[str, Any]] = copies.get(id(each.owner)) or [each.owner]
+        found += [Scheduled(owner, each.name, each.curve) for owner in owners]
     return found
 
 
