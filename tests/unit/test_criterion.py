@@ -330,6 +330,14 @@ def test_terms_that_are_none_are_told_with_what_belongs_there():
         Forgetful()(X, Y)
 
 
+def test_a_loss_without_terms_is_told_so():
+    class Unfinished(EmbeddingLoss):
+        """Says nothing."""
+
+    with pytest.raises(ArgumentError, match="Unfinished has no method terms"):
+        Unfinished()(X, Y)
+
+
 def test_a_term_that_is_not_selected_for_has_a_usable_gradient():
     x = X.clone().requires_grad_()
     empty = torch.zeros(0, dtype=torch.int64)
