@@ -131,7 +131,7 @@ class Head(Section):
 class Schedule(Section):
     """The factor on the learning rates, a function of the share of the run that is done."""
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     #: The share of the run over which the factor rises to 1.
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     #: Of ``step``: at these shares of the run the factor is multiplied with ``gamma``.
