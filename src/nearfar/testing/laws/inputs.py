@@ -129,8 +129,8 @@ def _misshapen(subject: Subject, case: str) -> Iterable[tuple[Scene, str]]:
 
 @law("loss")
 def grades(subject: Subject) -> None:
-    """Where the spec says so, labels may grade relevance: grades of 0 and 1 give what the classes give, and lower grades
-    of positives something else. Elsewhere such labels are refused by name."""
+    """Where the spec says so, labels may grade relevance: grades of 0 and 1 give what the classes give, and lower
+    grades of positives something else. Elsewhere such labels are refused by name."""
     part = subject.make()
     if not subject.is_on_embeddings or not isinstance(part, EmbeddingLoss):
         raise NotApplicable("labels of its kind go through no class of nearfar's")
