@@ -12,6 +12,7 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.nn.batch import check_embeddings
 from nearfar.nn.labels import GRADED_RULES, RULES, Grades, Labels, RuledLabels
+from nearfar.nn.ranks import rows_of_all
 from nearfar.nn.selection import Selection, as_selection
 
 __all__ = ["Call", "collected", "world_size"]
@@ -107,12 +108,7 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-        # Ranks send as much as the largest has: not every backend gathers what differs in size.
-        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return rows_of_all(tensor, sizes)
 
     @staticmethod
     def backward(ctx: Any, by_all: Tensor) -> tuple[Tensor, None]:
