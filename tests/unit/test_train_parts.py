@@ -47,6 +47,10 @@ def test_steps_divide_at_their_milestones() -> None:
 
 
 def test_a_constant_stays() -> None:
+    falling = Schedule(name="linear", warmup=0.2)
+    assert [factor(falling, step, 10) for step in range(10)] == pytest.approx(
+        [0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    )
     assert {factor(Schedule(name="constant", warmup=0), step, 7) for step in range(7)} == {1.0}
 
 

@@ -17,7 +17,6 @@ from nearfar.errors import ConfigError
 from nearfar.report.chart import Chart, Line, chart
 from nearfar.report.comparison import comparison
 from nearfar.report.curves import Curves
-from nearfar.report.figures import MOST_IMAGES
 from nearfar.report.scenes import MAP_CLASSES, MAP_IMAGES, MOST_THUMBNAILS
 from nearfar.report.subject import Subject, read_subject
 from nearfar.report.thumbnail import SIDE
@@ -117,7 +116,6 @@ def render(subjects: Sequence[Subject]) -> str:
             rows=ROWS,
             metrics=METRICS,
             limits={
-                "images": MOST_IMAGES,
                 "thumbnails": MOST_THUMBNAILS,
                 "side": SIDE,
                 "classes": MAP_CLASSES,

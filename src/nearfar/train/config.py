@@ -126,12 +126,15 @@ class Head(Section):
     shard: bool = False
     #: The share of the classes that are not in the batch which a step takes besides those that are.
     sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    #: Where they start: ``drawn``, as each loss draws its own; ``class_means``, at the means of the untrained network's
+    #: embeddings of their classes.
+    start: Literal["drawn", "class_means"] = "drawn"
 
 
 class Schedule(Section):
     """The factor on the learning rates, a function of the share of the run that is done."""
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     #: The share of the run over which the factor rises to 1.
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     #: Of ``step``: at these shares of the run the factor is multiplied with ``gamma``.
