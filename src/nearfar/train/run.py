@@ -29,7 +29,7 @@ from nearfar.train.job import Job, anchored, build_model, prepare, resolve_devic
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
 from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
-from nearfar.train.shards import rows_of_states, rows_of_tensors
+from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
 from nearfar.train.table import Scores, compare, render, told_queries
 
@@ -169,6 +169,8 @@ def start(config: Config, *, data: Any = None, output: Any = None, narrator: Nar
     narrator.say(f"{folder}: {_described(job, sources)}")
     if rates := told_rates(job.criterion, job.config.optimizer):
         narrator.say(rates)
+    if kept := told_whole(job.criterion):
+        narrator.say(kept)
     return _run(job, sources, begun)
 
 
