@@ -48,20 +48,25 @@ def read(path: Path, size: Size | None = None) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
 
 
-def dimensions(path: Path) -> tuple[int, int]:
-    """Return (width, height) as the file's header says, without decoding it.
+def dimensions(image: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Return (width, height) as the header of a file, or of one in memory, says, without decoding it.
 
     Raises
     ------
     DataError
-        The file is no image.
+        It is no image; ``name`` says which, where it is no file.
     """
     try:
-        with Image.open(path) as image:
-            _refuse_bomb(image)
-            return image.size
+        if isinstance(image, bytes):
+            with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as opened:
+                _refuse_bomb(opened)
+                return opened.size
+        with Image.open(image) as opened:
+            _refuse_bomb(opened)
+            return opened.size
     except Exception as error:
-        raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
+        what = name or f"the image {image!s}"
+        raise DataError(f"cannot read {what}: {reason(error)}; replace or remove it") from error
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

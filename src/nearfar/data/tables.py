@@ -124,6 +124,31 @@ class ImageTable(ImageFiles):
         return part
 
 
+def labels_of(table: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """The label that a table has for each image; its other rows may be of other images, which need not be there.
+
+    Raises
+    ------
+    DataError
+        The table cannot be read, or does not have one of the images.
+    MissingExtra
+        pyarrow is missing, and the table is Parquet.
+    """
+    table = Path(table)
+    columns = _read(table)
+    _check_cells(table, columns)
+    named = {
+        (table.parent / path).resolve(): label for path, label in zip(columns["path"], columns["label"], strict=True)
+    }
+    wanted = [Path(image).resolve() for image in images]
+    if missing := [image for image, path in zip(images, wanted, strict=True) if path not in named]:
+        raise DataError(
+            f"{len(missing)} of {len(images)} images are not in the table {table}, first {missing[0]}: its paths are "
+            "taken from its folder"
+        )
+    return tuple(named[path] for path in wanted)
+
+
 def _read(path: Path) -> dict[str, list[str]]:
     """The columns that are known, as text."""
     try:
