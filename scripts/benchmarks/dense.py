@@ -143,6 +143,11 @@ def fast_ap(x, y):
     return (1 - (h_p * H_p / H.clamp_min(1e-12)).sum(1) / p.sum(1)).mean()
 
 
+def graded_log_ratio(x, y):
+    ratios = (torch.cdist(x, x) + 1e-6).log() - ((y[:, None] != y).to(x.dtype) + 1e-6).log()
+    return 2 * ratios[~torch.eye(len(y), dtype=torch.bool)].view(len(y), -1).var(1).mean()
+
+
 DENSE = {
     'contrastive(hinge="linear")': contrastive,
     "multi_similarity(base=0.5)": multi_similarity,
@@ -151,7 +156,7 @@ DENSE = {
         for f in (
             *(sup_con, info_nce, nt_xent, decoupled_contrastive, siglip, n_pair, circle, generalized_lifted),
             *(lifted_structure, nca, ranked_list, tuplet_margin, threshold_consistent_margin, intra_pair_variance),
-            *(margin_beta, fast_ap, centroid_triplet),
+            *(margin_beta, fast_ap, centroid_triplet, graded_log_ratio),
         )
     },
 }

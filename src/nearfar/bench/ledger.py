@@ -62,16 +62,24 @@ class Worker:
         """As it is written beside a unit."""
         return {"token": self.token, "host": self.host, "pid": self.pid}
 
+    def has(self, trial: FrozenTrial) -> bool:
+        """Whether this is the one that has the unit."""
+        return bool(_owner(trial).get("token") == self.token)
+
     def gone(self, trial: FrozenTrial) -> bool:
         """Whether whoever had this unit no longer works on it."""
-        owner: Mapping[str, Any] = trial.user_attrs.get("owner") or {}
-        if owner.get("token") == self.token:
+        owner = _owner(trial)
+        if self.has(trial):
             return False
         if owner.get("host") == self.host and (owner.get("pid") == self.pid or not _runs(owner.get("pid"))):
             return True
         begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         beat = float(trial.user_attrs.get("beat", 0.0))
         return time.time() - max(beat, begun) > GRACE
+
+
+def _owner(trial: FrozenTrial) -> Mapping[str, Any]:
+    return trial.user_attrs.get("owner") or {}
 
 
 def _runs(pid: Any) -> bool:
@@ -135,7 +143,8 @@ class Units:
 
     def busy(self, worker: Worker) -> int:
         """How many units others work on."""
-        return sum(trial.state == TrialState.RUNNING and not worker.gone(trial) for trial in self.taken())
+        running = [trial for trial in self.taken() if trial.state == TrialState.RUNNING]
+        return sum(not worker.has(trial) and not worker.gone(trial) for trial in running)
 
     def take(self, worker: Worker) -> tuple[int, optuna.Trial] | None:
         """Take the first unit that nobody works on, with its place; None where there is none."""
@@ -143,7 +152,7 @@ class Units:
             if trial.state == TrialState.RUNNING and worker.gone(trial):
                 again = optuna.Trial(self.study, trial._trial_id)
                 again.set_user_attr("owner", worker.name())
-                if self._owner(place) == worker.token:
+                if worker.has(self.taken()[place]):
                     return place, again
         if len(self.taken()) >= self.wanted:
             return None
@@ -155,9 +164,6 @@ class Units:
         new.set_user_attr("surplus", True)
         self.study.tell(new, state=TrialState.FAIL)
         return None
-
-    def _owner(self, place: int) -> Any:
-        return (self.taken()[place].user_attrs.get("owner") or {}).get("token")
 
     def finish(self, trial: optuna.Trial, record: Mapping[str, Any], value: float | None) -> None:
         """Say what came of a unit; ``value`` is None where it failed. Of one that is finished nothing changes."""

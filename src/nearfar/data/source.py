@@ -73,6 +73,10 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         """
 
 
+# What may be known of each image besides its class.
+_TOLD = ("cameras", "queries", "templates", "media")
+
+
 class ClassSubset(ImageSource):
     """Some classes of a source, numbered afresh from 0 in the order given.
 
@@ -92,7 +96,7 @@ class ClassSubset(ImageSource):
         new_labels = new_id[source.labels]
         self.indices = torch.nonzero(new_labels >= 0)[:, 0]
         self.labels = new_labels[self.indices]
-        for name in ("cameras", "queries", "templates", "media"):
+        for name in _TOLD:
             told = getattr(source, name)
             setattr(self, name, None if told is None else told[self.indices])
 
@@ -111,7 +115,8 @@ class ClassUnion(ImageSource):
     Parameters
     ----------
     sources : sequence of ImageSource
-        Of images of one size, with no class in common.
+        Of images of one size, with no class in common; cameras, templates and films are numbered alike in all of them,
+        as in the parts of one table.
     """
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
@@ -120,11 +125,12 @@ class ClassUnion(ImageSource):
         before = itertools.accumulate((source.num_classes for source in sources), initial=0)
         self.labels = torch.cat([source.labels + first for source, first in zip(sources, before, strict=False)])
         self.reads_files = any(source.reads_files for source in sources)
-        cameras = [source.cameras for source in sources if source.cameras is not None]
-        self.cameras = torch.cat(cameras) if len(cameras) == len(self.sources) else None
+        for name in _TOLD:
+            told = [getattr(source, name) for source in sources]
+            setattr(self, name, None if any(one is None for one in told) else torch.cat(told))
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         index %= len(self)
         place = 0
         while index >= len(self.sources[place]):

@@ -72,8 +72,18 @@ def anchored(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model})
 
 
-def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources]:
-    """Make everything a run needs, so that whatever is wrong is found before the first step."""
+def prepare(config: Config, data: Any, narrator: Narrator, *, checked: bool = False) -> tuple[Job, Sources]:
+    """Make everything a run needs, so that whatever is wrong is found before the first step.
+
+    Parameters
+    ----------
+    config : Config
+    data : optional
+        What came from Python.
+    narrator : Narrator
+    checked : bool
+        Every image was read already, as before another run on the same data; none is read again.
+    """
     device = resolve_device(config.device)
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
     config = config.model_copy(update={"devices": ranks.world})
@@ -91,7 +101,8 @@ def prepare(config: Config, data: Any, narrator: Narrator) -> tuple[Job, Sources
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
-    sources.check()
+    if not checked:
+        sources.check()
     _rehearse(criterion, model, sources.train, config)
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":

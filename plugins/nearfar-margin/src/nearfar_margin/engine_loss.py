@@ -85,6 +85,9 @@ class EngineLoss(ClassLoss):
 
     weight: nn.Parameter
 
+    #: The names of buffers with a row for each class, of which each rank keeps those of its own classes.
+    class_buffers: ClassVar[tuple[str, ...]] = ()
+
     #: What steps on what is learned once classes are sampled, by the name of what does the same without sampling.
     row_optimizers: ClassVar[Mapping[str, type[RowOptimizer]]] = {"adamw": RowAdamW, "sgd": RowSGD}
 

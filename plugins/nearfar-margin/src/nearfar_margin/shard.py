@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -15,10 +15,11 @@ from nearfar.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
 
     from nearfar_margin.engine_loss import EngineLoss
 
-__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
+__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "local", "shard"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +88,12 @@ class Shard:
         """This rank's part of what every rank has computed of all samples, of which each rank has so many."""
         own: Tensor = Everywhere.apply(values, self) if self.whole_batch else Scattered.apply(values, self, sizes)
         return own
+
+    def every_class(self, values: Tensor) -> Tensor:
+        """Values of all classes, (num_classes, …), of those of this rank's."""
+        size = -(-self.num_classes // self.world)
+        each = [min(size, max(self.num_classes - rank * size, 0)) for rank in range(self.world)]
+        return self.gather(values, each)
 
     def sizes(self, n: int, device: torch.device) -> list[int]:
         """How many samples each rank has."""
@@ -215,16 +222,27 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     ranks = dist.group.WORLD if group is None else group
     assert ranks is not None
     mesh = DeviceMesh.from_group(ranks, kind)
-    tensor = DTensor.from_local(
-        part, mesh, [Rows(0)], run_check=False, shape=whole.shape, stride=whole.contiguous().stride()
-    )
-    loss.weight = nn.Parameter(tensor, requires_grad=loss.weight.requires_grad)
+
+    def spread(part: Tensor, whole: Tensor) -> Tensor:
+        stride = whole.contiguous().stride()
+        return DTensor.from_local(part, mesh, [Rows(0)], run_check=False, shape=whole.shape, stride=stride)
+
+    loss.weight = nn.Parameter(spread(part, whole), requires_grad=loss.weight.requires_grad)
+    for name in loss.class_buffers:
+        rows = loss.get_buffer(name)
+        loss.register_buffer(name, spread(rows[share.start : share.stop].clone(), rows))
     for name, parameter in loss.named_parameters():
         if name != "weight":
             # Each rank has a share of it.
             parameter.register_hook(_summed(share))  # type: ignore[no-untyped-call]
     loss.shard = share
     return loss
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rows of a tensor that this rank holds: all, where it is not spread over ranks."""
+    own: Tensor = cast("DTensor", tensor).to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:

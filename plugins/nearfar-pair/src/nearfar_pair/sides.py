@@ -242,6 +242,11 @@ class Sides:
             d_an = d_an.masked_fill(left > 0, FAR)
         return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, positives, negatives, rows.scratch, times)
 
+    @property
+    def has_rule(self) -> bool:
+        """Whether a rule chooses among what the table has."""
+        return self._rule is not None
+
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
         if not self._narrow:
