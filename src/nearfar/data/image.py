@@ -17,6 +17,7 @@ from nearfar.data.size import Size, height_width
 from nearfar.errors import DataError
 
 _MOST_PIXELS = 2**26
+_MOST_BYTES = 2**29
 
 
 def read(path: Path, size: Size | None = None) -> Image.Image:
@@ -38,7 +39,10 @@ def read(path: Path, size: Size | None = None) -> Image.Image:
     # Both ways the larger side: it may yet be turned upright.
     side = None if size is None else 2 * max(height_width(size))
     try:
-        with Image.open(path) as image:
+        if (size_in_bytes := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size_in_bytes} bytes, and {_MOST_BYTES} are the most")
+        # From memory: of a file, Pillow asks for as many bytes at once as a chunk's header says that it has.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
             _refuse_bomb(image)
             if side is not None:
                 image.draft("RGB", (side, side))

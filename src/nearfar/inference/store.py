@@ -200,8 +200,9 @@ def _read_parquet(path: Path) -> Embeddings:
         width = len(column[0]) if len(column) else 0
         vectors = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).float()
         return Embeddings(vectors.reshape(len(table), width), tuple(table.column("path").to_pylist()), about)
-    except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path} holds no columns path and embedding: {str(error).splitlines()[0]}") from error
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} holds no columns path and embedding: {said}") from error
 
 
 def _pyarrow() -> Any:
