@@ -27,6 +27,7 @@ from nearfar.train.ranks import Ranks, give_whole_batches
 from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
+from nearfar.train.starts import start_at_class_means
 
 # What a key is for; nearfar.data.sampling has the numbers below.
 MODEL_KEY, CRITERION_KEY, STEP_KEY, SAMPLE_KEY = 100, 101, 102, 103
@@ -72,7 +73,9 @@ def anchored(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model})
 
 
-def prepare(config: Config, data: Any, narrator: Narrator, *, checked: bool = False) -> tuple[Job, Sources]:
+def prepare(
+    config: Config, data: Any, narrator: Narrator, *, checked: bool = False, begins: bool = True
+) -> tuple[Job, Sources]:
     """Make everything a run needs, so that whatever is wrong is found before the first step.
 
     Parameters
@@ -83,6 +86,8 @@ def prepare(config: Config, data: Any, narrator: Narrator, *, checked: bool = Fa
     narrator : Narrator
     checked : bool
         Every image was read already, as before another run on the same data; none is read again.
+    begins : bool
+        Whether it does not go on, with class vectors from a checkpoint.
     """
     device = resolve_device(config.device)
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
@@ -109,6 +114,9 @@ def prepare(config: Config, data: Any, narrator: Narrator, *, checked: bool = Fa
         model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
     if ranks.world > 1:
         give_whole_batches(criterion)
+    workers = loader_workers(config.data.workers, sources.train)
+    if config.head.start == "class_means" and begins:
+        start_at_class_means(criterion, model, sources.train, device=device, workers=workers)
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
     if config.head.sample_rate < 1:
@@ -126,7 +134,7 @@ def prepare(config: Config, data: Any, narrator: Narrator, *, checked: bool = Fa
         train=sources.train,
         validation=sources.validation,
         device=device,
-        workers=loader_workers(config.data.workers, sources.train),
+        workers=workers,
         steps=config.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         digest=data_digest(sources.train),

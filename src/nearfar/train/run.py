@@ -207,7 +207,7 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
 
 def _go_on(folder: RunFolder, config: Config, data: Any, narrator: Narrator, begun: float) -> Run:
     checkpoint = Checkpoint.read(folder.checkpoint)
-    job, sources = prepare(config, data, narrator)
+    job, sources = prepare(config, data, narrator, begins=False)
     job.folder = folder
     restore_job(job, checkpoint)
     if job.ranks.first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,8 +60,16 @@ def embed(
     Tensor
         (n, embedding_size) float32 on the CPU, twice as wide where concatenated.
     """
+    return torch.cat([found for found, _ in embedded(model, source, device=device, workers=workers, flip=flip)])
+
+
+def embedded(
+    model: EmbeddingModel, source: ImageSource, *, device: torch.device, workers: int = 0, flip: Flip = "none"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same a batch at a time, (b, embedding_size), each with its labels (b,)."""
     model.to(device)
-    return torch.cat([features(model, images.to(device), flip=flip) for images, _ in _loader(source, workers)])
+    for images, labels in _loader(source, workers):
+        yield features(model, images.to(device), flip=flip), labels
 
 
 def raw_pixels(source: ImageSource, *, workers: int = 0) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["blocks", "own_columns"]
+__all__ = ["LOG2_E", "blocks", "own_columns"]
+
+#: Powers of 2 are computed several times as fast as those of e: e^x is 2^(x log₂ e).
+LOG2_E = 1 / math.log(2)
 
 #: Elements of batch × classes that are held at once: what stays in a processor's cache, and what keeps a GPU busy.
-_HELD = {"cpu": 2**19, "cuda": 2**24}
+_HELD = {"cpu": 2**18, "cuda": 2**24}
 
 
 def blocks(n: int, vectors: Tensor) -> Iterator[slice]:

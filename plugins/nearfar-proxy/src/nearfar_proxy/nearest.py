@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
+from nearfar.nn.memory import empty_like
+from nearfar.nn.products import add_product, product
 from nearfar.nn.vectors import through_unit, unit
 from nearfar_proxy.blocks import blocks, own_columns
 from nearfar_proxy.ranks import Share
@@ -45,7 +47,7 @@ def nearest_cross_entropy(
 
 def _cosines(units: Tensor, centers: Tensor) -> Tensor:
     """(n, c, K) of unit vectors (n, d) and (c, K, d)."""
-    return (units @ centers.flatten(0, 1).T).view(len(units), len(centers), centers.shape[1])
+    return product(units, centers.flatten(0, 1).T).view(len(units), len(centers), centers.shape[1])
 
 
 def _own(labels: Tensor, block: slice) -> Tensor:
@@ -110,7 +112,7 @@ class _CrossEntropy(torch.autograd.Function):
         refuse_second_derivative()
         units, weight, lengths, labels, least, lse = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
             centers = _directions(weight[block], lengths[block])
             logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
@@ -121,9 +123,9 @@ class _CrossEntropy(torch.autograd.Function):
             by_cosines = (keeps * by_logits[..., None]).flatten(1)
             rows = centers.flatten(0, 1)
             if by_units is not None:
-                by_units.addmm_(by_cosines, rows)
+                add_product(by_units, by_cosines, rows)
             if by_weight is not None:
-                by_centers = (by_cosines.T @ units).view_as(centers)
+                by_centers = product(by_cosines.T, units).reshape(centers.shape)
                 by_weight[block] = through_unit(by_centers, centers, lengths[block], -1)
         return by_units, by_weight, None, None, None, None
 

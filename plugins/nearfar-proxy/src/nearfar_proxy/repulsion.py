@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
-from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, own_columns
+from nearfar.nn.memory import empty_like
+from nearfar.nn.products import add_product, product
+from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.running import sums_by_label
 
 __all__ = ["repulsion"]
+
+#: The greatest exponent that is not looked for: of e^48 a million times that is far from the end of float32.
+MILD = 48.0
 
 
 def repulsion(
@@ -51,17 +57,53 @@ class _Setting(NamedTuple):
     scale: float
     margin: float
 
-    def exponents(self, cosines: Tensor, block: slice) -> tuple[Tensor, Tensor]:
-        """(n, k) of the cosines to a block of k proxies, in their place, −inf at those of a sample's own class; and the
-        cosines to those, (n,), 0 where it is in another block.
-        """
+    def is_mild(self) -> bool:
+        """Whether the exponentials and their sums stay in the range of float32, with no greatest taken off first."""
+        return self.scale * (1 + self.margin) <= MILD
+
+    def factors(self, units: Tensor) -> Tensor:
+        """(n, 1) what the exponentials of each sample still have to be multiplied with."""
+        if not self.is_mild():
+            return torch.ones_like(units[:, :1])
+        constant = self.scale * self.margin
+        if self.log_weights is None:
+            return torch.full_like(units[:, :1], math.exp(constant))
+        return (self.log_weights + constant).exp()[:, None].to(units)
+
+    def push(self, units: Tensor, proxies: Tensor, factors: Tensor, block: slice) -> _Pushed:
+        """What a block of k proxies does."""
         column, inside = own_columns(self.labels, block)
-        own = torch.where(inside, cosines.gather(1, column), 0)[:, 0]
-        found = cosines.add_(self.margin).mul_(self.scale)
-        if self.log_weights is not None:
-            found += self.log_weights[:, None]
-        # Where a sample's own proxy is in another block, what is written is what was there.
-        return found.scatter_(1, column, found.gather(1, column).masked_fill_(inside, -torch.inf)), own
+        if self.is_mild():
+            found = product(units * (self.scale * LOG2_E), proxies.T)
+            at = found.gather(1, column)
+            own = at / (self.scale * LOG2_E)
+            # Where a sample's own proxy is in another block, what is written is what was there.
+            found.exp2_().scatter_(1, column, found.gather(1, column).masked_fill_(inside, 0))
+            total = found.T @ factors[:, 0]
+            values, slopes = total.log1p(), self.scale / (1 + total)
+        else:
+            found = product(units, proxies.T)
+            own = found.gather(1, column)
+            found.add_(self.margin).mul_(self.scale)
+            if self.log_weights is not None:
+                found += self.log_weights[:, None]
+            found.scatter_(1, column, found.gather(1, column).masked_fill_(inside, -torch.inf))
+            values = torch.nn.functional.softplus(found.logsumexp(0), threshold=50)
+            found.sub_(values).exp_()
+            slopes = torch.full_like(values, self.scale)
+        return _Pushed(values, torch.where(inside, own, 0)[:, 0], found, slopes)
+
+
+class _Pushed(NamedTuple):
+    """Attributes: (k,) the values of a block of proxies; (n,) the cosines of samples to their own, 0 where it is in
+    another block; (n, k) and (k,) what, multiplied with each other and the samples' factors, are the gradients of the
+    values by the cosines.
+    """
+
+    values: Tensor
+    own: Tensor
+    shares: Tensor
+    slopes: Tensor
 
 
 class _Gradients(NamedTuple):
@@ -70,12 +112,13 @@ class _Gradients(NamedTuple):
     units: Tensor | None
     weight: Tensor | None
 
-    def collect(self, shares: Tensor, units: Tensor, proxies: Tensor, lengths: Tensor, block: slice) -> None:
-        """What a block of proxies has: the gradient by its cosines, (n, k)."""
+    def collect(self, pushed: _Pushed, units: Tensor, proxies: Tensor, inverses: Tensor, block: slice) -> None:
+        """What a block of proxies has; ``units`` are times the samples' factors."""
+        slopes = pushed.slopes[:, None]
         if self.units is not None:
-            self.units.addmm_(shares, proxies)
+            add_product(self.units, pushed.shares, proxies * slopes)
         if self.weight is not None:
-            self.weight[block] = through_unit(shares.T @ units, proxies, lengths)
+            through_directions(product(pushed.shares.T, units), proxies, inverses * slopes, self.weight[block])
 
 
 class _Repulsion(torch.autograd.Function):
@@ -87,53 +130,54 @@ class _Repulsion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, units: Tensor, weight: Tensor, setting: _Setting) -> tuple[Tensor, Tensor]:
-        values, lengths = weight.new_empty(len(weight)), weight.new_empty(len(weight))
-        own = units.new_zeros(len(units))
+        values, inverses = weight.new_empty(len(weight)), weight.new_empty(len(weight), 1)
+        own, factors = units.new_zeros(len(units)), setting.factors(units)
+        drawn = units * factors
         known = _Gradients(
             torch.zeros_like(units) if ctx.needs_input_grad[0] else None,
-            torch.empty_like(weight) if ctx.needs_input_grad[1] else None,
+            empty_like(weight) if ctx.needs_input_grad[1] else None,
         )
         for block in blocks(len(units), weight):
-            proxies, lengths[block] = unit(weight[block])
-            exponents, cosines = setting.exponents(units @ proxies.T, block)
-            own += cosines
-            values[block] = torch.nn.functional.softplus(exponents.logsumexp(0), threshold=50)
+            proxies = directions(weight[block], inverses[block])
+            pushed = setting.push(units, proxies, factors, block)
+            values[block] = pushed.values
+            own += pushed.own
             if any(ctx.needs_input_grad):
-                shares = exponents.sub_(values[block]).exp_().mul_(setting.scale)
-                known.collect(shares, units, proxies, lengths[block], block)
-        ctx.save_for_backward(units, weight, lengths, own)
+                known.collect(pushed, drawn, proxies, inverses[block], block)
+        if known.units is not None:
+            known.units.mul_(factors)
+        ctx.save_for_backward(units, weight, inverses, own)
         ctx.setting, ctx.known = setting, known
         return values, own
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, by_own: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         refuse_second_derivative()
-        units, weight, lengths, own = ctx.saved_tensors
+        units, weight, inverses, own = ctx.saved_tensors
         known, keeps = ctx.known, graph_is_kept()
         if len(grad) == 1 or (len(grad) and grad.stride() == (0,)):
             multiply = torch.mul if keeps else Tensor.mul_
             found = _Gradients(*(None if by is None else multiply(by, grad[0]) for by in known))
         else:
             found = _Gradients(*(None if by is None else torch.zeros_like(by) for by in known))
+            factors = ctx.setting.factors(units)
+            drawn = units * factors
             for block in blocks(len(units), weight):
-                proxies = _directions(weight[block], lengths[block])
-                exponents, _ = ctx.setting.exponents(units @ proxies.T, block)
-                values = torch.nn.functional.softplus(exponents.logsumexp(0), threshold=50)
-                shares = exponents.sub_(values).exp_().mul_(ctx.setting.scale * grad[block])
-                found.collect(shares, units, proxies, lengths[block], block)
+                proxies = weight[block] * inverses[block]
+                pushed = ctx.setting.push(units, proxies, factors, block)
+                pushed.slopes.mul_(grad[block])
+                found.collect(pushed, drawn, proxies, inverses[block], block)
+            if found.units is not None:
+                found.units.mul_(factors)
         if not keeps:
             # A gradient that nobody else holds is taken as it is; another would be copied.
             ctx.known = None
-        _collect_own(ctx.setting.labels, by_own, own, units, weight, lengths, found)
+        _collect_own(ctx.setting.labels, by_own, own, units, weight, inverses, found)
         return *found, None
 
 
-def _directions(weight: Tensor, lengths: Tensor) -> Tensor:
-    return weight * torch.where(lengths > 0, 1 / lengths, 0)[:, None]
-
-
 def _collect_own(
-    labels: Tensor, by_own: Tensor, own: Tensor, units: Tensor, weight: Tensor, lengths: Tensor, found: _Gradients
+    labels: Tensor, by_own: Tensor, own: Tensor, units: Tensor, weight: Tensor, inverses: Tensor, found: _Gradients
 ) -> None:
     """Add the gradients by the cosines of samples to their own proxies."""
     inside = (labels >= 0) & (labels < len(weight))
@@ -141,12 +185,11 @@ def _collect_own(
         return
     at = torch.where(inside, labels, 0)
     by = torch.where(inside, by_own, 0)[:, None]
-    length = lengths[at]
-    proxies = _directions(weight[at], length)
+    inverse = inverses[at]
+    proxies = weight[at] * inverse
     if found.units is not None:
         found.units.addcmul_(by, proxies)
     if found.weight is not None:
-        inverse = torch.where(length > 0, 1 / length, 0)[:, None]
         sums, _, which = sums_by_label(by * inverse * (units - own[:, None] * proxies), at)
         # Rows of one label write the same.
         found.weight[which] += sums

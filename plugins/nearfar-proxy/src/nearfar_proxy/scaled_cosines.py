@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
-from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, own_columns
+from nearfar.nn.closed_form import refuse_second_derivative
+from nearfar.nn.memory import empty_like
+from nearfar.nn.products import add_product, product
+from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
 
 __all__ = ["STEEPEST", "cosine_cross_entropy"]
@@ -17,8 +19,6 @@ __all__ = ["STEEPEST", "cosine_cross_entropy"]
 #: The largest scale: the exponentials of cosines times it, from e^−40 to e^40, and their sums are far from either end
 #: of float32, so that no greatest has to be looked for.
 STEEPEST = 40.0
-#: So many exponentials are kept for the gradient; more are computed a second time.
-KEPT = 2**22
 
 
 def cosine_cross_entropy(
@@ -54,58 +54,52 @@ def cosine_cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """Exponentials are computed again for the gradient: their number is batch × classes."""
+
     @staticmethod
     def forward(
         ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, scale: float, others: bool, share: Share | None
     ) -> Tensor:
         labels = labels if share is None else labels - share.start
-        scaled = units * scale
+        scaled = units * (scale * LOG2_E)
         total, own = units.new_zeros(len(units)), units.new_zeros(len(units))
-        lengths = weight.new_empty(len(weight))
-        keeps = any(ctx.needs_input_grad) and len(units) * len(weight) <= KEPT
-        kept = []
+        inverses = weight.new_empty(len(weight), 1)
         for block in blocks(len(units), weight):
-            proxies, lengths[block] = unit(weight[block])
-            exponentials = scaled @ proxies.T
+            exponentials = product(scaled, directions(weight[block], inverses[block]).T)
             column, inside = own_columns(labels, block)
             at = exponentials.gather(1, column)
             own = torch.where(inside[:, 0], at[:, 0], own)
-            exponentials.exp_()
+            exponentials.exp2_()
             if others:
                 exponentials.scatter_(1, column, exponentials.gather(1, column).masked_fill_(inside, 0))
             total += exponentials.sum(1)
-            if keeps:
-                kept.append(exponentials)
         if share is not None:
             share.sum(total)
             share.sum(own)
-        ctx.save_for_backward(units, weight, lengths, labels, total)
-        ctx.scale, ctx.others, ctx.kept = scale, others, kept
-        return total.log() - own
+        ctx.save_for_backward(units, weight, inverses, labels, total)
+        ctx.scale, ctx.others = scale, others
+        return total.log() - own / LOG2_E
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        units, weight, lengths, labels, total = ctx.saved_tensors
+        units, weight, inverses, labels, total = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        scaled = units * ctx.scale
+        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
+        scaled = units * (ctx.scale * LOG2_E)
         # What rows of exponentials are multiplied with: their products with matrices are instead, which are smaller.
         factor = (grad * ctx.scale / total)[:, None]
-        for number, block in enumerate(blocks(len(units), weight)):
-            length = lengths[block]
-            proxies = weight[block] * torch.where(length > 0, 1 / length, 0)[:, None]
-            if not ctx.kept:
-                shares = (scaled @ proxies.T).exp_()
-            else:
-                shares = ctx.kept[number].clone() if graph_is_kept() else ctx.kept[number]
+        drawn = units * factor
+        for block in blocks(len(units), weight):
+            proxies = weight[block] * inverses[block]
+            shares = product(scaled, proxies.T).exp2_()
             column, inside = own_columns(labels, block)
             at = shares.gather(1, column)
             shares.scatter_(1, column, torch.where(inside, (0 if ctx.others else at) - total[:, None], at))
             if by_units is not None:
-                by_units.addmm_(shares, proxies)
+                add_product(by_units, shares, proxies)
             if by_weight is not None:
-                by_weight[block] = through_unit(shares.T @ (units * factor), proxies, length)
+                through_directions(product(shares.T, drawn), proxies, inverses[block], by_weight[block])
         if by_units is not None:
             by_units *= factor
         return by_units, by_weight, None, None, None, None

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
-from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, own_columns
+from nearfar.nn.memory import empty_like
+from nearfar.nn.products import add_product, product
+from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
 
 __all__ = ["SoftCosines", "soft_cross_entropy"]
+
+#: The largest cosine over γ, to base 2, whose powers are far from either end of float32.
+MILD = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,33 @@ class SoftCosines:
     margin: float = 0.0
     others: bool = False
 
-    def shares(self, cosines: Tensor) -> tuple[Tensor, Tensor]:
-        """a, (K, n, c), and s, (n, c), of cosines (K, n, c): centres first, so that whole rows are summed."""
-        if len(cosines) == 1:
-            return torch.ones_like(cosines[:, :1, :1]), cosines[0]
-        weights = cosines.sub(cosines.amax(0)).div_(self.gamma).exp_()
-        weights /= weights.sum(0)
-        return weights, (weights * cosines).sum(0)
-
     def logits(self, cosines: Tensor) -> Tensor:
-        return self.shares(cosines)[1] * self.scale
+        """(n, c) of cosines (n, c, K)."""
+        weights = (cosines / self.gamma).softmax(2)
+        return (weights * cosines).sum(2) * self.scale
+
+    def mix(self, units: Tensor, centers: Tensor) -> _Mixed:
+        """What a block of centres (c, K, d), all of length one, is to units (n, d)."""
+        # Powers of 2, not e: so the logarithm to base 2 of what has to be summed is what is multiplied.
+        steep = LOG2_E / self.gamma
+        cosines = product(centers.flatten(0, 1), units.T * steep).view(*centers.shape[:2], len(units))
+        if centers.shape[1] == 1:
+            one = cosines.new_ones(1, 1, 1)
+            return _Mixed(cosines, one, one[0], cosines[:, 0])
+        weights = cosines.exp2() if steep <= MILD else cosines.sub(cosines.amax(1, keepdim=True)).exp2_()
+        total = weights.sum(1)
+        return _Mixed(cosines, weights, total, (weights * cosines).sum(1).div_(total))
+
+
+class _Mixed(NamedTuple):
+    """Attributes: cosines (c, K, n) times log₂(e) / γ; the weights a before they are divided by their sums, and these,
+    (c, n); and the mean of the cosines that they give, (c, n).
+    """
+
+    cosines: Tensor
+    weights: Tensor
+    total: Tensor
+    mean: Tensor
 
 
 def soft_cross_entropy(
@@ -86,64 +108,73 @@ class _SoftCrossEntropy(torch.autograd.Function):
         n, (classes, k, _) = len(units), weight.shape
         top = units.new_full((n,), -torch.inf)
         total, own = units.new_zeros(n), units.new_zeros(n)
-        apart, lengths = weight.new_empty(classes), weight.new_empty(classes, k)
+        apart, inverses = weight.new_zeros(classes), weight.new_empty(classes, k, 1)
         for block in blocks(n * k, weight):
-            centers, lengths[block] = unit(weight[block], -1)
-            apart[block] = spread(centers) * tau if k > 1 else 0
-            logits = soft.logits(units @ centers.permute(1, 2, 0))
-            column, inside = own_columns(labels, block)
-            at = logits.gather(1, column) - soft.scale * soft.margin
-            summed = torch.full_like(at, -torch.inf) if soft.others else at
-            logits.scatter_(1, column, torch.where(inside, summed, logits.gather(1, column)))
-            own = torch.where(inside[:, 0], at[:, 0], own)
+            centers = directions(weight[block], inverses[block])
+            if tau and k > 1:
+                apart[block] = spread(centers) * tau
+            logits, at, inside = _logits(soft, soft.mix(units, centers).mean, labels, block)
+            own = torch.where(inside, at, own)
             # Of a block of the own class alone there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
+            higher = torch.maximum(top, logits.amax(0)).clamp_min_(torch.finfo(top.dtype).min)
+            total = total * (top - higher).exp2() + logits.sub_(higher).exp2_().sum(0)
             top = higher
         if share is not None:
             highest = share.most(top.clone())
             # Of a rank without classes the greatest is −inf, and its sum is 0.
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
+            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp2(), 0)), highest
             share.sum(own)
-        lse = top + total.log()
-        ctx.save_for_backward(units, weight, lengths, labels, lse)
+        lse = top + total.log2()
+        ctx.save_for_backward(units, weight, inverses, labels, lse)
         ctx.soft, ctx.tau = soft, tau
-        return lse - own, apart
+        return (lse - own) / LOG2_E, apart
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, by_apart: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        units, weight, lengths, labels, lse = ctx.saved_tensors
+        units, weight, inverses, labels, lse = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
-            length = lengths[block]
-            centers = weight[block] * torch.where(length > 0, 1 / length, 0)[..., None]
-            by_cosines = _by_cosines(ctx.soft, units @ centers.permute(1, 2, 0), labels, block, lse, grad)
+            centers = weight[block] * inverses[block]
+            by_cosines = _by_cosines(ctx.soft, ctx.soft.mix(units, centers), labels, block, lse, grad).flatten(0, 1)
             if by_units is not None:
-                for by, some in zip(by_cosines, centers.unbind(1), strict=True):
-                    by_units.addmm_(by, some)
+                add_product(by_units, by_cosines.T, centers.flatten(0, 1))
             if by_weight is not None:
-                by_centers = (by_cosines.transpose(1, 2) @ units).transpose(0, 1)
+                by_centers = product(by_cosines, units).view_as(centers)
                 if ctx.tau and centers.shape[1] > 1:
                     by_centers = by_centers + by_spread(centers) * (ctx.tau * by_apart[block])[:, None, None]
-                by_weight[block] = through_unit(by_centers, centers, length, -1)
+                through_directions(by_centers, centers, inverses[block], by_weight[block])
         return by_units, by_weight, None, None, None, None
 
 
-def _by_cosines(soft: SoftCosines, cosines: Tensor, labels: Tensor, block: slice, lse: Tensor, grad: Tensor) -> Tensor:
-    """The gradient by the cosines (K, n, c) of a block of classes."""
-    weights, mean = soft.shares(cosines)
-    column, inside = own_columns(labels, block)
-    logits = mean * soft.scale
-    less = torch.inf if soft.others else soft.scale * soft.margin
-    logits.scatter_add_(1, column, torch.where(inside, -less, 0.0).to(logits))
-    by_mean = logits.sub_(lse[:, None]).exp_()
-    by_mean.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_mean))
-    by_mean *= soft.scale * grad[:, None]
-    if len(cosines) == 1:
-        return by_mean[None]
-    return cosines.sub_(mean).div_(soft.gamma).add_(1).mul_(weights).mul_(by_mean)
+def _logits(soft: SoftCosines, mean: Tensor, labels: Tensor, block: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; those of samples to their own class,
+    (n,), and whether that is in this block.
+    """
+    logits = mean * (soft.scale * soft.gamma)
+    row, inside = own_columns(labels, block)
+    row, inside = row.T, inside.T
+    found = logits.gather(0, row)
+    at = found - soft.scale * soft.margin * LOG2_E
+    summed = torch.full_like(at, -torch.inf) if soft.others else at
+    logits.scatter_(0, row, torch.where(inside, summed, found))
+    return logits, at[0], inside[0]
+
+
+def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, lse: Tensor, grad: Tensor) -> Tensor:
+    """The gradient by the cosines (c, K, n) of a block of classes; these are written to."""
+    logits, _, _ = _logits(soft, mixed.mean, labels, block)
+    by_mean = logits.sub_(lse).exp2_()
+    row, inside = own_columns(labels, block)
+    by_mean.scatter_add_(0, row.T, torch.where(inside.T, -1.0, 0.0).to(by_mean))
+    by_mean *= soft.scale * grad
+    if mixed.cosines.shape[1] == 1:
+        return by_mean[:, None]
+    # a (1 + (cos − mean) / γ), where a is of the weights what they are of their sum.
+    by_mean /= mixed.total * LOG2_E
+    away = mixed.cosines.sub_(mixed.mean.sub_(LOG2_E)[:, None])
+    return away.mul_(mixed.weights).mul_(by_mean[:, None])
 
 
 def spread(centers: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ class SoftTriple(ProxyLoss):
 
     def scores(self, embeddings: Tensor) -> Tensor:
         x, w = self.common(embeddings, self.every_weight())
-        return self.soft.logits(unit(x)[0] @ unit(w, -1)[0].permute(1, 2, 0))
+        cosines = unit(x)[0] @ unit(w, -1)[0].flatten(0, 1).T
+        return self.soft.logits(cosines.view(len(x), *w.shape[:2]))
 
     def extra_repr(self) -> str:
         soft = self.soft

@@ -1,0 +1,23 @@
+"""The directions of a block of proxies, and the way back, with as few passes over memory as there can be."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nearfar.nn.vectors import unit
+
+__all__ = ["directions", "through_directions"]
+
+
+def directions(vectors: Tensor, inverses: Tensor) -> Tensor:
+    """Vectors (…, d) scaled to length one; 1 over their lengths, or 0, is written to ``inverses`` (…, 1)."""
+    units, lengths = unit(vectors, -1)
+    inverses.copy_(lengths[..., None]).reciprocal_().masked_fill_(inverses.isinf(), 0)
+    return units
+
+
+def through_directions(grad: Tensor, units: Tensor, inverses: Tensor, out: Tensor) -> None:
+    """Write the gradient by vectors to ``out``, of that by their directions; all are (…, d)."""
+    out.copy_(grad).mul_(inverses)
+    radial = (out * units).sum(-1, keepdim=True)
+    out.addcmul_(units, radial, value=-1)

@@ -1,0 +1,62 @@
+"""Products of matrices, by the faster of the libraries that torch brings along."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+__all__ = ["add_product", "product"]
+
+#: So many multiplications pay for the call: oneDNN looks up a kernel each time.
+LEAST = 2**22
+#: The narrowest side for which its kernels are made.
+NARROWEST = 16
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of matrices (n, k) and (k, m), to rounding what ``a @ b`` is; it may lie in memory column by column.
+
+    For loops over chunks in hand-written passes: nothing is recorded for a gradient where oneDNN computes it. That is
+    on processors with AVX-512, in float32: MKL, which torch calls, leaves half of the width of AMD's unused, and oneDNN
+    is twice as fast there. Which of the two it is depends on shapes alone, so that a run can be repeated to the bit.
+    """
+    if not _suits(a, b):
+        return a @ b
+    if a.is_contiguous() or len(a) <= b.shape[1]:
+        return _rows_times(a, b)
+    # Of what has to be copied so that rows are contiguous, the smaller is.
+    return _rows_times(b.T, a.T).T
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add the product of matrices to ``total`` (n, m), in place; as :func:`product`."""
+    if _suits(a, b):
+        total += product(a, b)
+    else:
+        total.addmm_(a, b)
+
+
+def _rows_times(a: Tensor, b: Tensor) -> Tensor:
+    b = b if b.is_contiguous() or b.T.is_contiguous() else b.contiguous()
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.T, None, "none", [], "")
+    return found
+
+
+def _suits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != torch.float32 or a.device.type != "cpu" or type(a) is not Tensor or type(b) is not Tensor:
+        return False
+    (n, k), m = a.shape, b.shape[1]
+    if min(n, k, m) < NARROWEST or n * k * m < LEAST or b.dtype != torch.float32:
+        return False
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return False
+    return _available() and torch._C._get_mkldnn_enabled() and not torch.compiler.is_compiling()
+
+
+@functools.cache
+def _available() -> bool:
+    """Whether this torch has oneDNN, in the form that takes plain tensors, and this processor what it is faster on."""
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return wide and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

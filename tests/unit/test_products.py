@@ -1,0 +1,118 @@
+"""Products of matrices by either library, and memory for large gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nearfar.nn import products
+from nearfar.nn.memory import LARGE, LINE, empty_like
+from nearfar.nn.products import add_product, product
+
+#: Large enough for oneDNN, and with no side a multiple of a vector's width.
+N, K, M = 211, 133, 307
+
+
+@pytest.fixture
+def chosen(monkeypatch, request):
+    """Lets oneDNN be taken on any processor, where torch has it, or on none."""
+    has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if request.param and not has_it:
+        pytest.skip("this torch has no oneDNN")
+    calls = []
+    rows_times = products._rows_times
+    monkeypatch.setattr(products, "_available", lambda: request.param)
+    monkeypatch.setattr(products, "_rows_times", lambda a, b: calls.append(a.shape) or rows_times(a, b))
+    yield calls
+    assert bool(calls) == request.param
+
+
+def drawn(rows, columns, layout):
+    g = torch.Generator().manual_seed(rows + columns)
+    matrix = torch.randn(rows, columns, generator=g)
+    if layout == "columns":
+        return matrix.T.contiguous().T
+    return torch.cat([matrix, matrix], 1)[:, :columns] if layout == "strided" else matrix
+
+
+LAYOUTS = ["rows", "columns", "strided"]
+
+
+@pytest.mark.parametrize("chosen", [True, False], indirect=True, ids=["onednn", "mkl"])
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("second", LAYOUTS)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_it_is_the_product_in_float64_however_matrices_lie(chosen, first, second, swapped):
+    a, b = drawn(N, K, first), drawn(K, M, second)
+    if swapped:  # more rows than columns
+        a, b = drawn(M, K, first), drawn(K, N, second)
+    expected = a.double() @ b.double()
+    # Sums of K products of normal numbers, each rounded to 2^-24 of what the sum may have been on the way.
+    torch.testing.assert_close(product(a, b).double(), expected, rtol=0, atol=K * 2**-22)
+    total = torch.ones(len(a), b.shape[1])
+    add_product(total, a, b)
+    torch.testing.assert_close(total.double(), expected + 1, rtol=0, atol=K * 2**-22)
+
+
+@pytest.mark.parametrize("chosen", [True], indirect=True, ids=["onednn"])
+def test_twice_it_is_the_same_to_the_bit(chosen):
+    a, b = drawn(N, K, "rows"), drawn(K, M, "columns")
+    assert torch.equal(product(a, b), product(a.clone(), b.clone()))
+
+
+@pytest.mark.parametrize("chosen", [True], indirect=True, ids=["onednn"])
+def test_what_is_not_finite_stays_so(chosen):
+    a, b = drawn(N, K, "rows"), drawn(K, M, "rows")
+    a[0, 0], a[1, 0] = torch.inf, torch.nan
+    found = product(a, b)
+    assert not found[:2].isfinite().any()
+    assert found[2:].isfinite().all()
+
+
+def refused(a, b):
+    with torch.no_grad():
+        assert not products._suits(a, b)
+
+
+def test_small_narrow_wide_and_differentiated_matrices_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(products, "_available", lambda: True)
+    a, b = drawn(N, K, "rows"), drawn(K, M, "rows")
+    assert products._suits(a, b)
+    refused(a[:40], b[:, :40])
+    refused(a[:, :4].repeat(200, 1), b[:4].repeat(1, 40))
+    refused(a.double(), b.double())
+    refused(a.bfloat16(), b.bfloat16())
+    refused(a.to("meta"), b.to("meta"))
+    refused(a[:0], b)
+    a.requires_grad_()
+    assert not products._suits(a, b)
+    (slope,) = torch.autograd.grad(product(a, b).sum(), a)
+    torch.testing.assert_close(slope, b.sum(1).expand_as(a))
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_who_has_turned_onednn_off_has_it_off(monkeypatch):
+    monkeypatch.setattr(products, "_available", lambda: True)
+    with torch.backends.mkldnn.flags(enabled=False):
+        refused(drawn(N, K, "rows"), drawn(K, M, "rows"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [3, 2**15 + 1])
+def test_memory_is_of_the_shape_and_can_be_a_gradient(dtype, rows):
+    weight = torch.nn.Parameter(torch.zeros(129, rows, dtype=dtype).T)
+    assert (weight.numel() * weight.itemsize >= LARGE) == (rows > 3)
+    room = empty_like(weight)
+    assert (room.shape, room.dtype, room.device) == (weight.shape, weight.dtype, weight.device)
+    assert room.is_contiguous()
+    assert not room.requires_grad
+    assert rows == 3 or room.data_ptr() % LINE == 0
+    weight.grad = room.fill_(1)
+    torch.optim.SGD([weight], lr=0.5).step()
+    assert (weight == -0.5).all()
+
+
+def test_memory_of_another_device_is_made_there():
+    room = empty_like(torch.empty(2**20, 2, device="meta"))
+    assert room.device.type == "meta"
+    assert room.shape == (2**20, 2)
