@@ -17,7 +17,7 @@ from nearfar.models import load_model
 from nearfar.train.config import Config, saved_config
 from nearfar.train.folder import RunFolder
 from nearfar.train.job import build_model, resolve_device
-from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
+from nearfar.train.protocols import POSTS, PROTOCOLS, Post, Protocol, described, judged, judged_pairs, tag
 from nearfar.train.sources import loader_workers, open_test
 from nearfar.train.table import Scores, compare, render, told_queries
 
@@ -30,6 +30,7 @@ def evaluate(
     protocol: Protocol = "retrieval",
     pairs: Sequence[str | os.PathLike[str]] = (),
     flip: Flip = "none",
+    post: Post = "none",
     seed: int = 0,
 ) -> tuple[dict[str, Any], str]:
     """Recompute the table of a run, make it of other data, or judge the trained network by another protocol.
@@ -50,6 +51,9 @@ def evaluate(
         Verification sets as insightface keeps them, ``lfw.bin``: judged in place of the classes.
     flip : {"none", "sum", "concatenate"}
         As in :func:`nearfar.inference.features`.
+    post : {"none", "expand", "k_reciprocal"}
+        What is done with queries and their gallery before re-identification ranks them: average query expansion, or
+        k-reciprocal re-ranking.
     seed : int
         Of what a protocol draws.
 
@@ -69,7 +73,7 @@ def evaluate(
     DataError
         The data or a verification set cannot be used.
     """
-    _check_asked(protocol, flip, pairs, data)
+    _check_asked(protocol, flip, post, pairs, data)
     folder = RunFolder.open(path)
     if not folder.model.exists():
         then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
@@ -88,17 +92,19 @@ def evaluate(
         told = tag(model, flip, told_queries(test))
         return {"test": rows, "protocol": told}, f"{render(rows, table_title(facts, unseen=own))}\n{told}"
     workers = loader_workers(config.data.workers, test)
-    found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers)
+    found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers, post=post)
     title = f"{protocol} on {table_title(facts, unseen=own).removesuffix(', per cent')}"
     return {protocol: found}, described(title, found)
 
 
-def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> None:
-    for name, value, known in (("protocol", protocol, PROTOCOLS), ("flip", flip, FLIPS)):
+def _check_asked(protocol: str, flip: str, post: str, pairs: Sequence[Any], data: Any) -> None:
+    for name, value, known in (("protocol", protocol, PROTOCOLS), ("flip", flip, FLIPS), ("post", post, POSTS)):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
     if pairs and (data is not None or protocol != "retrieval"):
         raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
+    if post != "none" and protocol != "reidentification":
+        raise ConfigError(f"post is {post}, which is for the protocol reidentification")
 
 
 def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[ImageSource, str, bool]:
