@@ -172,6 +172,16 @@ class CrossBatchMemory(Around, Stepping):
                     args[-1].append(f"{prefix}{name} holds {len(saved)} embeddings, and there is room for {self.size}")
                 setattr(self, name, getattr(self, name).new_empty(saved.shape, dtype=saved.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._unroll()
+
+    @torch.no_grad()
+    def _unroll(self) -> None:
+        """Put the oldest first in a memory that was full at a smaller size, so that it goes first here too."""
+        held = len(self.memory)
+        if held and held < self.size and not self.position.is_meta and int(self.position) != held:
+            self.memory = self.memory.roll(-int(self.position), 0)
+            self.memory_labels = self.memory_labels.roll(-int(self.position), 0)
+            self.position.fill_(held)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, warm_up={self.warm_up}, weight={self.weight}"

@@ -74,11 +74,13 @@ def collected(call: Call) -> Call:
         raise error
     _check(told)
     rows, references = [line[1] for line in told], [line[2] for line in told]
+    whole = gathered(embeddings, rows)
+    is_self = call.ref_emb is call.embeddings  # the batch itself under another name still is the batch
     return Call(
-        gathered(embeddings, rows),
+        whole,
         _gathered_labels(call.labels, embeddings, rows),
         _shifted(indices, told, rows, rows if reference is None else references),
-        None if reference is None else gathered(reference, references),
+        None if reference is None else whole if is_self else gathered(reference, references),
         _gathered_labels(call.ref_labels, embeddings, references),
     )
 
@@ -133,7 +135,7 @@ def _told(
         embeddings.dtype.itemsize,
         _sort(call.labels),
         _RULES.index(call.labels.rule) if isinstance(call.labels, RuledLabels) else -1,
-        -1 if reference is None else reference.shape[1],
+        -1 if reference is None else -2 if call.ref_emb is call.embeddings else reference.shape[1],
         _sort(call.ref_labels),
         len(indices),
     ]
