@@ -157,3 +157,24 @@ def test_what_an_empty_batch_spoils_for_good_is_found():
     found = broken_laws("loss", SpoiledByNothing, SOUND_LOSS)
     assert set(found) == {"aftermath"}
     assert "after a batch that is empty" in found["aftermath"]
+
+
+class SpoiledByOverflow(SoundLoss):
+    # A running mean of lengths that takes any in, and weighs what comes after.
+
+    def __init__(self, margin=0.5, *, distance=None, reducer=None):
+        super().__init__(margin, distance=distance, reducer=reducer)
+        self.register_buffer("length", torch.ones(()))
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        values = terms.values * (self.length / self.length)
+        if self.training and len(batch.embeddings):
+            self.length.lerp_(batch.embeddings.detach().norm(dim=1).mean().to(self.length), 0.1)
+        return MaterialTerms("triplet", values, terms.indices, num_anchors=terms.num_anchors, labels=terms.labels)
+
+
+def test_what_a_batch_that_is_not_finite_spoils_for_good_is_found():
+    found = broken_laws("loss", SpoiledByOverflow, SOUND_LOSS)
+    assert set(found) == {"aftermath"}
+    assert "in a row of embeddings)" in found["aftermath"]

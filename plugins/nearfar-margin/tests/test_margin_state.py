@@ -350,3 +350,21 @@ def test_a_copy_counts_for_itself():
     other(*batch(1))
     assert (other.alpha != 1).any()
     assert (loss.alpha == 1).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["adaface", "curricularface", "kappaface"])
+def test_a_batch_that_overflowed_leaves_nothing_behind(name, bad):
+    torch.manual_seed(0)
+    batches = [(torch.randn(12, D), torch.arange(12) % C) for _ in range(3)]
+    clean, hit = made(name), made(name)
+    for x, y in batches:
+        spoiled = torch.cat([x, torch.full((1, D), bad)]), torch.cat([y, y[:1]])
+        clean(x, y)
+        if name == "kappaface":  # which leaves the row out, and takes the others in
+            assert not hit(*spoiled).isfinite()
+        else:
+            hit(*spoiled)
+            hit(x, y)
+    for key, kept in clean.named_buffers():
+        torch.testing.assert_close(dict(hit.named_buffers())[key], kept)

@@ -13,6 +13,7 @@ from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.angles import angle
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.running import renew
 
 __all__ = ["AdaFace"]
 
@@ -61,8 +62,9 @@ class AdaFace(MarginSoftmax):
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. The value depends on the length of the embeddings, kept in 0.001 … 100; the gradient
     does not see it. μ and σ are the buffers ``mean`` and ``std``; they start at 20 and 100 as in the authors' code,
-    are renewed in each call in training mode before they are used, and are unchanged in evaluation mode. A reference
-    set is not taken; what a miner selects weighs the elements, and does not enter them.
+    are renewed in each call in training mode before they are used, but by no batch with a length that is not finite,
+    and are unchanged in evaluation mode. A reference set is not taken; what a miner selects weighs the elements, and
+    does not enter them.
 
     Raises
     ------
@@ -100,9 +102,10 @@ class AdaFace(MarginSoftmax):
     def prepare(self, rows: Rows) -> Rows:
         norm = rows.norm.detach().clamp(SHORTEST, LONGEST)
         if self.training and len(norm):
-            self.mean.lerp_(norm.mean().to(self.mean), self.momentum)
+            usable = rows.norm.detach().isfinite().all()
+            renew(self.mean, norm.mean(), self.momentum, usable)
             if len(norm) > 1:  # of one there is no deviation
-                self.std.lerp_(norm.std().to(self.std), self.momentum)
+                renew(self.std, norm.std(), self.momentum, usable)
         quality = (self.h * (norm - self.mean) / (self.std + EDGE)).clamp(-1, 1)
         return Graded(rows.t, rows.norm, rows.labels, quality=quality)
 

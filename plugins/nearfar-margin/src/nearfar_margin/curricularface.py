@@ -13,6 +13,7 @@ from nearfar.nn.arguments import within
 from nearfar_margin.angles import widened
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.running import renew
 
 __all__ = ["CurricularFace"]
 
@@ -55,8 +56,8 @@ class CurricularFace(MarginSoftmax):
     -----
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. τ is the buffer ``tau``; it starts at 0, is renewed in each call in training mode
-    before it is used, and is unchanged in evaluation mode. A reference set is not taken; what a miner selects weighs
-    the elements, and does not enter τ.
+    before it is used, but by no batch with a cosine that is not finite, and is unchanged in evaluation mode. A
+    reference set is not taken; what a miner selects weighs the elements, and does not enter τ.
 
     Raises
     ------
@@ -90,7 +91,8 @@ class CurricularFace(MarginSoftmax):
 
     def prepare(self, rows: Rows) -> Rows:
         if self.training and len(rows.t):
-            self.tau.lerp_(rows.t.detach().mean().to(self.tau), self.momentum)
+            mean = rows.t.detach().mean()
+            renew(self.tau, mean, self.momentum, mean.isfinite())
         return _WithTau(rows.t, rows.norm, rows.labels, tau=self.tau.clone())
 
     def target(self, t: Tensor, rows: Rows) -> Tensor:

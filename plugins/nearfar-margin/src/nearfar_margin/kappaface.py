@@ -63,8 +63,8 @@ class KappaFace(MarginSoftmax):
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. ``alpha`` (num_classes,), ``sums`` (num_classes, embedding_size), ``counts``
     (num_classes,) and ``calls`` are buffers; in evaluation mode they are unchanged. Where classes are spread over ranks
-    ``sums`` are, too. A class without a sample since the last renewal keeps its α. A reference set is not taken; what a
-    miner selects weighs the elements, and does not enter the statistics.
+    ``sums`` are, too. A class without a sample since the last renewal keeps its α; an embedding that is not finite counts
+    as none. A reference set is not taken; what a miner selects weighs the elements, and does not enter the statistics.
 
     Raises
     ------
@@ -124,8 +124,10 @@ class KappaFace(MarginSoftmax):
 
     @torch.no_grad()
     def _gather(self, x: Tensor, labels: Tensor) -> None:
-        self._add(x, labels)
-        self.counts.index_add_(0, labels, self.counts.new_ones(len(labels)))
+        # What overflowed is no sample of its class; it shows in the loss.
+        finite = x.isfinite().all(1)
+        self._add(x.masked_fill(~finite[:, None], 0), labels)
+        self.counts.index_add_(0, labels, finite.to(self.counts))
         self.calls += 1
         self._calls += 1
         if self._calls % self.renewal == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,19 +64,34 @@ def batches(subject: Subject, case: str) -> None:
                     raise
 
 
-@law("loss")
-def aftermath(subject: Subject) -> None:
-    """After a batch that lacks something, be it refused, an ordinary one costs something finite: nothing that is kept
-    has been spoiled."""
-    for case in ("empty", "one_sample", "one_class") if subject.is_on_embeddings else ("empty",):
-        for scene, what in _lacking(subject, case):
-            part = subject.make()
-            with contextlib.suppress(Exception):
-                subject.call(part, scene)
-            if not subject.value(subject.scene(), part).isfinite():
-                raise LawBroken(
-                    f"after a batch that is {what} an ordinary one costs something that is not finite", scene
-                )
+#: Case of :func:`aftermath` → what stands in the first row of each input in turn.
+_BROKEN: Mapping[str, float] = {"nan": math.nan, "inf": math.inf}
+
+
+def _lacks(subject: Subject) -> Iterable[str]:
+    return (*(("empty", "one_sample", "one_class") if subject.is_on_embeddings else ("empty",)), *_BROKEN)
+
+
+@law("loss", cases=_lacks)
+def aftermath(subject: Subject, case: str) -> None:
+    """After a batch that lacks something, or has a row with a NaN or an infinity, be it refused, ordinary ones cost
+    something finite: nothing that is kept has been spoiled."""
+    scenes = _broken(subject.scene(), _BROKEN[case]) if case in _BROKEN else _lacking(subject, case)
+    for scene, what in scenes:
+        part = subject.make()
+        with contextlib.suppress(Exception):
+            subject.call(part, scene)
+        # What a batch leaves behind may take effect a call later, with the next renewal of what is kept.
+        if not all(subject.value(subject.scene(), part).isfinite() for _ in range(3)):
+            raise LawBroken(f"after a batch that is {what} an ordinary one costs something that is not finite", scene)
+
+
+def _broken(scene: Scene, value: float) -> Iterable[tuple[Scene, str]]:
+    """The scene with ``value`` in the first row of each input that a network would have made, one input at a time."""
+    for name, tensor in scene.learnable().items():
+        spoiled = tensor.clone()
+        spoiled.view(len(spoiled), -1)[0, 0] = value
+        yield scene.replace(**{name: spoiled}), f"not finite ({value} in a row of {name})"
 
 
 def _works(subject: Subject, check: Callable[..., Any], with_reference: bool, arguments: dict[str, Any]) -> bool:
