@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "raised"]
+__all__ = ["full_precision", "in_full_precision", "raised"]
+
+_Result = TypeVar("_Result")
 
 
 def full_precision(tensor: object) -> contextlib.AbstractContextManager[object]:
@@ -21,6 +26,21 @@ def full_precision(tensor: object) -> contextlib.AbstractContextManager[object]:
 
 
 _NOTHING = contextlib.nullcontext()
+
+
+def in_full_precision(backward: Callable[..., _Result]) -> Callable[..., _Result]:
+    """A hand-written ``backward(ctx, *grads)`` that autocast is kept away from.
+
+    Its forward pass ran so; the backward pass runs in whatever surrounds the call of ``backward()``, which may be the
+    autocast block itself.
+    """
+
+    @functools.wraps(backward)
+    def run(ctx: Any, *grads: Tensor | None) -> _Result:
+        with full_precision(next((grad for grad in grads if grad is not None), None)):
+            return backward(ctx, *grads)
+
+    return run
 
 
 def raised(tensor: Tensor) -> Tensor:

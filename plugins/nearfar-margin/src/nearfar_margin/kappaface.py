@@ -63,8 +63,9 @@ class KappaFace(MarginSoftmax):
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. ``alpha`` (num_classes,), ``sums`` (num_classes, embedding_size), ``counts``
     (num_classes,) and ``calls`` are buffers; in evaluation mode they are unchanged. Where classes are spread over ranks
-    ``sums`` are, too. A class without a sample since the last renewal keeps its α; an embedding that is not finite counts
-    as none. A reference set is not taken; what a miner selects weighs the elements, and does not enter the statistics.
+    ``sums`` are, too. A class without a sample since the last renewal keeps its α; an embedding that is not finite is
+    no sample. A reference set is not taken; what a miner selects weighs the elements, and does not enter the
+    statistics.
 
     Raises
     ------

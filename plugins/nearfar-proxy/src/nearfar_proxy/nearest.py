@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import empty_like
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar.nn.vectors import through_unit, unit
 from nearfar_proxy.blocks import blocks, own_columns
@@ -108,6 +109,7 @@ class _CrossEntropy(torch.autograd.Function):
         return lse - own
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         units, weight, lengths, labels, least, lse = ctx.saved_tensors

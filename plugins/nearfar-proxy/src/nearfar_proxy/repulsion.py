@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
 from nearfar.nn.memory import empty_like
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
@@ -151,6 +152,7 @@ class _Repulsion(torch.autograd.Function):
         return values, own
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor, by_own: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         refuse_second_derivative()
         units, weight, inverses, own = ctx.saved_tensors

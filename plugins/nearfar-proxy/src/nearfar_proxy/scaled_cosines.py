@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import empty_like
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
@@ -81,6 +82,7 @@ class _CrossEntropy(torch.autograd.Function):
         return total.log() - own / LOG2_E
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         units, weight, inverses, labels, total = ctx.saved_tensors

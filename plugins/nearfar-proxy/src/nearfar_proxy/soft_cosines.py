@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import empty_like
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
@@ -130,6 +131,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return (lse - own) / LOG2_E, apart
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor, by_apart: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         units, weight, inverses, labels, lse = ctx.saved_tensors

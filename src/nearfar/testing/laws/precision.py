@@ -73,6 +73,21 @@ def autocast(subject: Subject, case: str) -> None:
 
 
 @law("loss")
+def backward_under_autocast(subject: Subject) -> None:
+    """A backward pass begun inside an autocast block in bfloat16 gives finite gradients near those in float64.
+
+    torch advises against it, and many a training loop does it. What is multiplied there may be rounded to bfloat16.
+    """
+    refuse_chance(subject)
+    dtype = torch.bfloat16
+    for arguments in variants(subject).values():
+        scene = subject.scene().to(dtype)
+        surroundings = torch.autocast("cpu", dtype)
+        result = _result(subject, scene.to(torch.float32), arguments, surroundings, backward_too=True)
+        _compare(subject, scene, dtype, arguments, {"a backward pass under autocast": result})
+
+
+@law("loss")
 def master_parameters(subject: Subject) -> None:
     """A batch in half precision, and autocast, leave the dtype of parameters and buffers, and the parameters' values,
     as they were: an optimiser goes on with them."""
@@ -99,15 +114,23 @@ def _result(
     scene: Scene,
     arguments: Mapping[str, Any],
     surroundings: contextlib.AbstractContextManager[Any] | None = None,
+    *,
+    backward_too: bool = False,
 ) -> _Result:
-    """Value and gradients of a part whose parameters are float32, or float64 where the scene is."""
+    """Value and gradients of a part whose parameters are float32, or float64 where the scene is.
+
+    ``surroundings`` are those of the call, and of the backward pass if ``backward_too``.
+    """
     dtype = next(iter(scene.learnable().values())).dtype
     part = subject.make(torch.promote_types(dtype, torch.float32), **arguments)
     scene = scene.with_gradients()
     leaves = scene.learnable() | {f"part.{n}": p for n, p in part.named_parameters() if p.requires_grad}
-    with surroundings or contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(surroundings or contextlib.nullcontext())
         value = subject.value(scene, part)
-    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        if not backward_too:
+            stack.close()
+        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     gradients = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), found, strict=True)}
     return {"value": value.detach(), **gradients}
 
