@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -206,3 +207,26 @@ def test_rows_and_all_at_once_step_alike():
     trained(one, [FusedSGD(one, **SETTINGS["decay"])])
     trained(other, [RowSGD(other.parameters(), **SETTINGS["decay"])])
     torch.testing.assert_close(one.weight, other.weight, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))], ids=["deep", "pickle"]
+)
+def test_a_copy_of_the_loss_is_stepped_by_its_own_optimiser(copied):
+    torch.manual_seed(0)
+    loss = ArcFace(7, 4)
+    optimizer = FusedSGD(loss, 0.1, momentum=0.9)
+    x, y = torch.randn(5, 4), torch.arange(5)
+
+    def step(loss, optimizer):
+        loss(x.clone().requires_grad_(), y).backward()
+        optimizer.step()
+
+    step(loss, optimizer)
+    other = copied(loss)
+    assert other.fused is not optimizer
+    before = loss.weight.detach().clone()
+    step(other, other.fused)
+    torch.testing.assert_close(loss.weight.detach(), before, rtol=0, atol=0)
+    step(loss, optimizer)
+    torch.testing.assert_close(other.weight, loss.weight, rtol=0, atol=0)

@@ -73,6 +73,10 @@ class FusedSGD(torch.optim.Optimizer):
         self._open = False
         loss.fused = self
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps none of an optimiser's own attributes; a copy of the loss has a copy of this, which steps that.
+        return super().__getstate__() | {"steps": self.steps, "_open": self._open}
+
     def begin(self, steps: int) -> None:
         """Start a backward pass through values that were computed after so many steps.
 
