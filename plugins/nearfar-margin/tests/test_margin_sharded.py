@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 
@@ -435,6 +436,21 @@ def compare_replicated(rank, world, folder):
         close(name, head.module.weight.grad, torch.autograd.grad(values.sum() / world, alone.weight)[0])
 
 
+def copies_sum_too(rank, world, folder):
+    """The bias's gradient of a copy of a sharded loss is that of the loss; of a shallow copy it is not summed twice."""
+    loss = shard(made("softmax"))
+    deep = copy.deepcopy(loss)
+    own = own_of(rank, world)
+    x, y = batch()
+    gradients = []
+    for each in (loss, deep, copy.copy(loss)):
+        each.zero_grad()
+        each(x[own], y[own]).mean().backward()
+        gradients.append(each.bias.grad.clone())
+    close("the bias of a copy", gradients[1], gradients[0])
+    close("the bias of a shallow copy", gradients[2], gradients[0])
+
+
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
     keep_what_is_of_classes_where_they_are(rank, world, folder)
@@ -529,3 +545,7 @@ def test_every_class_is_on_one_rank(world, parts, monkeypatch):
         shares.append(Shard.of(C))
     assert [s.stop - s.start for s in shares] == parts
     assert [s.start for s in shares[1:]] == [s.stop for s in shares[:-1]]
+
+
+def test_copies_of_a_sharded_loss_sum_gradients_too(tmp_path):
+    run_on_ranks(copies_sum_too, 2, tmp_path)

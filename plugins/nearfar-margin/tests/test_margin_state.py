@@ -368,3 +368,17 @@ def test_a_batch_that_overflowed_leaves_nothing_behind(name, bad):
             hit(x, y)
     for key, kept in clean.named_buffers():
         torch.testing.assert_close(dict(hit.named_buffers())[key], kept)
+
+
+def test_kappaface_on_the_meta_device_takes_a_state():
+    saved = made("kappaface")
+    saved(torch.randn(4, D), torch.arange(4))
+    with torch.device("meta"):
+        loss = KappaFace(C, D, renewal=2)
+    loss.load_state_dict(saved.state_dict(), assign=True)
+    loss(torch.randn(4, D), torch.arange(4))
+    assert int(loss.calls) == 2
+    assert not loss.counts.any()  # the margins are renewed with the second call
+    with torch.device("meta"):
+        empty = KappaFace(C, D, renewal=2)
+    empty.load_state_dict(KappaFace(C, D, renewal=2).to("meta").state_dict())

@@ -17,7 +17,7 @@ from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
 from nearfar_margin.fused import FusedSGD
 from nearfar_margin.row_optimizers import RowAdamW, RowOptimizer, RowSGD
 from nearfar_margin.sampling import Sampler, sample
-from nearfar_margin.shard import Shard, shard
+from nearfar_margin.shard import Shard, shard, sum_gradients
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -137,6 +137,11 @@ class EngineLoss(ClassLoss):
     @abstractmethod
     def draw(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
         """Fill the class vectors, or some rows of them, with what they start from."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.shard is not None:
+            sum_gradients(self)
 
     def shard_classes(self, group: ProcessGroup | None = None) -> None:
         """As :func:`nearfar_margin.shard.shard`."""

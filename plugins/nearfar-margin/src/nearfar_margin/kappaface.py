@@ -167,7 +167,7 @@ class KappaFace(MarginSoftmax):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._calls = int(self.calls)
+        self._calls = 0 if self.calls.is_meta else int(self.calls)
 
     def extra_repr(self) -> str:
         return (

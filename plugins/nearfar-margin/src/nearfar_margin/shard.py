@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nearfar_margin.engine_loss import EngineLoss
 
-__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "local", "shard"]
+__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "local", "shard", "sum_gradients"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,12 +248,21 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     for name in loss.class_buffers:
         rows = loss.get_buffer(name)
         loss.register_buffer(name, spread(rows[share.start : share.stop].clone(), rows))
-    for name, parameter in loss.named_parameters():
-        if name != "weight":
-            # Each rank has a share of it.
-            parameter.register_hook(_summed(share))  # type: ignore[no-untyped-call]
     loss.shard = share
+    sum_gradients(loss)
     return loss
+
+
+def sum_gradients(loss: EngineLoss) -> None:
+    """Have the gradients of what a sharded loss learns besides its weight, of which each rank has a share, summed.
+
+    Nothing changes where they are already; a copy of a loss has no hooks on its tensors.
+    """
+    assert loss.shard is not None
+    for name, parameter in loss.named_parameters():
+        hooks = (parameter._backward_hooks or {}).values()
+        if name != "weight" and not any(isinstance(hook, _Summed) for hook in hooks):
+            parameter.register_hook(_Summed(loss.shard))  # type: ignore[no-untyped-call]
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -267,13 +276,16 @@ def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from loss.named_buffers()
 
 
-def _summed(share: Shard) -> Callable[[Tensor], Tensor]:
-    def summed(gradient: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Summed:
+    """A gradient over the ranks."""
+
+    share: Shard
+
+    def __call__(self, gradient: Tensor) -> Tensor:
         if _Within.pass_through:
             return gradient
-        return _union(gradient.coalesce(), share) if gradient.is_sparse else share.sum(gradient.clone())
-
-    return summed
+        return _union(gradient.coalesce(), self.share) if gradient.is_sparse else self.share.sum(gradient.clone())
 
 
 def _union(gradient: Tensor, share: Shard) -> Tensor:
