@@ -139,7 +139,7 @@ class EngineLoss(ClassLoss):
         """Fill the class vectors, or some rows of them, with what they start from."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # of torch
         if self.shard is not None:
             sum_gradients(self)
 
