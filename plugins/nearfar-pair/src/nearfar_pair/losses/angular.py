@@ -42,7 +42,9 @@ class Angular(EmbeddingLoss):
     ArgumentError
         The angle is out of its range.
 
-    Notes ----- Terms are ``pos_pair``, one for each ordered positive pair whose anchor has a negative. Embeddings are
+    Notes
+    -----
+    Terms are ``pos_pair``, one for each ordered positive pair whose anchor has a negative. Embeddings are
     normalised, all of them, as in the paper. What it needs for a pair is the sum of its two embeddings, of which a few
     rows at a time are compared with all references. Pairs from a miner count once each, however often they were
     selected.

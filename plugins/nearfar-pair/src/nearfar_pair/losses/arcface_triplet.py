@@ -43,7 +43,9 @@ class ArcFaceTriplet(EmbeddingLoss):
     ArgumentError
         The margin is out of its range.
 
-    Notes ----- Terms are ``triplet``. Without a miner it looks at every triplet; as for ``triplet`` none of them is
+    Notes
+    -----
+    Terms are ``triplet``. Without a miner it looks at every triplet; as for ``triplet`` none of them is
     made unless a reducer asks for the values one by one. A miner that takes its margin from the loss compares cosines
     with it, so give it one of its own: ``arcface_triplet(miner=semihard(margin=0.2))``. At an angle of 0 or π no
     gradient passes, where that of the angle has no end.

@@ -36,7 +36,9 @@ class HingePair(AnchorLoss):
     ArgumentError
         The margin is negative or not finite.
 
-    Notes ----- Terms are ``element``, one for each anchor with a positive. It is the hinge of ``triplet``, summed over
+    Notes
+    -----
+    Terms are ``element``, one for each anchor with a positive. It is the hinge of ``triplet``, summed over
     the negatives instead of averaged over the triplets that cost something, so that it falls as fewer do. In the paper
     anchors are images and references words, one the right one: ``ref_emb`` and its labels. Pairs from a miner count
     once each, however often they were selected.

@@ -47,7 +47,9 @@ class Histogram(PairLoss):
     ArgumentError
         The number of bins is no whole number of at least 1.
 
-    Notes ----- Terms are ``neg_pair``, one for each ordered negative pair of a batch that has a positive one. A pair
+    Notes
+    -----
+    Terms are ``neg_pair``, one for each ordered negative pair of a batch that has a positive one. A pair
     that was selected twice counts twice. There are no parameters but the number of bins, and small batches have rough
     histograms: the paper's are of 256.
 

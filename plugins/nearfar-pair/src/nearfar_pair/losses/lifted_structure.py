@@ -49,7 +49,9 @@ class LiftedStructure(EmbeddingLoss):
     ArgumentError
         The margin is not a finite number, or the form is unknown.
 
-    Notes ----- Terms are ``pos_pair``, one for each ordered positive pair of which an end has a negative. With a
+    Notes
+    -----
+    Terms are ``pos_pair``, one for each ordered positive pair of which an end has a negative. With a
     reference set the negatives of its end of the pair are the embeddings of other classes. Pairs from a miner count
     once each, however often they were selected; the negatives of an end are those selected for it as an anchor, or with
     it as the reference.

@@ -51,7 +51,9 @@ class MarginBeta(PairLoss):
     InputError
         A class has no boundary, or there are boundaries of classes and no labels.
 
-    Notes ----- Terms are ``pos_pair`` and ``neg_pair``, and with ``nu`` also ``element``, one for each anchor. The
+    Notes
+    -----
+    Terms are ``pos_pair`` and ``neg_pair``, and with ``nu`` also ``element``, one for each anchor. The
     boundary of a pair is its anchor's. The paper's miner is ``distance_weighted``, of whose triplets each gives a
     positive and a negative pair; a pair selected twice counts twice.
 

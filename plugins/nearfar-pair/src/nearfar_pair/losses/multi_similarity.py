@@ -44,7 +44,9 @@ class MultiSimilarity(AnchorLoss):
     ArgumentError
         α or β is not above 0, or λ not finite.
 
-    Notes ----- Terms are ``element``, one for each anchor; one without any pair costs 0. The paper's mining step is the
+    Notes
+    -----
+    Terms are ``element``, one for each anchor; one without any pair costs 0. The paper's mining step is the
     miner ``multi_similarity``; with it, on the same distance, pairs are chosen while they are summed. Pairs from
     another miner count once each, however often they were selected.
 

@@ -45,7 +45,9 @@ class SigLIP(PairLoss):
     ArgumentError
         The scale is not above 0, or the bias is not finite.
 
-    Notes ----- Terms are ``pos_pair`` and ``neg_pair``. The paper has two towers: images as ``embeddings``, texts as
+    Notes
+    -----
+    Terms are ``pos_pair`` and ``neg_pair``. The paper has two towers: images as ``embeddings``, texts as
     ``ref_emb``, and labels that pair each image with its text. As each pair is decided alone the loss is the same both
     ways. A pair that was selected twice counts twice.
 
