@@ -57,7 +57,16 @@ class _Refreshed:
             step = end
 
     def _found(self, begun: int) -> Hardest:
-        """What was hard at a step; kept in a file, as a run that goes on after it has no such model any more."""
+        """What was hard at a step, as the first rank finds it.
+
+        Not as each rank does: what is not averaged over the ranks, as statistics of batches are not, makes their models
+        differ, and all are to draw the same batches.
+        """
+        found: Hardest = self._job.ranks.told(self._searched(begun) if self._job.ranks.first else None)
+        return found
+
+    def _searched(self, begun: int) -> Hardest:
+        """Search; what is found is kept in a file, as a run that goes on after the step has no such model any more."""
         job, path = self._job, self._path(begun)
         if not path.exists():
             mining = job.config.mining
