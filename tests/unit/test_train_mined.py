@@ -73,3 +73,12 @@ def draw_on_ranks(rank: int, world: int, folder: Path) -> None:
 
 def test_ranks_draw_the_same_batches_although_their_models_differ(tmp_path: Path) -> None:
     run_on_ranks(draw_on_ranks, 2, tmp_path)
+
+
+def test_what_was_hard_for_another_run_is_not_drawn(tmp_path: Path) -> None:
+    killed = RunFolder.create(tmp_path, "triplet")
+    killed.config.write_text("epochs: 3\n")
+    killed.search(2).write_bytes(b"of a run without a checkpoint")
+    assert killed.searches() == {2: tmp_path / "hardest-2.safetensors"}
+    assert RunFolder.create(tmp_path, "triplet").searches() == {}
+    assert killed.config.exists()

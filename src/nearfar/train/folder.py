@@ -20,13 +20,14 @@ class RunFolder:
 
     ::
 
-        config.yaml          everything the run depends on, resolved
-        recipe.yaml          the criterion, with the versions of the plugins that made it
-        model.safetensors    the best weights so far, with what rebuilds the model
-        classes.safetensors  the class vectors, proxies and centres beside them, with the names of the classes
-        checkpoint.pt        the last step that can be gone on from: model, criterion, optimiser
-        metrics.json         the table, the validation, the times
-        logs/                train.csv, validation.csv, and tensorboard/
+        config.yaml            everything the run depends on, resolved
+        recipe.yaml            the criterion, with the versions of the plugins that made it
+        model.safetensors      the best weights so far, with what rebuilds the model
+        classes.safetensors    the class vectors, proxies and centres beside them, with the names of the classes
+        checkpoint.pt          the last step that can be gone on from: model, criterion, optimiser
+        metrics.json           the table, the validation, the times
+        hardest-N.safetensors  what was hard of the training set at step N, where a run mines offline
+        logs/                  train.csv, validation.csv, and tensorboard/
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -41,6 +42,14 @@ class RunFolder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def search(self, step: int) -> Path:
+        """Where it is kept what was hard at a step."""
+        return self.path / f"hardest-{step}.safetensors"
+
+    def searches(self) -> dict[int, Path]:
+        """What is kept of that, by step."""
+        return {int(path.stem.partition("-")[2]): path for path in self.path.glob("hardest-*.safetensors")}
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, criterion: str) -> RunFolder:
@@ -64,6 +73,9 @@ class RunFolder:
             folder.logs.mkdir(parents=True, exist_ok=True)
             write_text(folder.path / ".writable", "")
             (folder.path / ".writable").unlink()
+            # Of a run that was killed before its first checkpoint: hard for another model.
+            for path in folder.searches().values():
+                path.unlink()
         except OSError as error:
             raise ConfigError(
                 f"the run folder {folder} cannot be written: {error.strerror}; choose another with --output"

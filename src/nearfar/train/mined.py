@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
@@ -67,7 +66,8 @@ class _Refreshed:
 
     def _searched(self, begun: int) -> Hardest:
         """Search; what is found is kept in a file, as a run that goes on after the step has no such model any more."""
-        job, path = self._job, self._path(begun)
+        job = self._job
+        path = job.folder.search(begun)
         if not path.exists():
             mining = job.config.mining
             found = hardest(
@@ -88,13 +88,9 @@ class _Refreshed:
     def _forget(self, begun: int) -> None:
         """Remove what no checkpoint goes on with: those of epochs that ended before the last one can have been."""
         needed = begun - self._job.config.checkpoint_every
-        for path in self._job.folder.path.glob("hardest-*.safetensors"):
-            if int(path.stem.partition("-")[2]) + self._every <= needed:
+        for step, path in self._job.folder.searches().items():
+            if step + self._every <= needed:
                 path.unlink(missing_ok=True)
-
-    def _path(self, begun: int) -> Path:
-        path: Path = self._job.folder.path / f"hardest-{begun}.safetensors"
-        return path
 
 
 def _drawn(job: Job, start: int, end: int) -> PKSampler:
