@@ -157,6 +157,18 @@ def test_files_of_another_kind_are_told(tmp_path: Path, ending: str) -> None:
         read_embeddings(tmp_path / "e.csv")
 
 
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], [[1.0, 2.0], None, [3.0, 4.0]]])
+def test_rows_of_unequal_lengths_are_no_embeddings(tmp_path: Path, rows: list[list[float] | None]) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    from pyarrow import parquet
+
+    for kind in (pyarrow.list_(pyarrow.float32()), pyarrow.large_list(pyarrow.float32())):
+        table = pyarrow.table({"path": ["a", "b", "c"], "embedding": pyarrow.array(rows, kind)})
+        parquet.write_table(table, tmp_path / "e.parquet")
+        with pytest.raises(DataError, match=r"its rows have 2, .* numbers, and all need as many"):
+            read_embeddings(tmp_path / "e.parquet")
+
+
 def test_a_run_that_dies_goes_on_with_what_is_missing(
     model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
