@@ -28,6 +28,7 @@ from nearfar.inference import (
     read_embeddings,
     write_embeddings,
 )
+from nearfar.inference.queries import of_images
 from nearfar.models import EmbeddingModel, create_model, save_model
 
 
@@ -209,6 +210,20 @@ def test_parts_of_another_model_are_not_gone_on_with(model: EmbeddingModel, phot
         embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
 
 
+def test_a_model_is_left_as_it_was(
+    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    monkeypatch.setattr(model, "to", lambda device: moved.append(str(device)))
+    model.train()
+    try:
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors", device="cpu:0")
+        assert model.training
+    finally:
+        model.eval()
+    assert moved == ["cpu:0", "cpu"]
+
+
 def test_an_image_that_cannot_be_read_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"none")
     with pytest.raises(DataError, match=r"a\.png"):
@@ -249,6 +264,22 @@ def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: ob
     (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
     with pytest.raises(DataError, match="no calibration"):
         Calibration.read(tmp_path / "t.json")
+
+
+def test_a_gallery_of_other_preprocessing_is_another_models(
+    model: EmbeddingModel, photos: Path, tmp_path: Path
+) -> None:
+    # The same weights, which are told apart by neither the number nor the size of their embeddings.
+    others = [
+        create_model("test_resnet", 8, **how) for how in ({"image_size": 48}, {"image_size": 32, "pixels": "mxnet"})
+    ]
+    gallery = embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+    asked = [photos / "p0" / "0.png"]
+    assert of_images(model, asked, gallery, device=torch.device("cpu")).vectors.shape == (1, 8)
+    for other in others:
+        other.load_state_dict(model.state_dict())
+        with pytest.raises(ConfigError, match="different models or settings"):
+            of_images(other.eval(), asked, gallery, device=torch.device("cpu"))
 
 
 def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
