@@ -193,11 +193,18 @@ def _write_parquet(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping
 
 def _read_parquet(path: Path) -> Embeddings:
     pyarrow, parquet = _pyarrow()
+    from pyarrow import compute
+
     try:
         table = parquet.read_table(path, columns=["path", "embedding"])
         about = json.loads((table.schema.metadata or {}).get(_KEY.encode(), b"{}"))
         column = table.column("embedding").combine_chunks()
-        width = len(column[0]) if len(column) else 0
+        # Flattened, rows of unequal lengths would be cut into others.
+        sizes = compute.unique(compute.list_value_length(column)).to_pylist()
+        if len(sizes) > 1 or None in sizes:
+            told = ", ".join(str(size or "no") for size in sizes[:3])
+            raise ValueError(f"its rows have {told}{' …' if len(sizes) > 3 else ''} numbers, and all need as many")
+        width = sizes[0] if sizes else 0
         vectors = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).float()
         return Embeddings(vectors.reshape(len(table), width), tuple(table.column("path").to_pylist()), about)
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:

@@ -125,6 +125,8 @@ def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[Image
         There is no such data, or it cannot be used.
     """
     if isinstance(data, Mapping):
+        if "test" not in data:
+            raise DataError("data has no test, which a run is judged on: give that, or a data set alone")
         data = data["test"]
     named = isinstance(data, (str, os.PathLike))
     own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
