@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import DataError, MissingExtra
+from nearfar.files import replaced
 
 #: The endings of files that embeddings are kept in.
 STORES = (".parquet", ".safetensors")
@@ -78,20 +79,12 @@ def write_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
         pyarrow is missing.
     """
     path = check_store(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write = _write_parquet if path.suffix == ".parquet" else _write_safetensors
     try:
-        if path.suffix == ".parquet":
-            _write_parquet(found, temporary)
-        else:
-            # A tensor, because a header may have 100 MB, which the paths of a million images have.
-            paths = torch.frombuffer(bytearray(json.dumps(found.paths).encode()), dtype=torch.uint8)
-            tensors = {"embeddings": found.vectors.contiguous(), "paths": paths}
-            temporary.write_bytes(safetensors.torch.save(tensors, {_KEY: json.dumps(dict(found.about))}))
-        temporary.replace(path)
+        with replaced(path) as file:
+            write(found, file)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
@@ -123,7 +116,14 @@ def _read_safetensors(path: Path) -> Embeddings:
         raise DataError(f"{path} holds no embeddings that nearfar wrote: {error}") from error
 
 
-def _write_parquet(found: Embeddings, path: Path) -> None:
+def _write_safetensors(found: Embeddings, file: IO[bytes]) -> None:
+    # A tensor, because a header may have 100 MB, which the paths of a million images have.
+    paths = torch.frombuffer(bytearray(json.dumps(found.paths).encode()), dtype=torch.uint8)
+    tensors = {"embeddings": found.vectors.contiguous(), "paths": paths}
+    file.write(safetensors.torch.save(tensors, {_KEY: json.dumps(dict(found.about))}))
+
+
+def _write_parquet(found: Embeddings, file: IO[bytes]) -> None:
     pyarrow, parquet = _pyarrow()
     flat = pyarrow.array(found.vectors.contiguous().flatten().numpy())
     columns = {
@@ -131,7 +131,7 @@ def _write_parquet(found: Embeddings, path: Path) -> None:
         "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, found.vectors.shape[1]),
     }
     table = pyarrow.table(columns).replace_schema_metadata({_KEY: json.dumps(dict(found.about))})
-    parquet.write_table(table, path)
+    parquet.write_table(table, file)
 
 
 def _read_parquet(path: Path) -> Embeddings:
