@@ -22,7 +22,7 @@ from nearfar.train.job import Job, prepare
 from nearfar.train.launch import launch
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, Share
-from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, whole
+from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, told_whole, whole
 
 CONTEXT = {"num_classes": 5, "embedding_size": 4}
 
@@ -93,6 +93,23 @@ def test_what_a_sharded_loss_learns_besides_is_alike_on_all_ranks_already(group:
         f"losses.{name}" for name in ("softmax.bias", "softmax.weight", "norm_softmax.scale", "norm_softmax.weight")
     ]
     assert sorted(sharded_names(criterion)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("arcface + triplet", ""),
+        (
+            "softmax + center(update='gradient')",
+            "head.shard: every device keeps all that center learns",
+        ),
+    ],
+)
+def test_what_is_not_shared_out_is_told(group: None, recipe: str, told: str) -> None:
+    criterion = nearfar.compose(recipe, **CONTEXT)
+    assert told_whole(criterion) == ""
+    shard_classes(criterion, torch.device("cpu"))
+    assert told_whole(criterion) == told
 
 
 @pytest.mark.parametrize(

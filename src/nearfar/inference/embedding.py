@@ -19,7 +19,7 @@ from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
 from nearfar.files import write_text
 from nearfar.inference.features import Flip, features
-from nearfar.inference.store import Embeddings, check_store, joined, read_embeddings, write_embeddings
+from nearfar.inference.store import Embeddings, check_store, read_embeddings, write_embeddings, write_parts
 from nearfar.models import EmbeddingModel
 
 #: Images that are kept together: what is lost at most.
@@ -38,11 +38,11 @@ def embed_files(
     name: str = "",
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Embeddings:
-    """Embed image files into one file, resumable.
+) -> None:
+    """Embed image files into one file, resumable; :func:`~nearfar.inference.read_embeddings` reads it.
 
     Parts lie in the folder ``OUTPUT.parts`` until all are there; called again with the same model and images, it
-    goes on with what is missing.
+    goes on with what is missing. No more than a part is in memory.
 
     Parameters
     ----------
@@ -65,10 +65,6 @@ def embed_files(
     progress : callable, optional
         Called with the images done and all of them.
 
-    Returns
-    -------
-    Embeddings
-
     Raises
     ------
     ConfigError
@@ -84,7 +80,7 @@ def embed_files(
     about = {"model": name, "weights": model_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")
     _claim(folder, about, paths)
-    parts = []
+    parts: list[Path] = []
     with _moved(model, device):
         for start in range(0, len(paths), PART):
             file = folder / f"{start // PART:06}.safetensors"
@@ -97,13 +93,11 @@ def embed_files(
                     if progress is not None:
                         progress(start + sum(map(len, vectors)), len(paths))
                 write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
-            parts.append(read_embeddings(file))
+            parts.append(file)
             if progress is not None:
                 progress(min(start + PART, len(paths)), len(paths))
-    found = joined(parts)
-    write_embeddings(found, output)
+    write_parts((read_embeddings(part).vectors for part in parts), list(map(str, paths)), about, output)
     shutil.rmtree(folder)
-    return found
 
 
 @contextlib.contextmanager
