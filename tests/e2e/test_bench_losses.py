@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -19,6 +20,7 @@ pytest.importorskip("optuna", reason="optuna, of nearfar[bench], is not installe
 
 import nearfar.bench.cell
 from nearfar.bench import Comparison, compare
+from nearfar.bench.cell import Stopped
 from nearfar.bench.folder import ComparisonFolder
 from nearfar.cli import main
 from nearfar.errors import Diverged
@@ -146,8 +148,9 @@ def test_a_comparison_that_is_killed_goes_on_to_the_same(
     assert records(tmp_path / "out") == records(whole)
 
 
-def test_a_training_that_is_killed_between_two_steps_goes_on_to_the_same(
-    small: Comparison, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["killed", "terminated"])
+def test_a_training_that_is_stopped_between_two_steps_goes_on_to_the_same(
+    small: Comparison, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     from nearfar.train.checkpoint import Checkpoint
 
@@ -156,11 +159,15 @@ def test_a_training_that_is_killed_between_two_steps_goes_on_to_the_same(
     def written(self: Checkpoint, path: Path) -> None:
         write(self, path)
         left[0] -= 1
-        if not left[0]:  # in the middle of the third training, of which each writes two
+        if left[0]:
+            return
+        # In the middle of the third training, of which each writes two.
+        if how == "killed":
             raise Killed
+        os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Checkpoint, "write", written)
-    with pytest.raises(Killed):
+    with pytest.raises(Killed if how == "killed" else Stopped):
         compare(small, tmp_path / "out")
     assert list((tmp_path / "out" / "work").glob("*/*/checkpoint.pt"))
     compare(small, tmp_path / "out")
@@ -188,8 +195,8 @@ def test_processes_share_the_work_and_one_that_is_killed_is_missed_by_none(
     while not list((out / "work").glob("*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     both[0].send_signal(signal.SIGKILL)
+    both[0].communicate()  # until then the system has it among those that run
     said, _ = both[1].communicate(timeout=300)
-    both[0].communicate()
     assert both[1].returncode == 0, said
     assert records(out) == records(whole)
 

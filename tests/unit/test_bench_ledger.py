@@ -179,6 +179,28 @@ def test_other_data_is_refused(where: str) -> None:
         Units(open_storage(where), "study", 1, "after")
 
 
+def test_processes_may_open_a_new_storage_at_once(where: str) -> None:
+    code = (
+        "import sys, time; from nearfar.bench.ledger import Units, open_storage; print(flush=True); input(); "
+        "Units(open_storage(sys.argv[1]), 'study', 1, 'data')"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has imported what it needs
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in both:
+        process.communicate(timeout=100)
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(Units(open_storage(where), "study", 1, "data").study.get_trials()) == 0
+
+
 def test_a_storage_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the storage nonsense://x cannot be opened"):
         open_storage("nonsense://x")

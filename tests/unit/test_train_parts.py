@@ -234,6 +234,28 @@ def test_runs_get_names_of_their_own_and_latest_is_the_last_one(
     assert RunFolder.open("runs/latest").path == folders[1].path
 
 
+@pytest.mark.parametrize("output", [None, "mine"])
+def test_two_runs_that_begin_at_once_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    others: list[Path] = []
+    make = Path.mkdir
+
+    def mkdir(path: Path, *args: object, **kwargs: object) -> None:
+        if not others and (path.parent.name == "runs" or path.name == "mine"):
+            make(path)
+            others.append(path)
+        make(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    if output is None:
+        assert RunFolder.create(None, "sup_con").path == others[0].with_name(f"{others[0].name}-2")
+    else:
+        with pytest.raises(ConfigError, match="mine cannot be written: File exists; choose another"):
+            RunFolder.create(output, "sup_con")
+
+
 def test_latest_may_be_a_file_where_links_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no links here")

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
@@ -235,6 +235,23 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def labels_out_of_range_are_told_on_every_rank(rank, world, folder):
+    x, y = batch()
+    for name in ("cosface", "softmax"):
+        loss = shard(made(name))
+        for wrong in (C, -100):
+            given = y[own_of(rank, world)].clone()
+            if rank == 1:
+                given[0] = wrong
+            low, high = (4, 11) if wrong == C else (-100, 6)
+            with pytest.raises(InputError, match=f"num_classes=11, .* 0 to 10; rank 1 has labels from {low} to {high}"):
+                loss(x[own_of(rank, world)], given)
+        assert loss(x[own_of(rank, world)], y[own_of(rank, world)]).isfinite().all()
+        loss.whole_batch = True
+        with pytest.raises(InputError, match="got labels from 0 to 11"):
+            loss(x, y.clamp(0, 10).index_fill(0, torch.tensor([1]), C))
+
+
 def gathering():
     """KappaFace between two renewals, with sums of the embeddings of each class."""
     torch.manual_seed(2)
@@ -421,6 +438,7 @@ def compare_replicated(rank, world, folder):
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
     keep_what_is_of_classes_where_they_are(rank, world, folder)
+    labels_out_of_range_are_told_on_every_rank(rank, world, folder)
     exchange_weights(rank, world, folder)
     compare_replicated(rank, world, folder)
     extremes_are_finite(rank, world, folder)

@@ -29,7 +29,7 @@ ENSEMBLES = ("separated", "concatenated")
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C in a training, which was left so that it can go on."""
+    """Ctrl-C or SIGTERM in a training, which was left so that it can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def train_folds(configs: Sequence[Config], work: Path, tell: Callable[[str], Non
     Raises
     ------
     Stopped
-        Ctrl-C.
+        Ctrl-C or SIGTERM.
     NearfarError
         A configuration does not fit, or a training diverged.
     """
@@ -106,7 +106,10 @@ def _train(config: Config, folder: Path) -> Trained:
         job.folder = run
         restore_job(job, checkpoint)
     if job.step < job.steps:
-        fit(job)
+        try:
+            fit(job)
+        except SystemExit:  # with which Lightning answers SIGTERM, and which would look like success
+            raise Stopped from None
     if job.step < job.steps:
         raise Stopped
     return _told(job, config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import threading
 import time
@@ -28,6 +29,9 @@ from nearfar.errors import ConfigError, DataError
 #: In seconds: how often a process says that it is alive, and after what silence it is taken for dead.
 BEAT, GRACE = 20.0, 180.0
 
+# In seconds, between attempts to open a database.
+_PAUSES = (0.2, 0.4, 0.8, 1.6)
+
 _FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
@@ -43,12 +47,24 @@ def open_storage(where: str | Path) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if "://" in str(where):
-            return RDBStorage(str(where))
+            return _open_database(str(where))
         Path(where).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(where)))
     except Exception as error:  # whatever a database's driver raises
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the storage {where} cannot be opened: {reason}") from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    """Open a database; where two processes make the tables of a new one at once, one of them fails and finds them."""
+    from sqlalchemy.exc import DBAPIError
+
+    for pause in _PAUSES:
+        try:
+            return RDBStorage(url)
+        except DBAPIError:
+            time.sleep(pause * random.uniform(0.5, 1))
+    return RDBStorage(url)
 
 
 class Worker:
@@ -119,7 +135,8 @@ class Units:
                 "the data is not what this comparison began with, its classes, labels or images changed: begin anew "
                 "with another --output, and another --storage where there is one"
             )
-        self.study.set_user_attr("data", data)
+        if "data" not in self.study.user_attrs:
+            self.study.set_user_attr("data", data)
 
     def taken(self) -> list[FrozenTrial]:
         """The units that count and that somebody took, in order."""

@@ -71,7 +71,7 @@ def compare(
     ConfigError, DataError, RecipeError, ArgumentError, UnknownPart
         Something does not fit; found before the first step.
     Stopped
-        Ctrl-C; the same call goes on.
+        Ctrl-C or SIGTERM; the same call goes on.
     """
     folder = ComparisonFolder(output)
     wanted = comparison.only(only).contenders if only else comparison.contenders

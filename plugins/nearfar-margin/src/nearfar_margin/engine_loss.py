@@ -166,6 +166,11 @@ class EngineLoss(ClassLoss):
         finally:
             self._products = None
 
+    def _check_range(self, labels: Tensor) -> None:
+        # Ranks that have a part of the batch each check all of it together, when they have told each other.
+        if self.shard is None or self.whole_batch:
+            super()._check_range(labels)
+
     def extra_repr(self) -> str:
         smoothed = f", label_smoothing={self.label_smoothing}, smoothing={self.smoothing!r}"
         engine = "" if self.engine == "auto" else f", engine={self.engine!r}"

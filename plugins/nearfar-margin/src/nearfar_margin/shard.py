@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -78,10 +78,27 @@ class Shard:
         return tensor
 
     def batch(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-        """The embeddings and labels of all ranks, and how many each has: nobody, where all have all of them."""
+        """The embeddings and labels of all ranks, and how many each has: nobody, where all have all of them.
+
+        Raises
+        ------
+        InputError
+            On every rank, where one has a label that is no class: one that raised alone would leave the others waiting.
+        """
         if self.whole_batch:
             return embeddings, labels, []
-        sizes = self.sizes(len(embeddings), embeddings.device)
+        told = torch.zeros(self.world, 3, dtype=torch.int64, device=labels.device)
+        told[self.rank, 0] = len(labels)
+        if len(labels):
+            told[self.rank, 1:] = torch.stack(labels.aminmax())
+        sizes = []
+        for rank, (size, least, greatest) in enumerate(self.sum(told).tolist()):
+            sizes.append(size)
+            if least < 0 or greatest >= self.num_classes:
+                raise InputError(
+                    f"the head has num_classes={self.num_classes}, so labels run from 0 to {self.num_classes - 1}; "
+                    f"rank {rank} has labels from {least} to {greatest}"
+                )
         return Gathered.apply(embeddings, self, sizes), self.gather(labels, sizes), sizes
 
     def own(self, values: Tensor, sizes: list[int]) -> Tensor:
