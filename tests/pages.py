@@ -94,7 +94,8 @@ class Command:
     def trains(self) -> bool:
         """Whether it trains, looks at what is to be trained on, or uses what was trained."""
         trained = ("init", "train", "evaluate", "report", "embed", "search", "calibrate", "verify", "export")
-        return len(self.words) > 1 and self.words[1] in trained
+        compares = self.words[1:3] == ("bench", "losses") and "--plan" not in self.words
+        return compares or (len(self.words) > 1 and self.words[1] in trained)
 
 
 def commands(block: Block) -> Iterator[Command]:

@@ -213,7 +213,7 @@ def peak(args, classes, dtype, name):
 
 def table(rows):
     """Markdown: a row a size and dtype; of each of ours, time and memory beside the others'."""
-    whats = ("time", "memory", "MB", "time / no margin", "time / products")
+    whats = ("time", "memory", "MB", "time / no margin", "time / products", "µs / class")
     head = ["classes", "dtype", *(f"{ours}: {what}" for ours in OURS for what in whats)]
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---:|" * len(head)
@@ -222,7 +222,8 @@ def table(rows):
         for ours in OURS:
             ratio = row["ratio"].get(ours, {})
             memory = round(mb[ours] / mb[PEERS[0]], 4) if {ours, PEERS[0]} <= mb.keys() else None
-            cells += [ratio.get(PEERS[0]), memory, mb.get(ours), ratio.get(PEERS[2]), ratio.get(PRODUCTS)]
+            each = round(1e3 * row["milliseconds"][ours] / row["classes"], 2) if ours in row["milliseconds"] else None
+            cells += [ratio.get(PEERS[0]), memory, mb.get(ours), ratio.get(PEERS[2]), ratio.get(PRODUCTS), each]
         yield "| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |"
 
 

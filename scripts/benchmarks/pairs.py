@@ -59,6 +59,7 @@ THEIRS = {
     "siglip": None,
     "hinge_pair": None,
     "arcface_triplet": None,
+    "graded_log_ratio": None,
 }
 #: From how many entries of pairs by negatives, or of triplets, on a way is left out, as it would not fit.
 MOST = 2**28

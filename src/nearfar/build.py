@@ -16,7 +16,7 @@ from nearfar.grammar import Live, Part, parse_part
 from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
 from nearfar.nn.matching import Matcher
-from nearfar.nn.schedules import Scheduled, attach, unmovable
+from nearfar.nn.schedules import Scheduled, attach, mark, unmovable, with_copies
 from nearfar.plan import PlannedPart
 from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
@@ -79,7 +79,9 @@ def compose(
             terms.append(replace(made, weight=term.weight.at(0), curve=term.weight))
         else:
             terms.append(replace(made, weight=term.weight))
-    return Criterion(terms, recipe=read.with_plugins(bench.versions), scheduled=bench.scheduled)
+    parts = [part for term in terms for part in (term.loss, term.miner) if isinstance(part, nn.Module)]
+    scheduled = with_copies(bench.scheduled, parts)
+    return Criterion(terms, recipe=read.with_plugins(bench.versions), scheduled=scheduled)
 
 
 @dataclass(slots=True)
@@ -180,6 +182,7 @@ def _scheduled(
         other = make({name: schedule.end for name, schedule in schedules.items()})
     if why := unmovable(made, other, schedules):
         raise ArgumentError(f"{entry.full_name}: {' and '.join(schedules)} cannot be scheduled: {why}")
+    mark(made)
     return [Scheduled(made, name, schedule) for name, schedule in schedules.items()]
 
 
@@ -239,7 +242,7 @@ def make_part(part: Part, kind: str, registry: Registry, context: Mapping[str, A
             "argument of a loss"
         )
     if bench.scheduled:
-        attach(made, bench.scheduled)
+        attach(made, with_copies(bench.scheduled, [made]))
     return made
 
 

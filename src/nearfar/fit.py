@@ -32,6 +32,7 @@ def check_loss(
     # A miner that the loss's own constructor takes is the loss's business.
     if slots["miner"] is not None and "miner" not in planned.arguments:
         yield from _check_miner(name, spec, slots["miner"])
+        yield from _check_borrowed(name, planned, slots["miner"], signature)
     if slots["reducer"] is not None:
         yield from _check_reducer(name, spec, slots["reducer"])
     if slots["distance"] is not None:
@@ -92,6 +93,18 @@ def _check_miner(name: str, spec: LossSpec, miner: Any) -> Iterator[Problem]:
     elif known is not None and known.produces not in spec.accepts:
         accepts = " or ".join(spec.accepts)
         yield _error(f"{known.name} produces {known.produces}, but {name} accepts {accepts}")
+
+
+def _check_borrowed(name: str, planned: PlannedPart, miner: Any, signature: Signature) -> Iterator[Problem]:
+    """Whether the loss has what its miner takes from it where it is not given."""
+    spec = miner.entry.spec if isinstance(miner, PlannedPart) else None
+    # A loss around others hands its miner to them.
+    if isinstance(spec, MinerSpec) and not [*_inner_losses((*planned.variadic, *planned.arguments.values()))]:
+        for borrowed in spec.borrows:
+            if miner.arguments.get(borrowed) is None and borrowed not in signature:
+                yield _error(
+                    f"{spec.name} has no {borrowed} of its own, nor has {name}: write {spec.name}({borrowed}=…)"
+                )
 
 
 def check_miner(planned: PlannedPart, distance: Any, registry: Registry) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from nearfar.errors import RecipeError
 from nearfar.schedule import Schedule
 from nearfar.spec import is_identifier
 
-__all__ = ["SLOTS", "Live", "Part", "Term", "parse_part", "parse_terms", "walk"]
+__all__ = ["SLOTS", "Live", "Part", "Term", "parse_part", "parse_terms", "plain", "walk"]
 
 #: The parts a loss composes with, in the order in which they are written.
 SLOTS = ("miner", "reducer", "distance")
@@ -259,8 +260,16 @@ def walk(value: Any) -> Iterable[Any]:
         yield from walk(child)
 
 
+def plain(value: Any) -> Any:
+    """A number of numpy's, or of another library's, as Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
 def _canonical(value: Any) -> Any:
     """A value in the one form all spellings share; what has no such form becomes :class:`Live`."""
+    value = plain(value)
     if value is None or isinstance(value, bool | int | float | str | Part | Live):
         return value
     if isinstance(value, Schedule):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nearfar.errors import ArgumentError, NearfarError
 from nearfar.fit import check_loss, check_miner, check_sum, check_thresholds
-from nearfar.grammar import SLOTS, Live, Part, Term
+from nearfar.grammar import SLOTS, Live, Part, Term, plain
 from nearfar.plan import Plan, PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Entry, Registry
 from nearfar.schedule import Schedule, read_schedule
@@ -36,7 +36,8 @@ def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) 
         What the caller supplies for parts that need it: ``num_classes``, ``embedding_size`` …
     """
     planner = _Planner(registry, context)
-    planner.check_context()
+    terms = list(terms)
+    planner.check_context(terms)
     planned = []
     for term in terms:
         loss = term.loss if isinstance(term.loss, Live) else planner.part(term.loss, "loss")
@@ -68,7 +69,7 @@ def signature_of(entry: Entry) -> Signature:
 class _Planner:
     def __init__(self, registry: Registry, context: Mapping[str, Any]) -> None:
         self.registry = registry
-        self.context = context
+        self.context = {name: plain(value) for name, value in context.items()}
         self.problems: list[Problem] = []
 
     def error(self, message: str, cause: NearfarError | None = None) -> None:
@@ -231,13 +232,25 @@ class _Planner:
 
     # ---- the whole
 
-    def check_context(self) -> None:
+    def takes(self, loss: Part, name: str) -> bool:
+        """Whether a loss of a recipe has a parameter of this name."""
+        try:
+            return name in signature_of(self.registry.resolve("loss", loss.name))
+        except NearfarError:
+            return False
+
+    def check_context(self, terms: Sequence[Term]) -> None:
         known = {name for kind in KINDS for entry in self.registry.entries(kind) for name in entry.spec.needs}
         known |= {"num_classes", "embedding_size", "image_size"}
         for name in self.context:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; parts ask for {', '.join(sorted(known))}"
+                if taker := next(
+                    (term.loss.name for term in terms if isinstance(term.loss, Part) and self.takes(term.loss, name)),
+                    "",
+                ):
+                    hint = f": it is an argument of {taker}, so write {taker}({name}=…) in the recipe"
                 self.error(f"no part needs {name!r}{hint}")
 
 

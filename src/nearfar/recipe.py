@@ -6,8 +6,8 @@ arguments, without loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nearfar.errors import RecipeError
@@ -94,6 +94,16 @@ class Recipe:
     def with_plugins(self, plugins: Mapping[str, str]) -> Recipe:
         """The same recipe with the versions of the plugins that made it."""
         return Recipe(self.terms, dict(sorted(plugins.items())))
+
+    def with_weights(self, weights: Sequence[float | None]) -> Recipe:
+        """The same recipe with other weights, one a term; None leaves what a term has."""
+        if all(weight in (None, term.weight) for term, weight in zip(self.terms, weights, strict=True)):
+            return self
+        terms = (
+            term if weight is None else replace(term, weight=weight)
+            for term, weight in zip(self.terms, weights, strict=True)
+        )
+        return Recipe(tuple(terms), self.plugins)
 
     @property
     def serialisable(self) -> bool:

@@ -352,6 +352,8 @@ class MinerSpec(PartSpec):
         Full name of what it works with unless told otherwise.
     thresholds
         As of a loss.
+    borrows
+        Parameters that, where they are None, are those of the loss it selects for.
     """
 
     kind: ClassVar[str] = "miner"
@@ -364,6 +366,7 @@ class MinerSpec(PartSpec):
     distances: tuple[str, ...] = ()
     default_distance: str = ""
     thresholds: Mapping[str, str] = field(default_factory=dict)
+    borrows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PartSpec.__post_init__(self)

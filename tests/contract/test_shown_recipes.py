@@ -92,6 +92,16 @@ def test_the_schedules_of_papers_are_shares_of_a_run():
         assert (schedule["gamma"], schedule["warmup"], SHOWN[name].settings["optimizer"]["lr"]) == (0.1, 0.0, 0.1)
 
 
+def test_proxies_learn_a_hundred_times_as_fast_as_the_network_they_were_tuned_with():
+    for name, lr, epochs, gamma in (("proxy_anchor_cub", 1e-4, 5, 0.5), ("proxy_anchor_sop", 6e-4, 20, 0.25)):
+        settings = SHOWN[name].settings
+        assert settings["optimizer"]["criterion_lr"] == pytest.approx(100 * lr)
+        assert [60 * share for share in settings["schedule"]["milestones"]] == pytest.approx(
+            range(epochs, 60, epochs), rel=1e-3
+        )
+        assert (settings["optimizer"]["lr"], settings["schedule"]["gamma"]) == (lr, gamma)
+
+
 # The optimal hyperparameters for CUB200 as the authors of the reality check print them, in the words of their library.
 ROUNDED = {"norm_softmax", "arcface"}
 TUNED = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import shutil
@@ -17,16 +18,14 @@ import pytest
 import torch
 from PIL import Image
 
+from awkward import LONG, QUOTE, SCRIPT
 from nearfar.cli import main
 from nearfar.errors import CheckpointError, ConfigError
 from nearfar.report import write_report
 from nearfar.report.scenes import MOST_THUMBNAILS
 from nearfar.report.thumbnail import SIDE
-from nearfar.train import evaluate, train
+from nearfar.train import evaluate
 
-SCRIPT = "<script>alert(1)<b>"
-QUOTE = "\"><img src=x onerror='alert(1)'>&amp;"
-LONG = "Pneumonoultramicroscopicsilicovolcanoconiosis" * 4
 VOID = {"meta", "img", "br", "path", "circle", "polyline", "image"}
 
 
@@ -71,56 +70,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three names that break careless pages are among the test classes, whose folder is given as such."""
-    root = tmp_path_factory.mktemp("data") / "photos"
-    generator = torch.Generator().manual_seed(0)
-    for split, names in {
-        "train": [f"train{number}" for number in range(4)],
-        "validation": [f"validation{number}" for number in range(3)],
-        "test": [SCRIPT, QUOTE, LONG, "plain"],
-    }.items():
-        for name in names:
-            (root / split / name).mkdir(parents=True)
-            colour = torch.rand(3, 1, 1, generator=generator)
-            for view in range(4):
-                pixels = 255 * (0.6 * colour + 0.4 * torch.rand(3, 80, 80, generator=generator))
-                image = Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
-                image.save(root / split / name / f"{view}.png")
-    return root
-
-
-def trained(photos: Path, output: Path, criterion: str) -> Path:
-    config = {
-        "criterion": criterion,
-        "epochs": 2,
-        "steps_per_epoch": 3,
-        "device": "cpu",
-        "log_every": 1,
-        "model": {"name": "test_resnet", "image_size": 32, "embedding_size": 8},
-        "batch": {"classes_per_batch": 2, "samples_per_class": 2},
-        "validation": {"every": 1},
-        "data": {"source": str(photos), "workers": 0},
-    }
-    return train(config, output=output, quiet=True).path
-
-
-@pytest.fixture(scope="module")
-def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    first = trained(photos, folder / "triplets", "triplet(margin=0.2, miner=semihard) + 0.1 * contrastive")
-    return first, trained(photos, folder / "arcs", "arcface(margin=0.3)")
-
-
-@pytest.fixture(scope="module")
-def text(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    made = write_report(runs, tmp_path_factory.mktemp("page") / "report.html", device="cpu")
-    assert made.notes == ()
-    assert made.size == made.path.stat().st_size
-    return made.path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +184,53 @@ def test_it_is_made_for_phones_for_the_dark_and_for_the_keyboard(page: Page, tex
     assert all(div["tabindex"] == "0" and div["aria-label"] for div in wide)
     assert all(image["alt"] for image in page.all("img"))
     assert all(svg.get("aria-label") or svg.get("aria-hidden") for svg in page.all("svg"))
+
+
+def test_headings_go_down_one_level_at_a_time(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(lower <= higher + 1 for higher, lower in itertools.pairwise(levels))
+
+
+def test_the_keyboard_goes_through_the_page_in_its_order(page: Page) -> None:
+    stops = [(tag, about) for tag, about in page.elements if tag in ("a", "summary") or "tabindex" in about]
+    assert all(about.get("tabindex", "0") == "0" for _, about in stops)
+    first, *links = [about["href"] for tag, about in stops if tag == "a"]
+    assert first == "#content"
+    sections = [f"#{about['id']}" for about in page.all("section")]
+    assert links[: len(sections)] == sections
+
+
+def contrast(one: str, other: str) -> float:
+    """How far two colours #rrggbb are apart in brightness: WCAG 2.2's ratio, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_ratio_is_that_of_the_standard() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_words_and_lines_stand_out_in_the_light_and_in_the_dark(text: str) -> None:
+    light, dark = (
+        dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", part)) for part in re.findall(r":root \{[^}]*\}", text)
+    )
+    assert light.keys() == dark.keys()
+    assert light["ground"] != dark["ground"]
+    for colours in (light, dark):
+        for behind in (colours["ground"], colours["panel"]):
+            for words in ("ink", "soft", "link", "right", "wrong"):
+                assert contrast(colours[words], behind) >= 4.5, words
+            for line in range(8):
+                assert contrast(colours[f"c{line}"], behind) >= 3, line
 
 
 def test_every_colour_of_a_line_is_told_apart_by_dashes_too(text: str) -> None:

@@ -140,7 +140,7 @@ class StartsFromZero(SoundLoss):
     # Numbers the classes from 0, in the tensor it was given.
 
     def forward(self, embeddings, labels=None, *args, **kwargs):
-        if labels is not None and len(labels):
+        if isinstance(labels, torch.Tensor) and len(labels):
             labels -= labels.min()
         return super().forward(embeddings, labels, *args, **kwargs)
 

@@ -15,7 +15,7 @@ class NarrowLabels(SoundLoss):
     # Compares labels in float32, which has no number of its own for each of them.
 
     def forward(self, embeddings, labels=None, indices_tuple=None, ref_emb=None, ref_labels=None):
-        if labels is not None and labels.dtype == torch.int64:
+        if isinstance(labels, torch.Tensor) and labels.dtype == torch.int64:
             labels = labels.float().long()
         return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
@@ -49,6 +49,12 @@ class ClippedLabels(ClassLoss):
         if len(labels) and (labels.min() < 0 or labels.max() > self.num_classes):
             super()._check_range(labels)
         labels.clamp_(max=self.num_classes - 1)
+
+
+class RoundsGrades(SoundLoss):
+    # Whatever is relevant at all is a positive to it.
+
+    graded = True
 
 
 class Flattens(SoundLoss):
@@ -104,6 +110,15 @@ def test_labels_that_are_clipped_are_found():
     found = broken_laws("loss", ClippedLabels, spec)
     assert set(found) == {"labels"}
     assert "a label 6 of 6 classes" in found["labels"]
+
+
+def test_grades_that_are_taken_for_classes_are_found():
+    found = broken_laws("loss", RoundsGrades, SOUND_LOSS)
+    assert set(found) == {"grades"}
+    assert "are not refused" in found["grades"]
+    found = broken_laws("loss", RoundsGrades, {**SOUND_LOSS, "graded": True})
+    assert set(found) == {"grades"}
+    assert "not heeded" in found["grades"]
 
 
 def test_embeddings_that_are_flattened_are_found():

@@ -18,6 +18,7 @@ from nearfar.bench.space import Range, applied
 from nearfar.cli import main
 from nearfar.errors import ArgumentError, ConfigError, RecipeError, UnknownPart
 from nearfar.recipe import Recipe
+from nearfar.train.config import Config
 
 
 def of(criteria: Any, **more: Any) -> Comparison:
@@ -176,6 +177,8 @@ def test_what_a_result_depends_on_is_told_apart_and_nothing_else() -> None:
 
     assert other(repeats=9) == key
     assert other(train={"device": "cpu", "checkpoint_every": 7, "data": {"workers": 2}}) == key
+    default = Config().to_dict()
+    assert other(train={"augment": default["augment"], "schedule": {"warmup": default["schedule"]["warmup"]}}) == key
     for more in ({"seed": 1}, {"trials": 3}, {"folds": 3}, {"train": {"epochs": 3}}):
         assert other(**more) != key
 

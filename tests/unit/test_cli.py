@@ -30,6 +30,7 @@ def test_list_shows_names_providers_and_summaries():
     assert "losses (" in out
     assert "arcface" in out
     assert "nearfar-margin 0.1.0" in out
+    assert "presets: insightface_2023, insightface_2019, " in out
     assert "pml.arc_face_loss" in out
     assert "  triplet " not in out
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ import nearfar
 from nearfar.errors import ArgumentError, InputError, NearfarWarning, RecipeError, UnknownPart
 from nearfar.nn import Criterion, EmbeddingLoss, IndexSelection, Loss, Miner, element_terms
 from nearfar.nn.criterion import CriterionTerm
+from nearfar.recipe import Recipe
 
 
 class Norms(EmbeddingLoss):
@@ -328,6 +330,14 @@ def test_terms_that_are_none_are_told_with_what_belongs_there():
         Forgetful()(X, Y)
 
 
+def test_a_loss_without_terms_is_told_so():
+    class Unfinished(EmbeddingLoss):
+        """Says nothing."""
+
+    with pytest.raises(ArgumentError, match="Unfinished has no method terms"):
+        Unfinished()(X, Y)
+
+
 def test_a_term_that_is_not_selected_for_has_a_usable_gradient():
     x = X.clone().requires_grad_()
     empty = torch.zeros(0, dtype=torch.int64)
@@ -340,3 +350,59 @@ def test_composing_warns_of_nothing_when_nothing_is_wrong():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nearfar.compose("norms", miner="first", reducer="mean")
+
+
+def test_a_weight_that_was_changed_is_in_the_recipe():
+    criterion = nearfar.compose("norms + 0.5 * norms(power=1.0)", miner="first")
+    first, second = criterion.weights
+    criterion.weights[second] = 0.25
+    again = nearfar.compose(Recipe.from_yaml(criterion.recipe.to_yaml()))
+    assert dict(again.weights) == {first: 1.0, second: 0.25}
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "said"),
+    [
+        ("nroms", 1.0, "no term is called 'nroms'; there are norms"),
+        ("norms", "a", "finite number; got 'a'"),
+        ("norms", float("nan"), "finite number; got nan"),
+        ("norms", True, "finite number; got True"),
+    ],
+)
+def test_a_weight_of_no_term_and_one_that_is_no_number_are_refused(name, weight, said):
+    with pytest.raises(ArgumentError, match=said):
+        nearfar.compose("norms").weights[name] = weight
+
+
+def test_a_weight_that_moves_stays_a_schedule_in_the_recipe():
+    criterion = nearfar.compose("linear(0, 1, steps=4) * norms")
+    criterion(X, Y)
+    assert "linear" in str(criterion.recipe)
+
+
+def test_a_copy_has_weights_of_its_own():
+    criterion = nearfar.compose("norms")
+    for other in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        other.weights["norms"] = 3.0
+        assert (criterion.weights["norms"], str(other.recipe)) == (1.0, "3.0 * norms")
+
+
+def test_numbers_of_numpy_are_numbers():
+    criterion = nearfar.compose("arcface", num_classes=np.int64(8), embedding_size=np.int32(4))
+    assert criterion.losses["arcface"].weight.shape == (8, 4)
+    loss = nearfar.create_loss("arcface", num_classes=8, embedding_size=4, margin=np.float32(0.25))
+    assert type(loss.margin) is float
+
+
+def test_an_argument_given_beside_the_recipe_is_told_where_it_belongs():
+    with pytest.raises(RecipeError, match=r"it is an argument of triplet, so write triplet\(margin=…\)"):
+        nearfar.compose("triplet", margin=0.2)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["sup_con(miner=semihard)", "contrastive(miner=easy)", "matryoshka(sup_con(miner=semihard), dims=[2])"]
+)
+def test_a_miner_without_what_it_borrows_is_refused_before_anything_is_made(recipe):
+    with pytest.raises(RecipeError, match="has no margin of its own, nor has"):
+        nearfar.compose(recipe)
+    nearfar.compose(recipe.replace("semihard", "semihard(margin=0.1)").replace("easy", "easy(margin=0.1)"))

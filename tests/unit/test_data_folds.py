@@ -40,6 +40,17 @@ def test_a_union_has_the_images_of_each_with_labels_that_go_on() -> None:
         union[10]
 
 
+def test_what_is_known_of_the_images_of_all_sources_is_known_of_the_union() -> None:
+    parts = [Coded("ab", 0), Coded("cd", 0)]
+    for number, part in enumerate(parts):
+        part.cameras = torch.arange(4) + number
+    parts[0].queries = torch.tensor([True, False, True, False])
+    union = ClassUnion(parts)
+    assert union.cameras is not None
+    assert union.cameras.tolist() == [0, 1, 2, 3, 1, 2, 3, 4]
+    assert union.queries is None
+
+
 def test_the_images_of_a_union_are_checked() -> None:
     parts = [Coded("ab", 0), Coded("cd", 0)]
     ClassUnion(parts).check()

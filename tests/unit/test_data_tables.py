@@ -152,6 +152,7 @@ def test_parquet_is_read_as_csv_is(images: Path) -> None:
         ("path,label,split\n0_0.png,a,training\n0_1.png,a,train\n", "row 2 .* 'training'"),
         ("path,label,split\n0_0.png,a,test\n0_1.png,a,train\n", "of the split train have only one"),
         ('path,label\n"0_0.png,a\n', "no CSV"),
+        ('path,label\n0_0.png,"a\nb"\n0_1.png,a\n', "row 2 .* a line break"),
         ("path,label,split\n0_0.png,a,query\n0_1.png,a,query\n", "no split gallery"),
         ("path,label,split\n0_0.png,a,gallery\n0_1.png,a,train\n", "no split query"),
         ("path,label,split\n0_0.png,a,query\n0_1.png,a,gallery\n1_0.png,b,test\n", "test beside query or gallery"),

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import laws_page
@@ -106,11 +107,13 @@ def test_a_command_that_trains_has_options_and_values_that_exist(command):
     from nearfar.cli import cli
     from nearfar.train import config
 
-    line = cli.get_command(None, command.words[1])
-    said = line.make_context("nearfar", list(command.words[2:])).params
+    line, rest = cli.get_command(None, command.words[1]), list(command.words[2:])
+    if isinstance(line, click.Group):
+        line, rest = line.get_command(click.Context(line), rest[0]), rest[1:]
+    said = line.make_context("nearfar", rest).params
     config.Config.of(*map(config.set_layer, said.get("assignments", ())))
-    if said.get("criterion"):
-        assert Recipe.of(said["criterion"]).plan(**CONTEXT).errors == ()
+    for recipe in (*said.get("criteria", ()), *filter(None, [said.get("criterion")])):
+        assert Recipe.of(recipe).plan(**CONTEXT).errors == ()
     if said.get("model"):
         import timm
 
@@ -149,13 +152,18 @@ def test_a_recipe_on_a_page_composes(recipe):
 
 
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)
-def test_yaml_on_a_page_is_a_recipe_or_the_configuration_with_every_default(block):
+def test_yaml_on_a_page_is_a_recipe_a_comparison_or_the_configuration_with_every_default(block):
     if "terms:" in block.text.splitlines()[0]:
         assert Recipe.from_yaml(block.text).plan(**CONTEXT).errors == ()
         return
+    data = yaml12.load(block.text, source=str(block))
+    if "criteria" in data:
+        from nearfar.bench import Comparison
+
+        assert Comparison.of((str(block), data)).trainings
+        return
     from nearfar.train import config
 
-    data = yaml12.load(block.text, source=str(block))
     assert config.Config.of((str(block), data)) == config.Config()
     assert list(_keys(data)) == list(_keys(config.Config().to_dict())), "a key is missing or out of order"
 

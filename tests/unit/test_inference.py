@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from nearfar.cli import cli
 from nearfar.data import Prepare
-from nearfar.errors import ConfigError, DataError, InputError, NearfarError
+from nearfar.errors import ConfigError, DataError, InputError, NearfarError, NearfarWarning
 from nearfar.inference import (
     Calibration,
     Embeddings,
@@ -28,6 +32,8 @@ from nearfar.inference import (
     read_embeddings,
     write_embeddings,
 )
+from nearfar.inference.queries import of_images
+from nearfar.inference.store import write_parts
 from nearfar.models import EmbeddingModel, create_model, save_model
 
 
@@ -89,7 +95,8 @@ def test_summed_features_of_a_mirror_image_are_those_of_the_image(model: Embeddi
 def test_a_network_for_upright_images_gets_the_middle_of_files_in_that_shape(photos: Path, tmp_path: Path) -> None:
     upright = create_model("test_resnet", 8, image_size=(64, 32)).eval()
     paths = list_images([photos])
-    found = embed_files(upright, paths, tmp_path / "e.safetensors")
+    embed_files(upright, paths, tmp_path / "e.safetensors")
+    found = read_embeddings(tmp_path / "e.safetensors")
     # Photographs are 40 × 36: of their width the middle 18 of 40 are as 32 is to 64.
     box = (11, 0, 29, 36)
     middle = [Image.open(path).convert("RGB").resize((32, 64), Image.Resampling.BILINEAR, box) for path in paths]
@@ -157,12 +164,28 @@ def test_files_of_another_kind_are_told(tmp_path: Path, ending: str) -> None:
         read_embeddings(tmp_path / "e.csv")
 
 
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], [[1.0, 2.0], None, [3.0, 4.0]]])
+def test_rows_of_unequal_lengths_are_no_embeddings(tmp_path: Path, rows: list[list[float] | None]) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    from pyarrow import parquet
+
+    for kind in (pyarrow.list_(pyarrow.float32()), pyarrow.large_list(pyarrow.float32())):
+        table = pyarrow.table({"path": ["a", "b", "c"], "embedding": pyarrow.array(rows, kind)})
+        parquet.write_table(table, tmp_path / "e.parquet")
+        with pytest.raises(DataError, match=r"its rows have 2, .* numbers, and all need as many"):
+            read_embeddings(tmp_path / "e.parquet")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".parquet"])
 def test_a_run_that_dies_goes_on_with_what_is_missing(
-    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    monkeypatch.setattr(embedding, "PART", 8)
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
     paths = list_images([photos])
-    whole = embed_files(model, paths, tmp_path / "whole.safetensors")
+    embed_files(model, paths, tmp_path / "whole.safetensors")
+    whole = read_embeddings(tmp_path / "whole.safetensors")
+    monkeypatch.setattr(embedding, "PART", 8)
     done: list[int] = []
 
     def dies(count: int, total: int) -> None:
@@ -170,17 +193,50 @@ def test_a_run_that_dies_goes_on_with_what_is_missing(
         if count > 8:
             raise KeyboardInterrupt
 
+    output = tmp_path / f"e{ending}"
     with pytest.raises(KeyboardInterrupt):
-        embed_files(model, paths, tmp_path / "e.safetensors", progress=dies)
-    assert not (tmp_path / "e.safetensors").exists()
+        embed_files(model, paths, output, progress=dies)
+    assert not output.exists()
     called: list[int] = []
     inner = embedding.features
     monkeypatch.setattr(embedding, "features", lambda *args, **kw: called.append(len(args[1])) or inner(*args, **kw))
-    found = embed_files(model, paths, tmp_path / "e.safetensors")
+    embed_files(model, paths, output)
+    found = read_embeddings(output)
     assert sum(called) == 12
-    assert torch.equal(found.vectors, whole.vectors)
-    assert found.paths == tuple(map(str, paths))
-    assert not (tmp_path / "e.safetensors.parts").exists()
+    torch.testing.assert_close(found.vectors, whole.vectors, rtol=1e-6, atol=1e-6)  # of batches of another size
+    assert found.paths == whole.paths == tuple(map(str, paths))
+    assert found.about == whole.about
+    assert not (tmp_path / f"e{ending}.parts").exists()
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".parquet"])
+def test_files_are_written_a_part_at_a_time(tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    alive: list[weakref.ref[Tensor]] = []
+
+    def parts() -> Iterator[Tensor]:
+        for number in range(5):
+            gc.collect()
+            assert sum(each() is not None for each in alive) <= 1
+            part = torch.full((3, 2), float(number))
+            alive.append(weakref.ref(part))
+            yield part
+            del part
+
+    write_parts(parts(), [f"{place}.png" for place in range(15)], {"weights": "w"}, tmp_path / f"e{ending}")
+    found = read_embeddings(tmp_path / f"e{ending}")
+    assert found.vectors[:, 1].tolist() == [float(place // 3) for place in range(15)]
+    assert found.paths[14] == "14.png"
+    assert found.about == {"weights": "w"}
+
+
+def test_what_is_written_is_read_by_the_library_of_the_format(tmp_path: Path) -> None:
+    x = torch.randn(4, 3)
+    write_embeddings(Embeddings(x, tuple("äbcd")), tmp_path / "e.safetensors")
+    found = safetensors.torch.load_file(tmp_path / "e.safetensors")
+    assert torch.equal(found["embeddings"], x)
+    assert json.loads(bytes(found["paths"].tolist())) == list("äbcd")
 
 
 def test_parts_of_another_model_are_not_gone_on_with(model: EmbeddingModel, photos: Path, tmp_path: Path) -> None:
@@ -195,6 +251,20 @@ def test_parts_of_another_model_are_not_gone_on_with(model: EmbeddingModel, phot
     embed_files(model, list_images([photos]), tmp_path / "e.safetensors", flip="sum")
     with pytest.raises(ConfigError, match="there already"):
         embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+
+
+def test_a_model_is_left_as_it_was(
+    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    monkeypatch.setattr(model, "to", lambda device: moved.append(str(device)) or model)
+    model.train()
+    try:
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors", device="cpu:0")
+        assert model.training
+    finally:
+        model.eval()
+    assert moved == ["cpu:0", "cpu"]
 
 
 def test_an_image_that_cannot_be_read_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
@@ -237,6 +307,23 @@ def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: ob
     (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
     with pytest.raises(DataError, match="no calibration"):
         Calibration.read(tmp_path / "t.json")
+
+
+def test_a_gallery_of_other_preprocessing_is_another_models(
+    model: EmbeddingModel, photos: Path, tmp_path: Path
+) -> None:
+    # The same weights, which are told apart by neither the number nor the size of their embeddings.
+    others = [
+        create_model("test_resnet", 8, **how) for how in ({"image_size": 48}, {"image_size": 32, "pixels": "mxnet"})
+    ]
+    embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+    gallery = read_embeddings(tmp_path / "e.safetensors")
+    asked = [photos / "p0" / "0.png"]
+    assert of_images(model, asked, gallery, device=torch.device("cpu")).vectors.shape == (1, 8)
+    for other in others:
+        other.load_state_dict(model.state_dict())
+        with pytest.raises(ConfigError, match="different models or settings"):
+            of_images(other.eval(), asked, gallery, device=torch.device("cpu"))
 
 
 def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
@@ -309,6 +396,31 @@ def test_from_a_run_to_a_decision(run: Path, photos: Path, tmp_path: Path) -> No
 
     code, output = call("export", run, "-o", tmp_path / "out.pt2")
     assert code == 0, output
+
+
+def test_identities_are_those_of_a_table_where_there_is_one(run: Path, photos: Path, tmp_path: Path) -> None:
+    call("embed", run, photos, "-o", tmp_path / "e.safetensors", "--device", "cpu")
+    # Two people a pair of folders.
+    rows = [f"{path},{int(path.parent.name[1]) // 2}" for path in list_images([photos])]
+    (tmp_path / "who.csv").write_text("\n".join(["path,label", *rows, "elsewhere.png,9"]))
+    words = ("calibrate", tmp_path / "e.safetensors", "--far", 0.2, "--labels", tmp_path / "who.csv")
+    code, output = call(*words, "-o", tmp_path / "t.json")
+    assert code == 0, output
+    assert "of 62 genuine pairs" in output  # of 8, 8 and 4 images
+    assert "impostor pairs of 3 identities" in output
+    (tmp_path / "who.csv").write_text("\n".join(["path,label", *rows[1:]]))
+    code, output = call(*words, "-o", tmp_path / "u.json")
+    assert "1 of 20 images are not in the table" in output
+
+
+def test_folders_of_one_name_in_two_places_are_told(tmp_path: Path) -> None:
+    paths = tuple(f"{place}/{who}/{n}.png" for place in ("one", "two") for who in ("a", "b") for n in range(3))
+    paths += tuple(f"one/c{who}/{n}.png" for who in range(9) for n in range(3))
+    found = Embeddings(torch.randn(len(paths), 4, generator=torch.Generator().manual_seed(0)), paths)
+    assert found.scattered() == ("a", "b")
+    write_embeddings(found, tmp_path / "e.safetensors")
+    with pytest.warns(NearfarWarning, match="2 folders of one name are in several places, first 'a'"):
+        call("calibrate", tmp_path / "e.safetensors", "--far", 0.1, "-o", tmp_path / "t.json")
 
 
 def test_embeddings_of_two_models_are_not_compared(run: Path, photos: Path, tmp_path: Path) -> None:

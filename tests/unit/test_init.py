@@ -101,6 +101,39 @@ def test_of_many_images_some_headers_are_read_from_the_first_to_the_last(tmp_pat
     assert MOST_HEADERS > 100
 
 
+def test_a_record_file_is_looked_at_as_a_folder_is(tmp_path):
+    import io
+
+    from PIL import Image
+
+    from nearfar.data.faces import write_records
+
+    def encoded(number: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (96, 112), (10 * number, 0, 0)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    write_records(tmp_path / "train.rec", [(encoded(3 * who + n), who) for who in range(8) for n in range(3)])
+    seen = survey(tmp_path / "train.rec")
+    assert (seen.classes, seen.images, seen.counts, set(seen.sides)) == (8, 24, (3, 3, 3), {96})
+    assert set(seen.shapes) == {112 / 96}
+    result = CliRunner().invoke(cli, ["init", str(tmp_path / "train.rec"), "-o", str(tmp_path / "run.yaml")])
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["data"]["source"] == str(tmp_path / "train.rec")
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [(1.0, 64), (1.4, 64), (0.7, 64), (2.0, [128, 64]), (1.6, [96, 64]), (0.5, [64, 128]), (9.0, [256, 64])],
+)
+def test_images_that_are_long_one_way_are_not_cut_to_squares(shape, size):
+    seen = found((9,) * 50, side=64, shapes=(shape,))
+    assert settings(seen)["model.image_size"] == size
+    config = Config.of(("here", {"model": {"image_size": size}}))
+    assert config.model.image_size == (size if isinstance(size, int) else tuple(size))
+    assert ("high as wide" in reason(seen, "model.image_size")) == (shape >= 1.5)
+
+
 def test_a_folder_named_like_embedded_data_is_not_taken_for_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "emoji", classes=8, views=3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
 
 from nearfar.nn import Criterion, EmbeddingLoss, Stepping, element_terms
 from nearfar.nn.criterion import CriterionTerm
+from nearfar.nn.steps import follow
 
 
 class Counting(EmbeddingLoss, Stepping):
@@ -78,8 +80,19 @@ def test_a_copy_is_moved_by_no_optimiser_of_the_original(loss):
     assert (loss.steps, other.steps) == (1, 0)
 
 
-def test_a_step_that_a_loss_scaler_skips_is_none(loss):
-    optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))], ids=["deepcopy", "pickle"]
+)
+def test_the_calls_of_a_copy_are_its_steps(loss, copied):
+    follow(loss, torch.optim.SGD(loss.parameters(), lr=0.1))
+    other = copied(loss)
+    call(other)
+    assert (loss.steps, other.steps) == (0, 1)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_a_loss_scaler_skips_is_none(loss, fused):
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.1, fused=fused)
     Criterion([CriterionTerm("it", loss, ("embeddings", "labels"))]).follow(optimizer)
     scaler = torch.amp.GradScaler("cpu")
     for factor in (float("inf"), 1.0):

@@ -68,6 +68,8 @@ def test_a_folder_given_as_data_is_a_source_and_foreign_data_is_not_called_unsee
     run = train(TINY, data=str(photos), output=tmp_path / "run", quiet=True)
     assert run.config.data.source == str(photos)
     assert "unseen test classes" in evaluate(run.path)[1]
+    with pytest.raises(DataError, match="data has no test"):
+        evaluate(run.path, data={"train": str(photos)})
     shutil.copytree(photos, tmp_path / "others")
     assert "unseen" not in evaluate(run.path, data=str(tmp_path / "others"))[1]
     log = (run.path / "logs" / "train.csv").read_text(encoding="utf-8").splitlines()

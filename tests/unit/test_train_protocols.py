@@ -19,6 +19,7 @@ from nearfar.data import ClassSubset, ImageSource, ImageTable
 from nearfar.data.faces import write_pairs
 from nearfar.data.image import cut, read
 from nearfar.errors import ConfigError, DataError, InputError
+from nearfar.evaluate import expand_queries, k_reciprocal
 from nearfar.inference import features
 from nearfar.train import Run, evaluate, train
 from nearfar.train.protocols import described, identification, reidentification, verification
@@ -203,6 +204,38 @@ def test_queries_are_searched_in_the_gallery_without_what_their_camera_saw(run: 
     assert table["test"]["trained"]["recall@1"] == found["cmc@1"]
     assert table["test"]["trained"]["map@r"] == pytest.approx(found["map@r"], abs=1e-12)
     assert "22 queries against a gallery of 39" in told
+
+
+@pytest.mark.parametrize("post", ["expand", "k_reciprocal"])
+def test_a_ranking_is_processed_as_it_is_called_and_the_tag_says_so(run: Run, asked: Path, post: str) -> None:
+    words = {"data": str(asked), "device": "cpu", "protocol": "reidentification"}
+    found = evaluate(run.path, **words, post=post)[0]["reidentification"]  # type: ignore[arg-type]
+    source = ImageTable(asked, image_size=32).parts["test"]
+    assert source.queries is not None
+    assert source.cameras is not None
+    x = features(run.model(), torch.stack([source.image(index) for index in range(len(source))]))
+    q, g = x[source.queries], x[~source.queries]
+    away = (
+        k_reciprocal(q, g) if post == "k_reciprocal" else -torch.cosine_similarity(expand_queries(q, g)[:, None], g, 2)
+    )
+    averages = []
+    for row, place in enumerate(source.queries.nonzero()[:, 0].tolist()):
+        same = (source.labels == source.labels[place])[~source.queries]
+        left = ~(same & (source.cameras == source.cameras[place])[~source.queries])
+        averages.append(average_precision_score(same[left], -away[row][left]))
+    assert found["map"] == pytest.approx(np.mean(averages), abs=1e-5)
+    assert ("re-ranked by k-reciprocal" in found["protocol"]) == (post == "k_reciprocal")
+    assert ("queries expanded by the 10" in found["protocol"]) == (post == "expand")
+    assert found["map"] != evaluate(run.path, **words)[0]["reidentification"]["map"]  # type: ignore[arg-type]
+
+
+def test_what_has_no_queries_has_no_ranking_to_process(run: Run, others: Path) -> None:
+    with pytest.raises(ConfigError, match="the splits query and gallery"):
+        evaluate(run.path, data=str(others), device="cpu", protocol="reidentification", post="expand")
+    with pytest.raises(ConfigError, match="for the protocol reidentification"):
+        evaluate(run.path, data=str(others), device="cpu", post="expand")
+    with pytest.raises(ConfigError, match="post is 'more'"):
+        evaluate(run.path, device="cpu", protocol="reidentification", post="more")  # type: ignore[arg-type]
 
 
 def test_distractors_are_nobodys_pairs_and_everybodys_wrong_answers(run: Run, asked: Path) -> None:

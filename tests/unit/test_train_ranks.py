@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from nearfar.data import PKSampler
 from nearfar.errors import ConfigError
 from nearfar.train.config import Config
 from nearfar.train.job import Job, prepare
+from nearfar.train.launch import launch
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, Share
-from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, whole
+from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, told_whole, whole
 
 CONTEXT = {"num_classes": 5, "embedding_size": 4}
 
@@ -38,6 +40,10 @@ def test_the_shares_of_a_batch_are_the_batch_in_order() -> None:
     shares = [list(Share(sampler, Ranks(rank, 3))) for rank in range(3)]
     assert [[*first, *second, *third] for first, second, third in zip(*shares, strict=True)] == list(sampler)
     assert {len(part) for share in shares for part in share} == {2}
+
+
+def test_work_of_which_nothing_comes_is_done_all_the_same() -> None:
+    assert launch(time.sleep, 2, 0.0, cuda=False) is None
 
 
 def test_ranks_leave_alone_what_each_has_for_itself(group: None) -> None:
@@ -87,6 +93,23 @@ def test_what_a_sharded_loss_learns_besides_is_alike_on_all_ranks_already(group:
         f"losses.{name}" for name in ("softmax.bias", "softmax.weight", "norm_softmax.scale", "norm_softmax.weight")
     ]
     assert sorted(sharded_names(criterion)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("arcface + triplet", ""),
+        (
+            "softmax + center(update='gradient')",
+            "head.shard: every device keeps all that center learns",
+        ),
+    ],
+)
+def test_what_is_not_shared_out_is_told(group: None, recipe: str, told: str) -> None:
+    criterion = nearfar.compose(recipe, **CONTEXT)
+    assert told_whole(criterion) == ""
+    shard_classes(criterion, torch.device("cpu"))
+    assert told_whole(criterion) == told
 
 
 @pytest.mark.parametrize(

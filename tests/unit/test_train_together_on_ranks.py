@@ -32,7 +32,7 @@ RECIPES = (
     "adacos + 0.5 * proxy_anchor + 0.1 * proxy_nca(reducer=sum)",
     "subcenter_arcface(reducer=sum) + gather(triplet)",
     "cosface + pml.n_pairs_loss",
-    "curricularface + 0.1 * kappaface(renewal=1) + elasticface",
+    "curricularface + 0.1 * kappaface(renewal=2) + elasticface",
     "proxy_nca_pp(miner=semihard(margin=0.2)) + soft_triple",
 )
 #: Which of the classes that are not in the batch are taken every rank draws alike.

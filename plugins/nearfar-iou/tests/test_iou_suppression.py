@@ -267,6 +267,8 @@ def test_of_no_boxes_none_are_kept_and_wrong_ones_are_refused(function) -> None:
 
 def test_arguments_that_mean_nothing_are_refused() -> None:
     boxes, scores = detections(5)
+    with pytest.raises(ArgumentError, match=r"such as create_distance\('giou'\); got 'giou'"):
+        nms(torch.rand(5, 4), torch.rand(5), distance="giou")
     with pytest.raises(ArgumentError, match="threshold"):
         nms(boxes, scores, float("nan"))
     with pytest.raises(ArgumentError, match="'gaussian' or 'linear'"):

@@ -25,6 +25,7 @@ from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.plugin import nearfar_losses
+from nearfar_margin.sampling import sample
 from nearfar_margin.softmax import Softmax
 from nearfar_margin.subcenter_arcface import SubcenterArcFace
 
@@ -314,6 +315,7 @@ PRECISIONS = [
     ("autocast bfloat16", None),
     ("autocast float16", 0.0),
 ]
+KINDS = list(dict.fromkeys(dtype for dtype, _ in PRECISIONS))
 
 
 def extreme(loss):
@@ -325,17 +327,23 @@ def extreme(loss):
     return loss
 
 
+def given(x, dtype):
+    """A leaf of that dtype; or in float32, and what turns autocast on."""
+    kind, _, narrow = dtype.rpartition(" ")
+    precision = torch.autocast("cpu", getattr(torch, narrow)) if kind else contextlib.nullcontext()
+    return x.to(torch.float32 if kind else getattr(torch, narrow)).clone().requires_grad_(), precision
+
+
 def finite_value(loss, x, engine, dtype="float32"):
     """The losses of labels at both ends, in between and of the class without a direction; gradients are finite too."""
     loss = copy.deepcopy(loss)  # state that moves is not to be seen by the next call
     loss.engine = engine
-    kind, _, narrow = dtype.rpartition(" ")
-    leaf = x.to(torch.float32 if kind else getattr(torch, narrow)).clone().requires_grad_()
-    with torch.autocast("cpu", getattr(torch, narrow), enabled=True) if kind else contextlib.nullcontext():
+    leaf, precision = given(x, dtype)
+    with precision:
         value = loss(leaf, torch.tensor([0, 1, 2, 3, 4, D + 1, C - 1]))
     value.sum().backward()
     gradients = [leaf.grad, *(p.grad for p in loss.parameters() if p.grad is not None)]
-    assert all(g.isfinite().all() for g in gradients)
+    assert all((g.to_dense() if g.is_sparse else g).isfinite().all() for g in gradients)
     assert value.isfinite().all()
     return value.detach()
 
@@ -361,9 +369,19 @@ def test_extremes_are_finite_and_the_engines_agree(name, dtype, budget):
 @pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if "scale" in read_target(spec.target)])
 def test_extremes_are_finite_at_any_scale(name, scale, engine):
     loss = extreme(LOSSES_OF_THE_PLUGIN[name](reducer=NoReduction(), scale=scale, memory_budget=0.0))
-    for dtype in ("float32", "float16"):
+    for dtype in KINDS:
         for x in EXTREMES.values():
-            finite_value(loss, x, engine, dtype)
+            finite_value(loss.to(torch.float64 if dtype == "float64" else torch.float32), x, engine, dtype)
+
+
+@pytest.mark.parametrize("engine", ["plain", "chunked"])
+@pytest.mark.parametrize("name", SPECS)
+def test_extremes_are_finite_where_classes_are_sampled(name, engine):
+    """Some of the classes that vectors are on, or that have no direction, are drawn, and others not."""
+    loss = sample(extreme(LOSSES_OF_THE_PLUGIN[name](reducer=NoReduction(), memory_budget=0.0)), 0.5)
+    for dtype in KINDS:
+        for x in EXTREMES.values():
+            finite_value(loss.to(torch.float64 if dtype == "float64" else torch.float32), x, engine, dtype)
 
 
 #: The least number of classes, where it is not one.
@@ -371,15 +389,16 @@ FEWEST = {"adacos": 3, "sphereface2": 2}
 
 
 @pytest.mark.parametrize("engine", ["plain", "chunked"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("name", SPECS)
 def test_as_few_classes_as_there_can_be_are_finite(name, dtype, engine):
     """Of one class the softmax costs nothing, and teaches nothing."""
     few = FEWEST.get(name, 1)
     arguments = {"regularization": 0.0} if name == "magface" else {}
     loss = LOSSES_OF_THE_PLUGIN[name](few, D, engine=engine, **arguments)
-    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    value = loss(x, torch.arange(5) % few)
+    x, precision = given(torch.randn(5, D, generator=torch.Generator().manual_seed(0)), dtype)
+    with precision:
+        value = loss(x, torch.arange(5) % few)
     value.backward()
     assert value.isfinite()
     assert all(each.grad.isfinite().all() for each in (x, *loss.parameters()))

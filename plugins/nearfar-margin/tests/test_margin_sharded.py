@@ -11,15 +11,21 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.checkpoint import load, save
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.nn.parallel import DistributedDataParallel
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.declaration import Rows
 from nearfar_margin.fused import FusedSGD
+from nearfar_margin.kappaface import KappaFace
 from nearfar_margin.margin_softmax import MarginSoftmax
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.plugin import nearfar_losses
@@ -163,11 +169,21 @@ def compare(rank, world, folder, whole_batch=False):
                 if what == "weight":
                     mine, gradient = mine.to_local(), gradient[share.start : share.stop]
                 close(f"{name}.{what}", mine, gradient / over)
-        for mine, theirs in zip(loss.buffers(), buffers, strict=True):
+        for mine, theirs in zip(whole(loss.buffers()), buffers, strict=True):
             close(name, mine, theirs)
         close(name, loss.weight.full_tensor(), made(name).weight)
         if name != "adacos":  # whose scale has moved
             close(name, loss.logits(x), made(name).logits(x))
+
+
+def whole(tensors):
+    return [each.full_tensor() if hasattr(each, "full_tensor") else each for each in tensors]
+
+
+def keep_what_is_of_classes_where_they_are(rank, world, folder):
+    loss = shard(made("kappaface"))
+    assert loss.sums.to_local().shape == loss.weight.to_local().shape
+    assert loss.sums.shape == (C, D)
 
 
 def close(what, found, expected):
@@ -219,6 +235,53 @@ def load_and_train(rank, world, folder):
         close(name, loss.weight.full_tensor(), expected.weight)
 
 
+def labels_out_of_range_are_told_on_every_rank(rank, world, folder):
+    x, y = batch()
+    for name in ("cosface", "softmax"):
+        loss = shard(made(name))
+        for wrong in (C, -100):
+            given = y[own_of(rank, world)].clone()
+            if rank == 1:
+                given[0] = wrong
+            low, high = (4, 11) if wrong == C else (-100, 6)
+            with pytest.raises(InputError, match=f"num_classes=11, .* 0 to 10; rank 1 has labels from {low} to {high}"):
+                loss(x[own_of(rank, world)], given)
+        assert loss(x[own_of(rank, world)], y[own_of(rank, world)]).isfinite().all()
+        loss.whole_batch = True
+        with pytest.raises(InputError, match="got labels from 0 to 11"):
+            loss(x, y.clamp(0, 10).index_fill(0, torch.tensor([1]), C))
+
+
+def gathering():
+    """KappaFace between two renewals, with sums of the embeddings of each class."""
+    torch.manual_seed(2)
+    loss = KappaFace(C, D, renewal=3, reducer=NoReduction()).double()
+    with torch.no_grad():
+        loss.weight.normal_()
+    return loss
+
+
+def gather_and_save(rank, world, folder):
+    loss, (x, y) = shard(gathering()), batch()
+    loss(x[own_of(rank, world)], y[own_of(rank, world)])
+    save({"model": get_model_state_dict(loss)}, checkpoint_id=f"{folder}/sums")
+
+
+def load_and_gather(rank, world, folder):
+    """The sums that two ranks began are those that others renew the margins by."""
+    loss, alone, (x, y) = shard(gathering()), gathering(), batch()
+    state = {"model": get_model_state_dict(loss)}
+    load(state, checkpoint_id=f"{folder}/sums")
+    set_model_state_dict(loss, state["model"])
+    alone(x, y)
+    for scale in (1, 2):
+        loss(scale * x[own_of(rank, world)], y[own_of(rank, world)])
+        alone(scale * x, y)
+        for mine, theirs in zip(whole(loss.buffers()), alone.buffers(), strict=True):
+            close("kappaface", mine, theirs)
+    assert (alone.alpha != 1).any()
+
+
 def compare_sampled(rank, world, folder):
     """Ranks draw together what one process draws, and have its values, gradients and estimates."""
     own = own_of(rank, world)
@@ -246,7 +309,7 @@ def compare_sampled(rank, world, folder):
                     close(f"{name}.{what}", parameter.grad.to_dense()[held], gradient[held])
                 else:
                     close(f"{name}.{what}", parameter.grad.to_dense(), gradient)
-        for mine, theirs in zip(spread.buffers(), one.buffers(), strict=True):
+        for mine, theirs in zip(whole(spread.buffers()), one.buffers(), strict=True):
             close(name, mine, theirs)
 
 
@@ -374,12 +437,15 @@ def compare_replicated(rank, world, folder):
 
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
+    keep_what_is_of_classes_where_they_are(rank, world, folder)
+    labels_out_of_range_are_told_on_every_rank(rank, world, folder)
     exchange_weights(rank, world, folder)
     compare_replicated(rank, world, folder)
     extremes_are_finite(rank, world, folder)
     compare(rank, world, folder)
     compare(rank, world, folder, whole_batch=True)
     train_and_save(rank, world, folder)
+    gather_and_save(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_train_and_save(rank, world, folder)
     fused_in_ranks(rank, world, folder)
@@ -389,6 +455,7 @@ def on_two(rank, world, folder):
 def on_three(rank, world, folder):
     compare(rank, world, folder)
     load_and_train(rank, world, folder)
+    load_and_gather(rank, world, folder)
     compare_sampled(rank, world, folder)
     row_load_and_train(rank, world, folder)
     fused_in_ranks(rank, world, folder)
@@ -410,8 +477,9 @@ def extremes_are_finite(rank, world, folder):
             weight[:D, 0] = torch.eye(D)
             weight[D + 1] = 0
         shard(loss)
-        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast"):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, "autocast", torch.float64):
             for x in (axes, -axes, 0 * axes, 1e4 * axes):
+                loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
                 leaf = (x if dtype == "autocast" else x.to(dtype))[own].requires_grad_()
                 with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
                     value = loss(leaf, y[own])

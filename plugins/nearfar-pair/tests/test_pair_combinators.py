@@ -105,6 +105,16 @@ def test_a_resumed_memory_goes_on_where_it_was() -> None:
         assert torch.equal(one(batch(step), LABELS), other(batch(step), LABELS))
 
 
+def test_the_oldest_goes_first_also_where_a_memory_goes_on_at_a_larger_size() -> None:
+    one, other = CrossBatchMemory(SupCon(), size=8), CrossBatchMemory(SupCon(), size=12)
+    for step in range(3):
+        one(batch(step), LABELS)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    other(batch(3), LABELS)
+    latest = {tuple(row) for row in torch.cat([batch(step) for step in range(4)])[-12:].tolist()}
+    assert {tuple(row) for row in other.memory.tolist()} == latest
+
+
 def test_a_state_that_is_larger_than_the_memory_is_refused() -> None:
     one, other = CrossBatchMemory(SupCon(), size=8), CrossBatchMemory(SupCon(), size=4)
     one(batch(0), LABELS)
@@ -255,6 +265,20 @@ def test_each_width_has_class_weights_of_its_own_that_start_as_the_first_dimensi
     x = batch(0)
     torch.testing.assert_close(loss(x, LABELS), narrow(x[:, :2], LABELS) + inner(x, LABELS), rtol=1e-12, atol=0)
     assert len(list(loss.parameters())) == 2 * len(list(inner.parameters()))
+
+
+def test_the_batch_given_as_its_own_reference_is_the_batch_at_each_width() -> None:
+    loss, x = Matryoshka(SupCon(), [2, 5]), batch(0)
+    assert torch.equal(loss(x, LABELS, ref_emb=x, ref_labels=LABELS), loss(x, LABELS))
+
+
+@pytest.mark.parametrize("recipe", ["matryoshka({}, dims=[2, 5])", "gather(matryoshka({}, dims=[2, 5]))"])
+def test_a_schedule_moves_the_copy_of_each_width(recipe: str) -> None:
+    criterion = nearfar.compose(recipe.format("triplet(margin=linear(0, 0.4, steps=4))"))
+    for step in range(5):
+        margins = {part.margin for part in criterion.modules() if isinstance(part, Triplet)}
+        assert list(margins) == [pytest.approx(0.1 * step)]
+        criterion(batch(step), LABELS)
 
 
 def test_widths_are_checked() -> None:

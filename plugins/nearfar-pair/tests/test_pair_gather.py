@@ -103,6 +103,10 @@ def choose_and_compare(rank: int, world: int) -> None:
             found = together(x[own], LABELS[own], chosen[arity], **given)
             torch.testing.assert_close(found, alone(x, LABELS, expected[arity], **whole), rtol=1e-12, atol=0)
 
+    found = together(x[own], LABELS[own])
+    itself = x[own]
+    assert torch.equal(together(itself, LABELS[own], ref_emb=itself, ref_labels=LABELS[own]), found)
+
 
 def raise_everywhere(rank: int, world: int) -> None:
     together = criterion("gather(triplet)")

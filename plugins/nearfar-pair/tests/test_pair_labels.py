@@ -286,7 +286,7 @@ def test_a_composition_takes_a_rule_as_labels(brute: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("rule", "columns", "said"),
     [
-        ("other_gruop", torch.zeros(4, 2, dtype=torch.int64), "other_group or same_group"),
+        ("other_gruop", torch.zeros(4, 2, dtype=torch.int64), "other_group, same_group, jaccard, levels or gaussian"),
         ("other_group", torch.zeros(4, 3, dtype=torch.int64), "a class and a group"),
         ("other_group", torch.zeros(4, 2), "integers"),
     ],

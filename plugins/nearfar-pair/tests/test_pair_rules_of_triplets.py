@@ -13,15 +13,37 @@ import torch
 from torch import Tensor
 
 import nearfar
-from nearfar.nn import TripletRule
 from nearfar.nn.reducers import Mean, NoReduction, PerAnchor
-from nearfar_pair import mask_sides, plugin, row_pass, sides, triplet_pairs
+from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair import (
+    angle_rule,
+    mask_sides,
+    pair_distances,
+    pair_pass,
+    plugin,
+    row_pass,
+    rule_distance,
+    sides,
+    triplet_pairs,
+    triplet_terms,
+)
+from nearfar_pair.losses import quadruplet
 
 LABELS = torch.tensor([3, 0, 3, 1, 0, 3, 2, 1, 0, 2, 3, 1, 5])
 REFERENCE = torch.tensor([0, 1, 4, 0, 3, 3, 1, 2, 0])
 #: What makes triplets of its own, or asks more than which pairs there are.
 LOSSES = [spec.name for spec in plugin.nearfar_losses() if spec.accepts and spec.family != "wrapper"]
 RULES = ["all", "semihard(margin=0.3)", "hard", "easy(margin=0.1)"]
+#: By angle, by row, by two margins, over the whole batch, and one positive with every negative.
+MORE_RULES = [
+    "angular(angle=0.6)",
+    "multi_similarity(epsilon=0.05)",
+    "pair_margin(pos_margin=0.4, neg_margin=1.2)",
+    "hdc(fraction=0.2)",  # of an even number: either end of a pair may be the anchor, and rounding would tell which
+    "batch_easy_hard(pos_strategy='hard', neg_strategy='all')",
+]
+#: Losses as they are asked for; of triplets those too that two rows of distances do not tell.
+VARIANTS = ["triplet(swap=True)", "triplet(smooth=True)"]
 #: Those that were a cost for each pair: a pair counts as often as it was selected.
 COUNTED = ["contrastive", "margin_beta", "snr_contrastive", "histogram", "intra_pair_variance"]
 
@@ -33,8 +55,14 @@ def by_rows() -> Iterator[None]:
         mock.patch.object(row_pass, "SMALL", 0),
         mock.patch.object(sides, "SMALL", 0),
         mock.patch.object(mask_sides, "SMALL", 0),
+        mock.patch.object(pair_distances, "SMALL", 0),
+        mock.patch.object(rule_distance, "SMALL", 0),
+        mock.patch.object(triplet_terms, "SMALL", 0),
+        mock.patch.object(quadruplet, "WHOLE", 0),
         mock.patch.object(row_pass, "CPU_ELEMENTS", 40),
+        mock.patch.object(pair_pass, "CPU_ELEMENTS", 90),
         mock.patch.object(triplet_pairs, "ELEMENTS", 60),
+        mock.patch.object(angle_rule, "ELEMENTS", 60),
     ):
         yield
 
@@ -45,20 +73,20 @@ def batch(brute: SimpleNamespace, with_reference: bool) -> tuple[Tensor, tuple[A
 
 
 def miner_of(rule: str) -> Any:
-    part, _, argument = rule.rstrip(")").partition("(")
-    return nearfar.create_miner(f"pair.{part}", **({"margin": float(argument.partition("=")[2])} if argument else {}))
+    return nearfar.create_miner(f"pair.{rule}")
 
 
-def select(loss: Any, rule: str, x: Tensor, *reference: Any) -> TripletRule:
+def select(loss: Any, rule: str, x: Tensor, *reference: Any) -> Any:
     found = miner_of(rule).select(x, LABELS, *reference, loss=loss)
-    assert isinstance(found, TripletRule)
+    assert isinstance(found, Selection)
+    assert not isinstance(found, IndexSelection)
     return found
 
 
 @pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
 @pytest.mark.parametrize("with_reference", [False, True])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("rule", [*RULES, *MORE_RULES])
+@pytest.mark.parametrize("name", [*LOSSES, *VARIANTS])
 def test_a_rule_costs_what_its_triplets_cost(
     name: str, rule: str, with_reference: bool, brute: SimpleNamespace
 ) -> None:
@@ -107,14 +135,46 @@ def test_on_whole_numbers_ties_fall_as_they_do_for_triplets(rule: str) -> None:
         torch.testing.assert_close(loss(x, y, selection), wanted, rtol=1e-12, atol=0)
 
 
-#: The distances of ``snr_contrastive`` are of other points than those of a miner.
-FREE = [(name, rule) for name in ("contrastive", "multi_similarity", "info_nce") for rule in RULES]
+@pytest.mark.parametrize("rule", RULES[1:])
+@pytest.mark.parametrize("name", ["circle", "contrastive", "triplet", "lifted_structure", "angular", "quadruplet"])
+def test_a_rule_on_other_distances_is_applied_to_them(name: str, rule: str, brute: SimpleNamespace) -> None:
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    miner = nearfar.create_miner(f"pair.{rule}", distance=nearfar.create_distance("euclidean", normalize=False))
+    selection = miner.select(x.detach(), LABELS, loss=loss)
+    wanted = loss(x, LABELS, selection.indices())
+    gradient = torch.autograd.grad(wanted, x)[0]
+    with by_rows():
+        found = loss(x, LABELS, selection)
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(torch.autograd.grad(found, x)[0], gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "rule"), [*FREE, ("snr_contrastive", "all")])
+@pytest.mark.parametrize("rule", [*RULES, *MORE_RULES])
+@pytest.mark.parametrize(
+    "name", ["contrastive", "multi_similarity", "info_nce", "snr_contrastive", "triplet", "angular"]
+)
 def test_no_triplet_is_made(name: str, rule: str, brute: SimpleNamespace) -> None:
     x, _ = batch(brute, False)
     loss = nearfar.create_loss(f"pair.{name}").double()
     selection = select(loss, rule, x.detach())
-    with mock.patch.object(TripletRule, "indices", side_effect=AssertionError("triplets were made")):
+    none = AssertionError("pairs or triplets were made")
+    with mock.patch.object(type(selection), "indices", side_effect=none), by_rows():
         loss(x, LABELS, selection).backward()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("variant", [*VARIANTS, "triplet", "quadruplet", "angular"])
+def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, brute: SimpleNamespace) -> None:
+    x = (brute.grid(len(LABELS)) + 0.5 if ties else brute.clustered(LABELS.tolist())).requires_grad_()
+    loss = nearfar.create_loss(f"pair.{variant}").double()
+
+    def twice() -> list[Tensor]:
+        value = loss(x, LABELS)
+        (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        return [value, gradient, *torch.autograd.grad(gradient.square().sum(), x)]
+
+    wanted = twice()
+    with by_rows():
+        for found, expected in zip(twice(), wanted, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)

@@ -14,10 +14,11 @@ from torch.nn.functional import normalize
 
 from nearfar.bench.commands import train_command
 from nearfar.data.size import input_size
+from nearfar.files import write_text
 from nearfar.models import load_model
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.config import Config
-from nearfar.train.folder import RunFolder, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.progress import Narrator
 from nearfar.train.run import restore_job
@@ -29,7 +30,7 @@ ENSEMBLES = ("separated", "concatenated")
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C in a training, which was left so that it can go on."""
+    """Ctrl-C or SIGTERM in a training, which was left so that it can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def train_folds(configs: Sequence[Config], work: Path, tell: Callable[[str], Non
     Raises
     ------
     Stopped
-        Ctrl-C.
+        Ctrl-C or SIGTERM.
     NearfarError
         A configuration does not fit, or a training diverged.
     """
@@ -98,7 +99,7 @@ def _train(config: Config, folder: Path) -> Trained:
     if checkpoint is None:
         # Of a training that was killed before its first checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
-    job, _ = prepare(anchored(config), None, Narrator(quiet=True))
+    job, _ = prepare(anchored(config), None, Narrator(quiet=True), checked=True)
     if checkpoint is None:
         job.folder = RunFolder.create(folder, str(config.criterion))
         write_text(job.folder.config, job.config.to_yaml())
@@ -106,7 +107,10 @@ def _train(config: Config, folder: Path) -> Trained:
         job.folder = run
         restore_job(job, checkpoint)
     if job.step < job.steps:
-        fit(job)
+        try:
+            fit(job)
+        except SystemExit:  # with which Lightning answers SIGTERM, and which would look like success
+            raise Stopped from None
     if job.step < job.steps:
         raise Stopped
     return _told(job, config)

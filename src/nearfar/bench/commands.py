@@ -6,10 +6,9 @@ import json
 import shlex
 from collections.abc import Iterator
 
+from nearfar.bench.comparison import FREE
 from nearfar.train.config import Config, default_layer, leaves, own_pooling
 
-# What no number depends on.
-_FREE = ("device", "devices", "checkpoint_every", "log_every", "data.workers")
 _FLAGS = {"criterion": "--criterion", "epochs": "--epochs", "data.source": "--data", "seed": "--seed"}
 
 
@@ -45,7 +44,7 @@ def _said(config: Config, *, leave: tuple[str, ...]) -> Iterator[str]:
     for key, value in leaves(config.to_dict()):
         # Whatever the defaults are, what is compared is named.
         named = key in ("criterion", "seed")
-        if key in (*leave, *_FREE) or (key in base and base[key] == value and not named):
+        if key in (*leave, *FREE) or (key in base and base[key] == value and not named):
             continue
         if key in _FLAGS:
             yield from (_FLAGS[key], str(value))

@@ -16,10 +16,12 @@ from nearfar.errors import ConfigError
 from nearfar.grammar import Part
 from nearfar.recipe import Recipe
 from nearfar.registry import default_registry
-from nearfar.train.config import Config, Layer, default_layer, merge, nested, own_pooling
+from nearfar.train.config import Config, Layer, default_layer, leaves, merge, nested, own_pooling
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _KEYS = ("criteria", "trials", "repeats", "folds", "seed", "search", "train")
+#: Settings of a run that no figure depends on.
+FREE = ("device", "devices", "checkpoint_every", "log_every", "data.workers")
 # These are the comparison's business.
 _OURS = {"criterion": "criteria", "seed": "seed", "data.fold": "folds"}
 
@@ -124,12 +126,12 @@ class Comparison:
     def key(self, contender: Contender) -> str:
         """A fingerprint of all that a criterion's results depend on; not how many repeats there are, or others."""
         data = self.to_dict()
-        del data["repeats"]
-        data["criteria"] = data["criteria"][contender.name]
-        for free in ("device", "devices", "checkpoint_every", "log_every"):
-            del data["train"][free]
-        del data["train"]["data"]["workers"]
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        # What is as it is by default is left out, so that a setting that a later version adds changes nothing.
+        default = dict(leaves(Config().to_dict()))
+        train = {key: value for key, value in leaves(data["train"]) if key not in FREE and default.get(key) != value}
+        counts = {key: data[key] for key in ("trials", "folds", "seed")}
+        told = {"criterion": data["criteria"][contender.name], "train": train, **counts}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def only(self, names: Sequence[str]) -> Comparison:
         """With these criteria alone.

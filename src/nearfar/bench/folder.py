@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import yaml12
-from nearfar.bench.comparison import Comparison
+from nearfar.bench.comparison import FREE, Comparison
 from nearfar.errors import ConfigError
-from nearfar.train.folder import write_text
+from nearfar.files import write_text
+from nearfar.train.config import leaves
 
 
 class ComparisonFolder:
@@ -101,12 +102,11 @@ def _check_extends(before: Comparison, now: Comparison, where: str) -> None:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str:
-    from nearfar.train.config import leaves
-
     def flat(data: Mapping[str, Any]) -> dict[str, Any]:
         counts = {key: data[key] for key in ("trials", "folds", "seed")}
         return counts | {f"criteria.{name}": data["criteria"][name]} | dict(leaves(data["train"]))
 
     old, new = flat(before), flat(now)
-    differing = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    keys = [key for key in dict.fromkeys([*old, *new]) if key not in FREE]
+    differing = [key for key in keys if old.get(key) != new.get(key)]
     return "; ".join(f"{key}: {old.get(key)} → {new.get(key)}" for key in differing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import threading
 import time
@@ -28,6 +29,9 @@ from nearfar.errors import ConfigError, DataError
 #: In seconds: how often a process says that it is alive, and after what silence it is taken for dead.
 BEAT, GRACE = 20.0, 180.0
 
+# In seconds, between attempts to open a database.
+_PAUSES = (0.2, 0.4, 0.8, 1.6)
+
 _FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
@@ -43,12 +47,24 @@ def open_storage(where: str | Path) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if "://" in str(where):
-            return RDBStorage(str(where))
+            return _open_database(str(where))
         Path(where).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(where)))
     except Exception as error:  # whatever a database's driver raises
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the storage {where} cannot be opened: {reason}") from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    """Open a database; where two processes make the tables of a new one at once, one of them fails and finds them."""
+    from sqlalchemy.exc import DBAPIError
+
+    for pause in _PAUSES:
+        try:
+            return RDBStorage(url)
+        except DBAPIError:
+            time.sleep(pause * random.uniform(0.5, 1))
+    return RDBStorage(url)
 
 
 class Worker:
@@ -62,16 +78,24 @@ class Worker:
         """As it is written beside a unit."""
         return {"token": self.token, "host": self.host, "pid": self.pid}
 
+    def has(self, trial: FrozenTrial) -> bool:
+        """Whether this is the one that has the unit."""
+        return bool(_owner(trial).get("token") == self.token)
+
     def gone(self, trial: FrozenTrial) -> bool:
         """Whether whoever had this unit no longer works on it."""
-        owner: Mapping[str, Any] = trial.user_attrs.get("owner") or {}
-        if owner.get("token") == self.token:
+        owner = _owner(trial)
+        if self.has(trial):
             return False
         if owner.get("host") == self.host and (owner.get("pid") == self.pid or not _runs(owner.get("pid"))):
             return True
         begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         beat = float(trial.user_attrs.get("beat", 0.0))
         return time.time() - max(beat, begun) > GRACE
+
+
+def _owner(trial: FrozenTrial) -> Mapping[str, Any]:
+    return trial.user_attrs.get("owner") or {}
 
 
 def _runs(pid: Any) -> bool:
@@ -111,7 +135,8 @@ class Units:
                 "the data is not what this comparison began with, its classes, labels or images changed: begin anew "
                 "with another --output, and another --storage where there is one"
             )
-        self.study.set_user_attr("data", data)
+        if "data" not in self.study.user_attrs:
+            self.study.set_user_attr("data", data)
 
     def taken(self) -> list[FrozenTrial]:
         """The units that count and that somebody took, in order."""
@@ -135,7 +160,8 @@ class Units:
 
     def busy(self, worker: Worker) -> int:
         """How many units others work on."""
-        return sum(trial.state == TrialState.RUNNING and not worker.gone(trial) for trial in self.taken())
+        running = [trial for trial in self.taken() if trial.state == TrialState.RUNNING]
+        return sum(not worker.has(trial) and not worker.gone(trial) for trial in running)
 
     def take(self, worker: Worker) -> tuple[int, optuna.Trial] | None:
         """Take the first unit that nobody works on, with its place; None where there is none."""
@@ -143,7 +169,7 @@ class Units:
             if trial.state == TrialState.RUNNING and worker.gone(trial):
                 again = optuna.Trial(self.study, trial._trial_id)
                 again.set_user_attr("owner", worker.name())
-                if self._owner(place) == worker.token:
+                if worker.has(self.taken()[place]):
                     return place, again
         if len(self.taken()) >= self.wanted:
             return None
@@ -155,9 +181,6 @@ class Units:
         new.set_user_attr("surplus", True)
         self.study.tell(new, state=TrialState.FAIL)
         return None
-
-    def _owner(self, place: int) -> Any:
-        return (self.taken()[place].user_attrs.get("owner") or {}).get("token")
 
     def finish(self, trial: optuna.Trial, record: Mapping[str, Any], value: float | None) -> None:
         """Say what came of a unit; ``value`` is None where it failed. Of one that is finished nothing changes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nearfar.bench.space import is_setting
 from nearfar.bench.statistics import CONFIDENCE, Estimate
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _p(row: Row, ensemble: str) -> str:
 
 
 def _found(row: Row) -> list[str]:
-    settings = [f"`{key}={value:g}`" for key, value in row.values.items() if key.split(".")[0] not in row.criterion]
+    settings = [f"`{key}={value:g}`" for key, value in row.values.items() if is_setting(key)]
     best = f"{100 * row.validation['map@r']:.1f}" if row.validation else "–"
     trials = f"{row.trials}, {row.failed} failed" if row.failed else str(row.trials)
     return [row.name, ", ".join([f"`{row.criterion}`", *settings]), best, trials]

@@ -71,7 +71,7 @@ def compare(
     ConfigError, DataError, RecipeError, ArgumentError, UnknownPart
         Something does not fit; found before the first step.
     Stopped
-        Ctrl-C; the same call goes on.
+        Ctrl-C or SIGTERM; the same call goes on.
     """
     folder = ComparisonFolder(output)
     wanted = comparison.only(only).contenders if only else comparison.contenders
@@ -110,13 +110,13 @@ def _rehearse(comparison: Comparison) -> str:
     """
     if comparison.train.devices != 1:
         raise ConfigError("a comparison trains on one device a process: leave devices out, and start more processes")
-    digests = []
+    digests: list[str] = []
     for each in comparison.contenders:
         folds = range(comparison.folds if not digests else 1)
         for fold in folds:
             config = each.config(comparison.train, each.start, seed=0, fold=f"{fold + 1}/{comparison.folds}")
             with _in_the_name_of(each.name):
-                job, sources = prepare(anchored(config), None, Narrator(quiet=True))
+                job, sources = prepare(anchored(config), None, Narrator(quiet=True), checked=bool(digests))
             digests += [job.digest, data_digest(sources.test)]
     return hashlib.sha256("".join(digests[: 2 * comparison.folds]).encode()).hexdigest()
 

@@ -43,7 +43,7 @@ def command(
     model, where = load(run, device)
     with Progress(transient=True) as bar:
         task = bar.add_task("embedding", total=len(paths))
-        found = embed_files(
+        embed_files(
             model,
             paths,
             output,
@@ -55,4 +55,5 @@ def command(
             overwrite=overwrite,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    click.echo(f"wrote {output}: {len(found)} embeddings of {found.vectors.shape[1]} numbers")
+    size = model.embedding_size * (2 if flip == "concatenate" else 1)
+    click.echo(f"wrote {output}: {len(paths)} embeddings of {size} numbers")

@@ -28,6 +28,9 @@ import click
     help="A verification set of insightface's, such as lfw.bin; may be repeated.",
 )
 @click.option("--flip", type=click.Choice(["none", "sum", "concatenate"]), default="none", help="Of mirror images.")
+@click.option(
+    "--post", type=click.Choice(["none", "expand", "k_reciprocal"]), default="none", help="Of queries and a gallery."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what a protocol draws.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

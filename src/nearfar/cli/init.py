@@ -10,7 +10,7 @@ import click
 
 
 @click.command("init")
-@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|TABLE")
+@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|TABLE|RECORDS")
 @click.option(
     "-o",
     "--output",

@@ -52,7 +52,7 @@ def command(
 
 
 def _print(registry: Registry, found: Mapping[str, Sequence[Entry]]) -> None:
-    """By kind, a line a part."""
+    """By kind, a line a part, and one for its presets where it has any."""
     if not any(found.values()):
         click.echo("no part matches; `nearfar list` without a pattern shows all", err=True)
         return
@@ -66,6 +66,8 @@ def _print(registry: Registry, found: Mapping[str, Sequence[Entry]]) -> None:
         for entry in sorted(entries, key=lambda entry: entry.namespace == "pml"):
             line = f"  {registry.short_name(entry):<{width}}  {entry.plugin.provider:<{origin}}  {entry.spec.summary}"
             click.echo(line)
+            if entry.spec.presets:
+                click.secho(f"  {'':<{width}}  presets: {', '.join(entry.spec.presets)}", dim=True)
 
 
 _PLURALS = {"loss": "losses", "miner": "miners", "reducer": "reducers", "distance": "distances"}

@@ -17,6 +17,7 @@ from nearfar.data.size import Size, height_width
 from nearfar.errors import DataError
 
 _MOST_PIXELS = 2**26
+_MOST_BYTES = 2**29
 
 
 def read(path: Path, size: Size | None = None) -> Image.Image:
@@ -38,7 +39,10 @@ def read(path: Path, size: Size | None = None) -> Image.Image:
     # Both ways the larger side: it may yet be turned upright.
     side = None if size is None else 2 * max(height_width(size))
     try:
-        with Image.open(path) as image:
+        if (size_in_bytes := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size_in_bytes} bytes, and {_MOST_BYTES} are the most")
+        # From memory: of a file, Pillow asks for as many bytes at once as a chunk's header says that it has.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
             _refuse_bomb(image)
             if side is not None:
                 image.draft("RGB", (side, side))
@@ -48,20 +52,25 @@ def read(path: Path, size: Size | None = None) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
 
 
-def dimensions(path: Path) -> tuple[int, int]:
-    """Return (width, height) as the file's header says, without decoding it.
+def dimensions(image: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Return (width, height) as the header of a file, or of one in memory, says, without decoding it.
 
     Raises
     ------
     DataError
-        The file is no image.
+        It is no image; ``name`` says which, where it is no file.
     """
     try:
-        with Image.open(path) as image:
-            _refuse_bomb(image)
-            return image.size
+        if isinstance(image, bytes):
+            with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as opened:
+                _refuse_bomb(opened)
+                return opened.size
+        with Image.open(image) as opened:
+            _refuse_bomb(opened)
+            return opened.size
     except Exception as error:
-        raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
+        what = name or f"the image {image!s}"
+        raise DataError(f"cannot read {what}: {reason(error)}; replace or remove it") from error
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

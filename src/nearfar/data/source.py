@@ -73,6 +73,13 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         """
 
 
+#: Items whose labels are compared with those a data set keeps.
+_COMPARED = 16
+
+# What may be known of each image besides its class.
+_TOLD = ("cameras", "queries", "templates", "media")
+
+
 class ClassSubset(ImageSource):
     """Some classes of a source, numbered afresh from 0 in the order given.
 
@@ -92,7 +99,7 @@ class ClassSubset(ImageSource):
         new_labels = new_id[source.labels]
         self.indices = torch.nonzero(new_labels >= 0)[:, 0]
         self.labels = new_labels[self.indices]
-        for name in ("cameras", "queries", "templates", "media"):
+        for name in _TOLD:
             told = getattr(source, name)
             setattr(self, name, None if told is None else told[self.indices])
 
@@ -111,7 +118,8 @@ class ClassUnion(ImageSource):
     Parameters
     ----------
     sources : sequence of ImageSource
-        Of images of one size, with no class in common.
+        Of images of one size, with no class in common; cameras, templates and films are numbered alike in all of them,
+        as in the parts of one table.
     """
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
@@ -120,11 +128,12 @@ class ClassUnion(ImageSource):
         before = itertools.accumulate((source.num_classes for source in sources), initial=0)
         self.labels = torch.cat([source.labels + first for source, first in zip(sources, before, strict=False)])
         self.reads_files = any(source.reads_files for source in sources)
-        cameras = [source.cameras for source in sources if source.cameras is not None]
-        self.cameras = torch.cat(cameras) if len(cameras) == len(self.sources) else None
+        for name in _TOLD:
+            told = [getattr(source, name) for source in sources]
+            setattr(self, name, None if any(one is None for one in told) else torch.cat(told))
 
     def image(self, index: int) -> Tensor:
-        """Return one image, (3, S, S) uint8."""
+        """Return one image, (3, H, W) uint8."""
         index %= len(self)
         place = 0
         while index >= len(self.sources[place]):
@@ -143,7 +152,8 @@ class Adapted(ImageSource):
 
     Images may be PIL images, arrays (H, W) or (H, W, 3) of uint8, or tensors (1 | 3, H, W) of uint8 or of floats in
     [0, 1]; their middle is cut out. Labels are any integers and become 0 … C − 1 in their order. They are read from
-    the dataset's ``labels`` or ``targets`` where it has one as long as itself; otherwise every item is loaded once.
+    the dataset's ``labels`` or ``targets`` where it has one as long as itself, with which some items agree: a data set
+    may give other labels than it keeps. Otherwise every item is loaded once.
 
     Parameters
     ----------
@@ -191,9 +201,15 @@ def _original_labels(dataset: Any) -> Tensor:
         if found is None or not hasattr(found, "__len__") or len(found) != len(dataset):
             continue
         labels = torch.as_tensor(found)
-        if labels.dim() == 1 and not labels.is_floating_point():
+        if labels.dim() == 1 and not labels.is_floating_point() and _agree(dataset, labels):
             return labels.to(torch.int64)
     return torch.tensor([_label(dataset, index) for index in range(len(dataset))])
+
+
+def _agree(dataset: Any, labels: Tensor) -> bool:
+    """Whether some items, from the first to the last, have these labels."""
+    some = {place * (len(labels) - 1) // (_COMPARED - 1) for place in range(_COMPARED)}
+    return all(_label(dataset, index) == int(labels[index]) for index in some)
 
 
 def _pair(dataset: Any, index: int) -> tuple[Any, Any]:

@@ -124,12 +124,38 @@ class ImageTable(ImageFiles):
         return part
 
 
+def labels_of(table: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """The label that a table has for each image; its other rows may be of other images, which need not be there.
+
+    Raises
+    ------
+    DataError
+        The table cannot be read, or does not have one of the images.
+    MissingExtra
+        pyarrow is missing, and the table is Parquet.
+    """
+    table = Path(table)
+    columns = _read(table)
+    _check_cells(table, columns)
+    named = {
+        (table.parent / path).resolve(): label for path, label in zip(columns["path"], columns["label"], strict=True)
+    }
+    wanted = [Path(image).resolve() for image in images]
+    if missing := [image for image, path in zip(images, wanted, strict=True) if path not in named]:
+        raise DataError(
+            f"{len(missing)} of {len(images)} images are not in the table {table}, first {missing[0]}: its paths are "
+            "taken from its folder"
+        )
+    return tuple(named[path] for path in wanted)
+
+
 def _read(path: Path) -> dict[str, list[str]]:
     """The columns that are known, as text."""
     try:
         names, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     except OSError as error:
-        raise DataError(f"cannot read the table {path}: {error.strerror or error}") from error
+        said = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"cannot read the table {path}: {said}") from error
     if missing := [name for name in _COLUMNS[:2] if name not in names]:
         found = ", ".join(map(repr, names[:8])) or "none"
         raise DataError(f"the table {path} has no column {missing[0]!r}: its columns are {found}")
@@ -169,8 +195,9 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         found = parquet.ParquetFile(path).schema_arrow.names
         table = parquet.read_table(path, columns=[name for name in _COLUMNS if name in found])
         columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
-    except ArrowException as error:
-        raise DataError(f"the table {path} is no Parquet: {str(error).splitlines()[0]}") from error
+    except (ArrowException, ValueError, OverflowError, MemoryError) as error:  # a damaged one fails in many ways
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"the table {path} is no Parquet: {said}") from error
     return list(table.column_names) or list(found), [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -178,6 +205,8 @@ def _check_cells(path: Path, columns: _Columns) -> None:
     for name, cells in columns.items():
         if empty := [row for row, cell in enumerate(cells, 2) if not cell]:
             raise DataError(f"{len(empty)} cells of the column {name!r} of {path} are empty, first in row {empty[0]}")
+        if broken := [row for row, cell in enumerate(cells, 2) if min(map(ord, cell)) < 32]:
+            raise DataError(f"row {broken[0]} of {path} has a line break or a control character in {name!r}")
     repeated = [each for each, count in Counter(columns["path"]).items() if count > 1]
     if repeated:
         raise DataError(f"{len(repeated)} images are twice in {path}, first {repeated[0]}: leave one row each")

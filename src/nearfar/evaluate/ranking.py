@@ -20,6 +20,7 @@ def ranking_metrics(
     *,
     cameras: Tensor | None = None,
     gallery_cameras: Tensor | None = None,
+    similarities: Tensor | None = None,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int | None = None,
 ) -> dict[str, float]:
@@ -53,6 +54,8 @@ def ranking_metrics(
         (m, d) and (m,).
     cameras, gallery_cameras : Tensor, optional
         (n,) and (m,) integers: both or neither.
+    similarities : Tensor, optional
+        (n, m) finite: what is ranked by in place of cosines, such as re-ranked distances with their sign turned.
     ks : sequence of int
         [1..inf] Of precision@k and cmc@k; where fewer items than k are left, those.
     chunk : int, optional
@@ -81,6 +84,7 @@ def ranking_metrics(
         gallery_labels,
         cameras=cameras,
         gallery_cameras=gallery_cameras,
+        similarities=similarities,
         ks=ks,
         chunk=chunk,
     )
@@ -96,6 +100,7 @@ def ranking_scores(
     *,
     cameras: Tensor | None = None,
     gallery_cameras: Tensor | None = None,
+    similarities: Tensor | None = None,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -115,6 +120,12 @@ def ranking_scores(
     check_fit(query, gallery)
     if (cameras is None) != (gallery_cameras is None):
         raise InputError("cameras and gallery_cameras belong together: pass both or neither")
+    if similarities is not None and (
+        similarities.shape != (len(query), len(gallery)) or not similarities.isfinite().all()
+    ):
+        raise InputError(
+            f"similarities must be finite, ({len(query)}, {len(gallery)}), not {tuple(similarities.shape)}"
+        )
     ks = checked_ks(ks)
     device = query.device
     labels, gallery_labels = labels.to(device), gallery_labels.to(device)
@@ -132,8 +143,9 @@ def ranking_scores(
         excluded = torch.zeros_like(same)
         if cameras is not None and gallery_cameras is not None:
             excluded = same & (cameras[tile, None] == gallery_cameras)
-        similarities = index.similarities(query[tile]).masked_fill_(excluded, -torch.inf)
-        hits = (same & ~excluded).gather(1, similarities.argsort(dim=1, descending=True, stable=True))
+        ranked_by = index.similarities(query[tile]) if similarities is None else similarities[tile].to(device)
+        ranked_by = ranked_by.masked_fill(excluded, -torch.inf)
+        hits = (same & ~excluded).gather(1, ranked_by.argsort(dim=1, descending=True, stable=True))
         scores.append(_score(hits, (~excluded).sum(1), ks))
     found = torch.cat(scores)
     kept = found[:, 0].isfinite()

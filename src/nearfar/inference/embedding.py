@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from nearfar.data.image import cut, read
 from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
+from nearfar.files import write_text
 from nearfar.inference.features import Flip, features
-from nearfar.inference.store import Embeddings, check_store, joined, read_embeddings, write_embeddings
+from nearfar.inference.store import Embeddings, check_store, read_embeddings, write_embeddings, write_parts
 from nearfar.models import EmbeddingModel
 
 #: Images that are kept together: what is lost at most.
@@ -36,15 +38,16 @@ def embed_files(
     name: str = "",
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Embeddings:
-    """Embed image files into one file, resumable.
+) -> None:
+    """Embed image files into one file, resumable; :func:`~nearfar.inference.read_embeddings` reads it.
 
     Parts lie in the folder ``OUTPUT.parts`` until all are there; called again with the same model and images, it
-    goes on with what is missing.
+    goes on with what is missing. No more than a part is in memory.
 
     Parameters
     ----------
     model : EmbeddingModel
+        Its mode and its device are afterwards what they were.
     paths : sequence of Path
         As :func:`~nearfar.inference.list_images` gives them.
     output : path
@@ -62,10 +65,6 @@ def embed_files(
     progress : callable, optional
         Called with the images done and all of them.
 
-    Returns
-    -------
-    Embeddings
-
     Raises
     ------
     ConfigError
@@ -78,29 +77,38 @@ def embed_files(
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} is there already: give another name, or have it written over")
     size = input_size(model.data_config)
-    model = model.to(device).eval()
-    about = {"model": name, "weights": weights_digest(model), "flip": flip, "embedding_size": model.embedding_size}
+    about = {"model": name, "weights": model_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")
     _claim(folder, about, paths)
-    parts = []
-    for start in range(0, len(paths), PART):
-        file = folder / f"{start // PART:06}.safetensors"
-        if not file.exists():
-            wanted = paths[start : start + PART]
-            loader: DataLoader[Tensor] = DataLoader(_Files(wanted, size), batch_size, num_workers=workers)
-            vectors = []
-            for images in loader:
-                vectors.append(features(model, images.to(device), flip=flip))
-                if progress is not None:
-                    progress(start + sum(map(len, vectors)), len(paths))
-            write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
-        parts.append(read_embeddings(file))
-        if progress is not None:
-            progress(min(start + PART, len(paths)), len(paths))
-    found = joined(parts)
-    write_embeddings(found, output)
+    parts: list[Path] = []
+    with _moved(model, device):
+        for start in range(0, len(paths), PART):
+            file = folder / f"{start // PART:06}.safetensors"
+            if not file.exists():
+                wanted = paths[start : start + PART]
+                loader: DataLoader[Tensor] = DataLoader(_Files(wanted, size), batch_size, num_workers=workers)
+                vectors = []
+                for images in loader:
+                    vectors.append(features(model, images.to(device), flip=flip))
+                    if progress is not None:
+                        progress(start + sum(map(len, vectors)), len(paths))
+                write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
+            parts.append(file)
+            if progress is not None:
+                progress(min(start + PART, len(paths)), len(paths))
+    write_parts((read_embeddings(part).vectors for part in parts), list(map(str, paths)), about, output)
     shutil.rmtree(folder)
-    return found
+
+
+@contextlib.contextmanager
+def _moved(model: EmbeddingModel, device: torch.device | str) -> Iterator[None]:
+    """Have a model on another device for a while."""
+    before = next(model.parameters()).device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
 
 
 class _Files(Dataset[Tensor]):
@@ -130,14 +138,15 @@ def _claim(folder: Path, about: dict[str, object], paths: Sequence[Path]) -> Non
                 )
             return
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(wanted, encoding="utf-8")
+        write_text(manifest, wanted)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def weights_digest(model: EmbeddingModel) -> str:
-    """What tells one model from another: its weights."""
-    digest = hashlib.sha256()
+def model_digest(model: EmbeddingModel) -> str:
+    """What tells one model from another: its weights, what it is made of, and what images are made into for it."""
+    about = {name: model.data_config[name] for name in ("input_size", "mean", "std")}
+    digest = hashlib.sha256(json.dumps([model.config, about], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

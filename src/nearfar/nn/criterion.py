@@ -19,6 +19,7 @@ from nearfar.nn.precision import full_precision, raised
 from nearfar.nn.schedules import Curve, Scheduled, Schedules
 from nearfar.nn.selection import Selection
 from nearfar.nn.steps import follow
+from nearfar.nn.term_weights import TermWeights
 from nearfar.spec import EMBEDDING_INPUTS
 
 __all__ = ["Criterion", "CriterionTerm"]
@@ -79,7 +80,7 @@ class Criterion(nn.Module):
     terms
         At least one.
     recipe
-        The recipe it was made from, if any; ``str(criterion.recipe)`` writes it down.
+        The recipe it is made from, if any, of as many terms.
     scheduled
         Numbers of its parts that move with the steps.
 
@@ -94,11 +95,11 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         terms = list(terms)
-        self.recipe = recipe
+        self._recipe = recipe
         self.losses = nn.ModuleDict({term.name: term.loss for term in terms})
         self.miners = nn.ModuleDict({term.name: miner for term in terms if (miner := _selecting(term)) is not None})
         #: What the value of each term is multiplied with; may be changed between calls.
-        self.weights = {term.name: term.weight for term in terms}
+        self.weights = TermWeights({term.name: term.weight for term in terms})
         #: How many times the network's learning rate what each term learns wants; training begins with it.
         self.learning_rates = {term.name: term.learning_rate for term in terms}
         self._calls = {
@@ -115,6 +116,15 @@ class Criterion(nn.Module):
         weights = [Scheduled(self.weights, term.name, term.curve) for term in terms if term.curve is not None]
         #: What moves numbers with the steps; None where nothing does.
         self.schedules = Schedules([*scheduled, *weights]) if (scheduled := [*scheduled]) or weights else None
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe it was made from, with the weights of now; None without one. ``str`` writes it down."""
+        if self._recipe is None:
+            return None
+        scheduled = () if self.schedules is None else self.schedules.scheduled
+        moving = {each.name for each in scheduled if each.owner is self.weights}
+        return self._recipe.with_weights([None if name in moving else self.weights[name] for name in self.losses])
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -224,16 +224,19 @@ class _EuclideanMatrix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, reference: Tensor, root: bool, is_self: bool) -> Tensor:
-        scale = query.square().sum(1)[:, None] + reference.square().sum(1)
-        matrix = torch.addmm(scale, query, reference.T, alpha=-2)
+        squares = reference.square().sum(1)
+        query_squares = squares if is_self else query.square().sum(1)
+        matrix = torch.addmm(squares, query, reference.T, alpha=-2).add_(query_squares[:, None])
+        if is_self:
+            matrix.fill_diagonal_(torch.inf)  # for a while: no pair that is near
+        if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
+            _mend_near(matrix, query, reference, query_squares, squares)
         if is_self:
             matrix.fill_diagonal_(0)
         matrix.clamp_min_(0)
-        if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
-            _mend_near(matrix, scale, query, reference)
         if root:
             matrix.sqrt_()
-        ctx.root = root
+        ctx.root, ctx.is_self = root, is_self
         ctx.save_for_backward(query, reference, *((matrix,) if root else ()))
         return matrix
 
@@ -248,6 +251,10 @@ class _EuclideanMatrix(torch.autograd.Function):
         else:
             weight = 2 * grad
         to_query = to_reference = None
+        if ctx.is_self and all(ctx.needs_input_grad[:2]):
+            # Both ends of a pair are of one set, so that one product does.
+            weight = weight + weight.T
+            return weight.sum(1)[:, None] * query - weight @ query, None, None, None
         if ctx.needs_input_grad[0]:
             to_query = weight.sum(1)[:, None] * query - weight @ reference
         if ctx.needs_input_grad[1]:
@@ -255,14 +262,19 @@ class _EuclideanMatrix(torch.autograd.Function):
         return to_query, to_reference, None, None
 
 
-def _mend_near(matrix: Tensor, scale: Tensor, query: Tensor, reference: Tensor) -> None:
+def _mend_near(
+    matrix: Tensor, query: Tensor, reference: Tensor, query_squares: Tensor, reference_squares: Tensor
+) -> None:
     """Take squared distances that cancellation has spoiled from the differences themselves, in place.
 
     ‖x‖² + ‖y‖² − 2 x·y is off by the rounding of its largest part: a float32 distance of 1e-3 between unit vectors by
     half of it. Not on a GPU, where asking how many there are would stall the stream, nor compiled, where it would break
     the graph.
     """
-    near = matrix < NEAR * scale
+    # No sum of two squares is larger than that of the largest.
+    if not matrix.numel() or bool(matrix.amin() >= NEAR * (query_squares.max() + reference_squares.max())):
+        return
+    near = matrix < NEAR * (query_squares[:, None] + reference_squares)
     rows, columns = near.nonzero(as_tuple=True)
     for start in range(0, len(rows), 2**14):
         i, j = rows[start : start + 2**14], columns[start : start + 2**14]

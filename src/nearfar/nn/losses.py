@@ -79,6 +79,8 @@ class Loss(nn.Module):
         else:
             named = terms
         if not isinstance(named, Mapping) or not all(isinstance(part, Terms) for part in named.values()):
+            if getattr(type(self).terms, "__isabstractmethod__", False):
+                raise ArgumentError(f"{type(self).__name__} has no method terms, which says what it reduces")
             raise ArgumentError(
                 f"{type(self).__name__}.terms returned {type(terms).__name__}; it must return Terms, or a mapping of "
                 "names to Terms"

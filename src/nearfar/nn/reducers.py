@@ -319,6 +319,8 @@ class NoReduction(Reducer):
 
 def _ratio(total: Tensor, count: Tensor | float) -> Tensor:
     """``total / count``, and ``total`` (which is 0) when the count is 0: no division, no synchronisation."""
+    if isinstance(count, Tensor) and _may_be_read(count):
+        count = count.item()
     if isinstance(count, Tensor):
         quotient = total.double() / torch.where(count == 0, 1, count)
     elif count <= 1 << 24:
@@ -327,3 +329,8 @@ def _ratio(total: Tensor, count: Tensor | float) -> Tensor:
         quotient = total.double() / count
     # An integer count above 2²⁴ has no float32 of its own; a float64 quotient loses nothing.
     return quotient.to(total.dtype)
+
+
+def _may_be_read(count: Tensor) -> bool:
+    """Whether reading a number takes less than choosing by it: on a GPU it would stall the stream."""
+    return count.device.type == "cpu" and not (count.requires_grad or torch.compiler.is_compiling())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from nearfar.nn.steps import Stepping
 
-__all__ = ["Curve", "Scheduled", "Schedules", "attach", "unmovable"]
+__all__ = ["Curve", "Scheduled", "Schedules", "attach", "mark", "unmovable", "with_copies"]
+
+#: The attribute by which a copy of a part is known.
+_MARK = "_scheduled_as"
 
 
 class Curve(Protocol):
@@ -89,6 +92,32 @@ class Schedules(Stepping):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{each.name}={each.curve}" for each in self.scheduled)
+
+
+def with_copies(scheduled: Sequence[Scheduled], roots: Iterable[nn.Module]) -> list[Scheduled]:
+    """What moves, in the copies of its owners that parts around them have made, too.
+
+    Parameters
+    ----------
+    scheduled
+        What moves, of owners that :func:`mark` was called with.
+    roots
+        The modules that have the copies among their parts.
+    """
+    copies: dict[int, list[nn.Module]] = {}
+    for part in dict.fromkeys(part for root in roots for part in root.modules()):
+        if (mark := vars(part).pop(_MARK, None)) is not None:
+            copies.setdefault(mark, []).append(part)
+    found = []
+    for each in scheduled:
+        owners: Sequence[nn.Module | MutableMapping[str, Any]] = copies.get(id(each.owner)) or [each.owner]
+        found += [Scheduled(owner, each.name, each.curve) for owner in owners]
+    return found
+
+
+def mark(part: nn.Module) -> None:
+    """Have copies of a part be known as such."""
+    setattr(part, _MARK, id(part))
 
 
 def attach(loss: nn.Module, scheduled: Iterable[Scheduled]) -> None:

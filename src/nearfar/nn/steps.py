@@ -16,7 +16,7 @@ class Stepping(nn.Module):
 
     A subclass does its bookkeeping in its calls, ends each with :meth:`called`, and moves on in :meth:`step`. Such a
     call in training mode is a step, until the part is made to :func:`follow` an optimiser: then its steps are, and
-    calls whose gradients are accumulated count as one.
+    calls whose gradients are accumulated count as one. A copy, also one that was pickled, follows nothing.
     """
 
     #: What :func:`follow` has put there; None: calls are steps.
@@ -31,6 +31,9 @@ class Stepping(nn.Module):
         if self.training and self.follows is None:
             self.step()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "follows"}
+
 
 def follow(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Have every :class:`Stepping` part of ``module`` move on with each step of ``optimizer``, no longer with calls.
@@ -42,7 +45,10 @@ def follow(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     for part in parts:
         part.follows = token
 
-    def moved(*_: Any) -> None:
+    def moved(stepped: torch.optim.Optimizer, *_: Any) -> None:
+        # A fused optimiser is called also where the scaler found what is not finite, and leaves its weights then.
+        if getattr(stepped, "found_inf", None):
+            return
         for part in parts:
             if part.follows is token:
                 part.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,17 +25,23 @@ def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 
 def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
     """The gradient by vectors, of that by their ``units``; both as :func:`unit` gave them."""
+    return _through(grad, units, lengths, dim, have_direction=False)
+
+
+def _through(grad: Tensor, units: Tensor, lengths: Tensor, dim: int, *, have_direction: bool) -> Tensor:
     length = lengths.unsqueeze(dim)
+    radial = torch.linalg.vecdot(grad, units, dim=dim).unsqueeze(dim)
+    across = torch.addcmul(grad, units, radial, value=-1)
+    if have_direction:
+        return across / length
     none = length == 0
-    inverse = length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
-    radial = (grad * units).sum(dim, keepdim=True)
-    return (grad - units * radial) * inverse
+    return across * length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
 
 
 def _have_direction(lengths: Tensor) -> bool:
     """Whether all are lengths of vectors that can be scaled to length one just so."""
     least, greatest = torch.aminmax(lengths)
-    return bool(least > TINY) and bool(greatest < torch.inf)
+    return least.item() > TINY and greatest.item() < math.inf
 
 
 class _Unit(torch.autograd.Function):
@@ -53,7 +60,9 @@ class _Unit(torch.autograd.Function):
         if on_cpu and length.numel() and _have_direction(length):
             units, lengths = vectors / length, length.squeeze(dim)
             ctx.save_for_backward(units, lengths)
+            ctx.have_direction = True
             return units, lengths
+        ctx.have_direction = False
         none = length <= TINY
         units = vectors / length.masked_fill(none, 1)
         if not on_cpu or bool(none.any()):
@@ -72,7 +81,7 @@ class _Unit(torch.autograd.Function):
         units, lengths = ctx.saved_tensors
         grad = None
         if to_units is not None:
-            grad = through_unit(to_units, units, lengths, ctx.dim)
+            grad = _through(to_units, units, lengths, ctx.dim, have_direction=ctx.have_direction)
         if to_lengths is not None:
             along = to_lengths.unsqueeze(ctx.dim) * units
             grad = along if grad is None else grad + along

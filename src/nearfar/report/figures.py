@@ -12,8 +12,8 @@ from nearfar.evaluate import Roc, Verification, all_pairs, roc, verification_met
 from nearfar.evaluate.roc import SUPPORT
 from nearfar.train.table import METRICS, scores_of_queries
 
-#: Images whose pairs are verified: their number grows with the square.
-MOST_IMAGES = 1000
+#: Pairs that are verified where there are more: their number grows with the square of the images'.
+MOST_PAIRS = 2**19
 #: Draws of a bootstrap.
 RESAMPLES = 200
 _LEVEL = 0.95
@@ -44,8 +44,10 @@ class Pairs:
         (false accepts, true accepts), the rates logarithmic and supported by enough pairs.
     genuine, impostors
         (cosine distance, share of the pairs in that bin).
-    images, pairs
-        (genuine, impostor) counts in ``pairs``.
+    there
+        Pairs of the images in all.
+    pairs
+        (genuine, impostor) counts of those that were looked at.
     protocol
         What the figures depend on.
     """
@@ -54,7 +56,7 @@ class Pairs:
     curve: Points
     genuine: Points
     impostors: Points
-    images: int
+    there: int
     pairs: tuple[int, int]
     protocol: str
 
@@ -92,7 +94,7 @@ def retrieval_figures(embeddings: Tensor, source: ImageSource) -> tuple[Figure, 
 
 
 def pair_figures(embeddings: Tensor, labels: Tensor) -> Pairs:
-    """Verify pairs of at most :data:`MOST_IMAGES` images, whole classes drawn by a fixed seed.
+    """Verify pairs of images: all, or :data:`MOST_PAIRS` that :func:`nearfar.evaluate.all_pairs` draws by a fixed seed.
 
     Parameters
     ----------
@@ -106,40 +108,17 @@ def pair_figures(embeddings: Tensor, labels: Tensor) -> Pairs:
     InputError
         A kind of pair is missing.
     """
-    kept = drawn_images(labels, MOST_IMAGES)
-    similarities, same, identities = all_pairs(embeddings[kept], labels[kept])
-    # The rounding of a product may put the cosine of two equal images a little above one.
-    similarities = similarities.clamp(-1, 1)
+    similarities, same, identities = all_pairs(embeddings, labels, most=MOST_PAIRS)
     found = verification_metrics(similarities, same, identities=identities, resamples=RESAMPLES)
     return Pairs(
         _verified(found),
         _drawn_curve(roc(similarities, same)),
         _histogram(1 - similarities[same]),
         _histogram(1 - similarities[~same]),
-        len(kept),
+        len(labels) * (len(labels) - 1) // 2,
         (found.genuine, found.impostors),
         found.protocol,
     )
-
-
-def drawn_images(labels: Tensor, most: int) -> Tensor:
-    """Positions of images of whole classes, drawn by a fixed seed: (m,) rising, m ≤ ``most`` unless it is below 2.
-
-    A class has at most half of them, so that there are two classes.
-    """
-    if len(labels) <= most:
-        return torch.arange(len(labels))
-    generator = torch.Generator().manual_seed(0)
-    values = torch.unique(labels)
-    kept: list[Tensor] = []
-    room = most
-    for place in torch.randperm(len(values), generator=generator).tolist():
-        members = (labels == values[place]).nonzero()[:, 0][: max(most // 2, 1)]
-        if len(members) > room:
-            break
-        kept.append(members)
-        room -= len(members)
-    return torch.cat(kept).sort().values
 
 
 def _verified(found: Verification) -> tuple[Figure, ...]:

@@ -20,9 +20,9 @@ from nearfar.report.curves import Curves, read_curves
 from nearfar.report.figures import Figure, Pairs, pair_figures, retrieval_figures
 from nearfar.report.recipes import RecipeFacts, read_recipe
 from nearfar.report.scenes import Map, Query, Scenes, ShownPair
-from nearfar.train.config import Config
+from nearfar.train.config import Config, saved_config
+from nearfar.train.evaluation import judged_source
 from nearfar.train.folder import RunFolder
-from nearfar.train.run import judged_source, saved_config
 from nearfar.train.sources import loader_workers
 from nearfar.train.table import embed, told_queries
 

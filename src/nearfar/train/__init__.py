@@ -22,13 +22,14 @@ from nearfar.errors import MissingExtra
 
 if TYPE_CHECKING:
     from nearfar.train.config import Config
-    from nearfar.train.run import Interrupted, Run, evaluate, resume, train
+    from nearfar.train.evaluation import evaluate
+    from nearfar.train.run import Interrupted, Run, resume, train
 
 _HOME = {
     "Config": "nearfar.train.config",
     "Interrupted": "nearfar.train.run",
     "Run": "nearfar.train.run",
-    "evaluate": "nearfar.train.run",
+    "evaluate": "nearfar.train.evaluation",
     "resume": "nearfar.train.run",
     "train": "nearfar.train.run",
 }

@@ -22,6 +22,8 @@ _EPOCHS = (20, 100)
 _MANY = 20
 #: The sides that backbones and data sets of the field have, in pixels.
 _SIDES = (32, 64, 112, 160, 224)
+#: Images that are so many times as long one way as the other are not cut to squares.
+_UPRIGHT = 1.5
 #: Up to so many images to train on, this backbone: its million parameters stand behind it.
 _BACKBONES = ((1_000, "test_resnet", 0.4), (20_000, "resnet10t", 4.9), (200_000, "resnet18", 11.2))
 _LARGEST = ("resnet50", 23.5)
@@ -127,8 +129,20 @@ def _model(found: Survey) -> Iterator[Choice]:
     side = max((side for side in _SIDES if side <= found.side), default=_SIDES[0])
     yield Choice("model.name", name, f"{millions} million parameters for {found.trained} images to train on")
     yield Choice("model.pretrained", False, "true downloads timm's weights, and is worth most where images are few")
-    yield Choice("model.image_size", side, f"pixels; the shorter side of half of the images is {found.side} or more")
+    yield _image_size(found, side)
     yield Choice("model.embedding_size", embedding, f"numbers an image, for {len(found.counts)} classes to train on")
+
+
+def _image_size(found: Survey, side: int) -> Choice:
+    """Squares, unless half of the images are one and a half times as long one way as the other."""
+    why = f"pixels; the shorter side of half of the images is {found.side} or more"
+    long = max(found.shape, 1 / found.shape)
+    if long < _UPRIGHT:
+        return Choice("model.image_size", side, why)
+    longer = round(2 * min(long, 4)) * side // 2
+    size = [longer, side] if found.shape > 1 else [side, longer]
+    more = f"{long:.2g} times as {'high as wide' if found.shape > 1 else 'wide as high'}"
+    return Choice("model.image_size", size, f"height and width in {why}, and half of them are {more} or more")
 
 
 def document(choices: Sequence[Choice], title: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nearfar import yaml12
 from nearfar.errors import ConfigError
+from nearfar.train.folder import RunFolder
 
 Layer = tuple[str, Mapping[str, Any]]
 """What was said and where: a name for messages, and nested data."""
@@ -134,7 +135,7 @@ class Head(Section):
 class Schedule(Section):
     """The factor on the learning rates, a function of the share of the run that is done."""
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     #: The share of the run over which the factor rises to 1.
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     #: Of ``step``: at these shares of the run the factor is multiplied with ``gamma``.
@@ -243,6 +244,11 @@ def file_layer(path: Path) -> Layer:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"the configuration file {path} cannot be read: {why}") from None
     return str(path), yaml12.load(text, source=str(path)) or {}
+
+
+def saved_config(folder: RunFolder) -> Config:
+    """The configuration that a run was started with."""
+    return Config.of(file_layer(folder.config))
 
 
 def set_layer(assignment: str) -> Layer:

@@ -73,10 +73,21 @@ def anchored(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model})
 
 
-def prepare(config: Config, data: Any, narrator: Narrator, *, begins: bool = True) -> tuple[Job, Sources]:
+def prepare(
+    config: Config, data: Any, narrator: Narrator, *, checked: bool = False, begins: bool = True
+) -> tuple[Job, Sources]:
     """Make everything a run needs, so that whatever is wrong is found before the first step.
 
-    A run that does not begin but goes on has its class vectors from a checkpoint.
+    Parameters
+    ----------
+    config : Config
+    data : optional
+        What came from Python.
+    narrator : Narrator
+    checked : bool
+        Every image was read already, as before another run on the same data; none is read again.
+    begins : bool
+        Whether it does not go on, with class vectors from a checkpoint.
     """
     device = resolve_device(config.device)
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
@@ -95,7 +106,8 @@ def prepare(config: Config, data: Any, narrator: Narrator, *, begins: bool = Tru
     criterion = build_criterion(config, sources.train, model)
     # Made for what it checks: that there are as many classes as a batch has.
     sampler = PKSampler(sources.train.labels, **config.batch.drawn, steps=0, seed=config.seed)
-    sources.check()
+    if not checked:
+        sources.check()
     _rehearse(criterion, model, sources.train, config)
     steps_per_epoch = config.steps_per_epoch or sampler.steps_per_epoch
     if device.type == "cpu":

@@ -22,7 +22,9 @@ from nearfar.evaluate import (
     Identification,
     Verification,
     all_pairs,
+    expand_queries,
     identification_metrics,
+    k_reciprocal,
     ranking_metrics,
     verification_metrics,
 )
@@ -35,9 +37,14 @@ Protocol = Literal["retrieval", "verification", "identification", "reidentificat
 #: What ``nearfar evaluate`` can ask.
 PROTOCOLS = get_args(Protocol)
 
+Post = Literal["none", "expand", "k_reciprocal"]
+#: What may be done with queries and their gallery before they are ranked.
+POSTS = get_args(Post)
+
 #: Pairs that are looked at where there are more, and the draws of the bootstrap.
 _PAIRS, _RESAMPLES = 2**21, 200
 _FOLDS = 10
+_EXPANDED = 10
 _PAIR_FARS = (0.1, 0.01, 0.001)
 _DIR = "DIR at the largest false-alarm rate not above the one named"
 
@@ -125,7 +132,7 @@ def _detections(found: Identification) -> dict[str, Any]:
     return told | {"strangers": found.strangers}
 
 
-def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
+def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Post = "none") -> dict[str, Any]:
     """Each query against the gallery, or each image against all others, but those of its own class and camera.
 
     Parameters
@@ -136,11 +143,14 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[s
         With queries, cameras, or both.
     seed : int
         Nothing is drawn.
+    post : {"none", "expand", "k_reciprocal"}
+        :func:`~nearfar.evaluate.expand_queries` or :func:`~nearfar.evaluate.k_reciprocal` with their defaults; of
+        queries and a gallery only.
 
     Raises
     ------
     ConfigError
-        The source knows of neither.
+        The source knows of neither, or not of queries where their ranking is to be processed.
     """
     cameras, labels = source.cameras, source.labels
     if cameras is None and source.queries is None:
@@ -150,11 +160,16 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[s
         )
     every = torch.ones(len(labels), dtype=torch.bool)
     asks, searched = (every, every) if source.queries is None else (source.queries, ~source.queries)
+    if post != "none" and source.queries is None:
+        raise ConfigError(f"{post} looks at queries and a gallery: give a table with the splits query and gallery")
+    query, gallery = x[asks], x[searched]
+    query = expand_queries(query, gallery, k=min(_EXPANDED, len(gallery))) if post == "expand" else query
     found: dict[str, Any] = ranking_metrics(
-        x[asks],
+        query,
         labels[asks],
-        x[searched],
+        gallery,
         labels[searched],
+        similarities=-k_reciprocal(query, gallery) if post == "k_reciprocal" else None,
         cameras=None if cameras is None else cameras[asks],
         gallery_cameras=None if cameras is None else cameras[searched],
     )
@@ -163,7 +178,12 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[s
     found["distractors"] = int((~torch.isin(labels[searched], labels[asks])).sum())
     junk = getattr(source, "junk", 0)
     left_out = {"junk": junk} if junk else {}
-    return found | left_out | {"protocol": told_queries(source)}
+    processed = {
+        "none": (),
+        "expand": (f"queries expanded by the {_EXPANDED} items they find first",),
+        "k_reciprocal": ("re-ranked by k-reciprocal neighbours, k1 20, k2 6, weight 0.3",),
+    }[post]
+    return found | left_out | {"protocol": "; ".join([told_queries(source), *processed])}
 
 
 _PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {
@@ -182,6 +202,7 @@ def judged(
     seed: int,
     device: torch.device,
     workers: int = 0,
+    post: Post = "none",
 ) -> dict[str, Any]:
     """The figures of one protocol, with their tag as ``protocol``."""
     if protocol == "reidentification" and source.cameras is None and source.queries is None:
@@ -189,7 +210,8 @@ def judged(
     x = embed(model, source, device=device, workers=workers, flip=flip)
     made = told_templates(source)
     x, source = by_template(x, source)
-    found = _PROTOCOLS[protocol](x, source, seed=seed)
+    more = {"post": post} if protocol == "reidentification" else {}
+    found = _PROTOCOLS[protocol](x, source, seed=seed, **more)
     return found | {"protocol": tag(model, flip, *made, found["protocol"])}
 
 

@@ -1,4 +1,4 @@
-"""``train`` and ``evaluate``: a configuration becomes a run folder, a run folder becomes a table."""
+"""``train`` and ``resume``: a configuration becomes a run folder."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from nearfar.data import ImageSource
-from nearfar.data.size import Size, input_size
 from nearfar.errors import CheckpointError, ConfigError, DataError
-from nearfar.inference.features import FLIPS, Flip
+from nearfar.files import write_text
 from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
 from nearfar.nn import Criterion
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import Checkpoint, restore
-from nearfar.train.config import Config, Layer, default_layer, differences, file_layer
-from nearfar.train.folder import RunFolder, write_text
-from nearfar.train.job import Job, anchored, build_model, prepare, resolve_device
+from nearfar.train.config import Config, Layer, default_layer, differences, file_layer, saved_config
+from nearfar.train.evaluation import data_facts, network_table, table_title
+from nearfar.train.folder import RunFolder
+from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
-from nearfar.train.protocols import PROTOCOLS, Protocol, described, judged, judged_pairs, tag
-from nearfar.train.shards import rows_of_states, rows_of_tensors
-from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_test
-from nearfar.train.table import Scores, compare, render, told_queries
+from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
+from nearfar.train.sources import FROM_PYTHON, Sources
+from nearfar.train.table import render
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -90,7 +88,7 @@ class Run:
 
     def table(self) -> str:
         """The table it ended with."""
-        return render(self.metrics["test"], _title(self.metrics["data"]))
+        return render(self.metrics["test"], table_title(self.metrics["data"]))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -169,6 +167,8 @@ def start(config: Config, *, data: Any = None, output: Any = None, narrator: Nar
     narrator.say(f"{folder}: {_described(job, sources)}")
     if rates := told_rates(job.criterion, job.config.optimizer):
         narrator.say(rates)
+    if kept := told_whole(job.criterion):
+        narrator.say(kept)
     return _run(job, sources, begun)
 
 
@@ -275,11 +275,6 @@ def restore_job(job: Job, checkpoint: Checkpoint) -> None:
     job.best, job.scaler, job.losses = dict(checkpoint.best), dict(checkpoint.scaler), list(checkpoint.losses)
 
 
-def saved_config(folder: RunFolder) -> Config:
-    """The configuration that a run was started with."""
-    return Config.of(file_layer(folder.config))
-
-
 def _recipe_yaml(criterion: Criterion) -> str:
     return str(criterion.recipe.to_yaml())
 
@@ -322,7 +317,7 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     """Judge what was trained, write it down and tell it."""
     evaluated = time.monotonic()
     try:
-        test = _table(job.config, job.folder, sources.test, job.device)
+        test = network_table(job.config, job.folder, sources.test, job.device)
     except KeyboardInterrupt:
         raise Interrupted(job.folder, job.step, job.steps) from None
     now = time.monotonic()
@@ -339,7 +334,7 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
             "evaluation": round(now - evaluated, 2),
             "total": round(before + now - begun, 2),
         },
-        "data": _data_facts(job.config.data.source, sources.test)
+        "data": data_facts(job.config.data.source, sources.test)
         | {"train_classes": sources.train.num_classes, "validation_classes": sources.validation.num_classes},
         "run": {
             "criterion": criterion_text(job.config),
@@ -356,124 +351,3 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     from_python = job.config.data.source.startswith(FROM_PYTHON)
     again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
     job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; {again} recomputes this")
-
-
-def _data_facts(source: str, test: ImageSource) -> dict[str, Any]:
-    return {"source": source, "test_classes": test.num_classes, "test_images": len(test)}
-
-
-def _title(data: Mapping[str, Any], *, unseen: bool = True) -> str:
-    sort = "unseen test classes" if unseen else "classes"
-    return f"{data['source']}: {data['test_images']} images of {data['test_classes']} {sort}, per cent"
-
-
-def _table(
-    config: Config, folder: RunFolder, test: ImageSource, device: torch.device, flip: Flip = "none"
-) -> dict[str, Scores]:
-    trained = load_model(folder.model)
-    workers = loader_workers(config.data.workers, test)
-    return compare(test, untrained=build_model(config), trained=trained, device=device, workers=workers, flip=flip)
-
-
-def evaluate(
-    path: str | os.PathLike[str],
-    *,
-    data: Any = None,
-    device: str = "auto",
-    protocol: Protocol = "retrieval",
-    pairs: Sequence[str | os.PathLike[str]] = (),
-    flip: Flip = "none",
-    seed: int = 0,
-) -> tuple[dict[str, Any], str]:
-    """Recompute the table of a run, make it of other data, or judge the trained network by another protocol.
-
-    Parameters
-    ----------
-    path : path
-        The run folder.
-    data : optional
-        A folder, a table or a dataset in place of the run's own test classes. One that is divided gives its test
-        classes; of anything else all classes are taken, as the run has seen none of them.
-    device : {"auto", "cpu", "cuda"}
-    protocol : {"retrieval", "verification", "identification", "reidentification"}
-        ``retrieval``: the table. ``verification``: all pairs, with intervals by identity. ``identification``: half of
-        each class's images are the gallery of the others. ``reidentification``: of a table with cameras, what the own
-        camera saw is left out.
-    pairs : sequence of path
-        Verification sets as insightface keeps them, ``lfw.bin``: judged in place of the classes.
-    flip : {"none", "sum", "concatenate"}
-        As in :func:`nearfar.inference.features`.
-    seed : int
-        Of what a protocol draws.
-
-    Returns
-    -------
-    dict, str
-        ``{"test": {"raw": …, "untrained": …, "trained": …}, "protocol": …}``, or the figures below the protocol's
-        name, or below ``"pairs"`` and each file; and the same as text. With each goes ``protocol``: how images were
-        fed, mirror images, folds, the rule for false-accept rates.
-
-    Raises
-    ------
-    CheckpointError
-        There is no run, or it has no model yet.
-    ConfigError
-        There is no such protocol, ``pairs`` are given with ``data`` or another protocol, or cameras are not known.
-    DataError
-        The data or a verification set cannot be used.
-    """
-    _check_asked(protocol, flip, pairs, data)
-    folder = RunFolder.open(path)
-    if not folder.model.exists():
-        then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
-        raise CheckpointError(f"{path} has no {folder.model.name} yet, which the first validation writes: {then}")
-    config = saved_config(folder)
-    where = resolve_device(device)
-    model = load_model(folder.model)
-    if pairs:
-        workers = config.data.workers or 0
-        sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
-        return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
-    test, name, own = judged_source(config, data, image_size=input_size(model.data_config))
-    facts = _data_facts(name, test)
-    if protocol == "retrieval":
-        rows = _table(config, folder, test, where, flip)
-        told = tag(model, flip, told_queries(test))
-        return {"test": rows, "protocol": told}, f"{render(rows, _title(facts, unseen=own))}\n{told}"
-    workers = loader_workers(config.data.workers, test)
-    found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers)
-    title = f"{protocol} on {_title(facts, unseen=own).removesuffix(', per cent')}"
-    return {protocol: found}, described(title, found)
-
-
-def _check_asked(protocol: str, flip: str, pairs: Sequence[Any], data: Any) -> None:
-    for name, value, known in (("protocol", protocol, PROTOCOLS), ("flip", flip, FLIPS)):
-        if value not in known:
-            raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
-    if pairs and (data is not None or protocol != "retrieval"):
-        raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
-
-
-def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[ImageSource, str, bool]:
-    """What a run is judged on: the images, what they are called, and whether they are its own test classes.
-
-    Parameters
-    ----------
-    config : Config
-        The run's.
-    data : optional
-        As in :func:`evaluate`.
-    image_size : int or (height, width)
-        What images are cut to, in pixels.
-
-    Raises
-    ------
-    ConfigError, DataError
-        There is no such data, or it cannot be used.
-    """
-    if isinstance(data, Mapping):
-        data = data["test"]
-    named = isinstance(data, (str, os.PathLike))
-    own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())
-    test = open_test(config.data.source if own else data, whole=not own, image_size=image_size)
-    return test, config.data.source if own else str(data) if named else type(data).__name__, own

@@ -13,16 +13,19 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     Parameters
     ----------
     schedule : Schedule
-        ``cosine``: half a cosine from 1 to 0. ``step``: times ``gamma`` at each milestone. ``constant``: 1. Each after
-        a linear rise over the warm-up, whose last step reaches 1.
+        ``cosine``: half a cosine from 1 to 0. ``linear``: a straight line from 1 to 0. ``step``: times ``gamma`` at
+        each milestone. ``constant``: 1. Each after a linear rise over the warm-up, whose last step reaches 1.
     step, steps : int
         The number of the step, from 0, and of all steps of the run.
     """
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
     if schedule.name == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule.name == "linear":
+        return 1 - done
     if schedule.name == "step":
         passed = sum(step >= round(milestone * steps) for milestone in schedule.milestones)
         return schedule.gamma**passed

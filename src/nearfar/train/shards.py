@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from nearfar.errors import ArgumentError, ConfigError
 from nearfar.nn import Criterion
 
-__all__ = ["held", "rows_of_states", "rows_of_tensors", "shard_classes", "sharded_names", "whole"]
+__all__ = ["held", "rows_of_states", "rows_of_tensors", "shard_classes", "sharded_names", "told_whole", "whole"]
 
 
 def shard_classes(criterion: Criterion, device: torch.device) -> None:
@@ -37,6 +37,16 @@ def shard_classes(criterion: Criterion, device: torch.device) -> None:
             loss.shard_classes()
         except ArgumentError as error:
             raise ConfigError(f"head.shard is true, and {name} cannot be shared out: {error}") from error
+
+
+def told_whole(criterion: Criterion) -> str:
+    """Which terms learn vectors that every rank keeps all of beside those that are shared out; empty where none do."""
+    parts: dict[str, bool] = {}
+    for name, loss in criterion.losses.items():
+        if vectors := [parameter for parameter in loss.parameters() if parameter.ndim > 1]:
+            parts[name] = any(isinstance(parameter, DTensor) for parameter in vectors)
+    kept = [name for name, spread in parts.items() if not spread]
+    return f"head.shard: every device keeps all that {', '.join(kept)} learns" if any(parts.values()) and kept else ""
 
 
 def sharded_names(module: nn.Module) -> list[str]:

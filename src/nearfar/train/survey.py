@@ -1,4 +1,4 @@
-"""What there is in a folder or a table of images, before anything is trained on it."""
+"""What there is in a folder, a table or a record file of images, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearfar.data import NAMED, TABLES, ClassSubset, ImageFolder, ImageSource, ImageTable
+from nearfar.data import NAMED, TABLES, ClassSubset, ImageFolder, ImageSource, ImageTable, RecordFaces
 from nearfar.data.image import dimensions
 from nearfar.errors import DataError
 from nearfar.train.sources import open_sources
@@ -34,6 +34,8 @@ class Survey:
         Of all splits together.
     sides
         The shorter side in pixels of the images whose headers were read.
+    shapes
+        How many times as high as wide they are.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Survey:
     classes: int
     images: int
     sides: tuple[int, ...]
+    shapes: tuple[float, ...] = (1.0,)
 
     @property
     def typical(self) -> int:
@@ -58,26 +61,32 @@ class Survey:
         """The median of the shorter sides, in pixels."""
         return int(statistics.median_low(self.sides))
 
+    @property
+    def shape(self) -> float:
+        """The median of how many times as high as wide they are."""
+        return statistics.median_low(self.shapes)
+
 
 def survey(source: str | os.PathLike[str]) -> Survey:
-    """Look at a folder or a table of images.
+    """Look at a folder, a table or a record file of images.
 
     Raises
     ------
     DataError
-        It is neither, cannot be trained on, or one of the images that were looked at is none.
+        It is none of them, cannot be trained on, or one of the images that were looked at is none.
     """
     said = os.fspath(source)
     path = Path(said)
-    if not path.is_dir() and (path.suffix.lower() not in TABLES or not path.exists()):
+    if not path.is_dir() and (path.suffix.lower() not in (*TABLES, ".rec") or not path.exists()):
         found = "a file of another kind" if path.exists() else "not there"
-        raise DataError(f"{said} is {found}: give a folder root/class/file or root/split/class/file, or a table ….csv")
+        kinds = "give a folder root/class/file or root/split/class/file, a table ….csv, or a record file ….rec"
+        raise DataError(f"{said} is {found}: {kinds}")
     # A folder that is called as embedded data are is meant only with a path in front.
     said = os.path.join(os.curdir, said) if said in NAMED else said
     splits = open_sources(said, None, image_size=64)
-    paths = [path for part in splits for path in _paths(part)]
+    images = [place for part in splits for place in _places(part)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        sizes = list(pool.map(dimensions, _spread(paths, MOST_HEADERS)))
+        sizes = list(pool.map(_size, _spread(images, MOST_HEADERS)))
     return Survey(
         source=said,
         divided=not isinstance(splits.train, ClassSubset),
@@ -85,18 +94,31 @@ def survey(source: str | os.PathLike[str]) -> Survey:
         classes=sum(part.num_classes for part in splits),
         images=sum(map(len, splits)),
         sides=tuple(min(size) for size in sizes),
+        shapes=tuple(height / width for width, height in sizes),
     )
 
 
-def _paths(source: ImageSource) -> Sequence[Path]:
+_Place = tuple[ImageSource, int]
+
+
+def _places(source: ImageSource) -> Sequence[_Place]:
+    """The file or the record of each image: the source that reads it, and its number there."""
     if isinstance(source, ClassSubset):
-        whole = _paths(source.source)
+        whole = _places(source.source)
         return [whole[index] for index in source.indices.tolist()]
+    return [(source, index) for index in range(len(source))]
+
+
+def _size(place: _Place) -> tuple[int, int]:
+    """(width, height), of which only the header is read."""
+    source, index = place
+    if isinstance(source, RecordFaces):
+        return dimensions(source.encoded(index), f"record {int(source.keys[index])} of {source.path}")
     assert isinstance(source, (ImageFolder, ImageTable))
-    return source.paths
+    return dimensions(source.paths[index])
 
 
-def _spread(paths: Sequence[Path], most: int) -> list[Path]:
+def _spread(places: Sequence[_Place], most: int) -> list[_Place]:
     """At most so many, evenly over all."""
-    kept = min(most, len(paths))
-    return [paths[place * len(paths) // kept] for place in range(kept)]
+    kept = min(most, len(places))
+    return [places[number * len(places) // kept] for number in range(kept)]

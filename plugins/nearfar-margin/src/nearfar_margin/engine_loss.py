@@ -85,6 +85,9 @@ class EngineLoss(ClassLoss):
 
     weight: nn.Parameter
 
+    #: The names of buffers with a row for each class, of which each rank keeps those of its own classes.
+    class_buffers: ClassVar[tuple[str, ...]] = ()
+
     #: What steps on what is learned once classes are sampled, by the name of what does the same without sampling.
     row_optimizers: ClassVar[Mapping[str, type[RowOptimizer]]] = {"adamw": RowAdamW, "sgd": RowSGD}
 
@@ -162,6 +165,11 @@ class EngineLoss(ClassLoss):
             return super().forward(embeddings, *args, **kwargs)
         finally:
             self._products = None
+
+    def _check_range(self, labels: Tensor) -> None:
+        # Ranks that have a part of the batch each check all of it together, when they have told each other.
+        if self.shard is None or self.whole_batch:
+            super()._check_range(labels)
 
     def extra_repr(self) -> str:
         smoothed = f", label_smoothing={self.label_smoothing}, smoothing={self.smoothing!r}"

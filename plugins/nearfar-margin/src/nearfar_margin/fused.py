@@ -11,7 +11,8 @@ from torch.autograd.graph import increment_version
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.arguments import non_negative
-from nearfar_margin.row_optimizers import Rows, local, sgd
+from nearfar_margin.row_optimizers import Rows, sgd
+from nearfar_margin.shard import local
 
 if TYPE_CHECKING:
     from nearfar_margin.engine_loss import EngineLoss

@@ -14,6 +14,7 @@ from nearfar.nn.arguments import non_negative, within
 from nearfar_margin.angles import cos_plus
 from nearfar_margin.declaration import Rows
 from nearfar_margin.margin_softmax import CommonArguments, MarginSoftmax
+from nearfar_margin.shard import local
 
 __all__ = ["KappaFace"]
 
@@ -61,9 +62,9 @@ class KappaFace(MarginSoftmax):
     -----
     Embeddings (n, embedding_size), labels (n,). ``weight`` (num_classes, embedding_size) starts normal with a
     standard deviation of 0.01. ``alpha`` (num_classes,), ``sums`` (num_classes, embedding_size), ``counts``
-    (num_classes,) and ``calls`` are buffers; in evaluation mode they are unchanged. A class without a sample since the
-    last renewal keeps its α. A reference set is not taken; what a miner selects weighs the elements, and does not
-    enter the statistics.
+    (num_classes,) and ``calls`` are buffers; in evaluation mode they are unchanged. Where classes are spread over ranks
+    ``sums`` are, too. A class without a sample since the last renewal keeps its α. A reference set is not taken; what a
+    miner selects weighs the elements, and does not enter the statistics.
 
     Raises
     ------
@@ -77,6 +78,8 @@ class KappaFace(MarginSoftmax):
     Oinar, Le, Woo (2022). KappaFace: Adaptive Additive Angular Margin Loss for Deep Face Recognition.
     arXiv:2201.07394.
     """
+
+    class_buffers = ("sums",)
 
     alpha: Tensor
     sums: Tensor
@@ -121,17 +124,31 @@ class KappaFace(MarginSoftmax):
 
     @torch.no_grad()
     def _gather(self, x: Tensor, labels: Tensor) -> None:
-        self.sums.index_add_(0, labels, x.to(self.sums))
+        self._add(x, labels)
         self.counts.index_add_(0, labels, self.counts.new_ones(len(labels)))
         self.calls += 1
         self._calls += 1
         if self._calls % self.renewal == 0:
             self._renew()
 
+    def _add(self, x: Tensor, labels: Tensor) -> None:
+        """The embeddings of each class to its sum, of the classes of this rank."""
+        if self.shard is None:
+            self.sums.index_add_(0, labels, x.to(self.sums))
+        elif len(sums := local(self.sums)):
+            labels = labels - self.shard.start
+            theirs = (labels < 0) | (labels >= len(sums))
+            sums.index_add_(0, labels.masked_fill(theirs, 0), x.to(sums).masked_fill(theirs[:, None], 0))
+
+    def _lengths(self) -> Tensor:
+        """Of the sums, (num_classes,)."""
+        lengths = torch.linalg.vector_norm(local(self.sums), dim=1)
+        return lengths if self.shard is None else self.shard.every_class(lengths)
+
     def _renew(self) -> None:
         """New margins of what was gathered, and nothing gathered."""
         seen = self.counts > 0
-        r = torch.linalg.vector_norm(self.sums, dim=1) / self.counts.clamp_min(1)
+        r = self._lengths() / self.counts.clamp_min(1)
         spread = 1 - r**2
         kappa = r * (self.embedding_size - r**2) / spread.masked_fill(spread < 1e-6, 0)
         # Samples all in one place have no finite κ: they count as the most concentrated class that has one.
@@ -142,7 +159,7 @@ class KappaFace(MarginSoftmax):
         rare = (torch.cos(math.pi * self.counts / (1.05 * self.counts.max().clamp_min(1))) + 1) / 2
         found = self.balance * concentrated + (1 - self.balance) * rare
         self.alpha.copy_(torch.where(seen, found, self.alpha))
-        self.sums.zero_()
+        local(self.sums).zero_()
         self.counts.zero_()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -74,6 +74,43 @@ RECIPES = (
         settings=_steps((100, 160), 180),
     ),
     RecipeSpec(
+        name="arcface_ms1mv3",
+        recipe="arcface(margin=0.5, scale=64.0)",
+        summary="ArcFace as insightface trains it on one GPU today, on MS1MV3.",
+        paper=Paper(
+            authors="Deng, Guo, Yang, Xue, Kotsia, Zafeiriou",
+            title="ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+            year=2019,
+            arxiv="1801.07698",
+        ),
+        source="deepinsight/insightface, arcface_torch, configs/ms1mv3_r50_onegpu.py: SGD from 0.02, falling linearly "
+        "to 0 over 20 epochs; weight decay 5e-4",
+        notes=(
+            "The authors' batches have 128 images, drawn at random.",
+            "The authors cut the gradients of the network alone to a norm of 5; here those of the head count too.",
+        ),
+        settings={
+            "model": {"embedding_size": 512},
+            "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "clip": 5.0},
+            "schedule": {"name": "linear", "warmup": 0.0},
+        },
+    ),
+    RecipeSpec(
+        name="sphereface_casia",
+        recipe="sphereface(margin=4, lambda_base=1000.0, lambda_gamma=0.12, lambda_power=1.0, lambda_min=5.0)",
+        summary="SphereFace with the schedule of its authors for CASIA-WebFace.",
+        paper=Paper(
+            authors="Liu, Wen, Yu, Li, Raj, Song",
+            title="SphereFace: Deep Hypersphere Embedding for Face Recognition",
+            year=2017,
+            arxiv="1704.08063",
+        ),
+        source="wy1iu/sphereface, train/code/sphereface_solver.prototxt: SGD from 0.1, divided by ten at 16 and 24 of "
+        "28 thousand steps; weight decay 5e-4",
+        notes=('Faces of 112 × 96 pixels: --set model.image_size="[112, 96]" --set model.pixels=sphereface.',),
+        settings=_steps((16, 24), 28),
+    ),
+    RecipeSpec(
         name="curricularface_ms1m",
         recipe="curricularface(margin=0.5, scale=64.0, momentum=0.01)",
         summary="CurricularFace with the schedule of its authors for MS1MV2.",

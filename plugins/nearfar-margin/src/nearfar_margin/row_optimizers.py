@@ -12,11 +12,12 @@ from torch import Tensor
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import non_negative
+from nearfar_margin.shard import local
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["RowAdamW", "RowOptimizer", "RowSGD", "local", "sgd", "zeros_of_rows"]
+__all__ = ["RowAdamW", "RowOptimizer", "RowSGD", "sgd", "zeros_of_rows"]
 
 Rows: TypeAlias = "slice | Tensor"
 
@@ -212,11 +213,6 @@ def sgd(weight: Tensor, momentum: Tensor | None, rows: Rows, g: Tensor, group: d
         weight[rows] = w
         if momentum is not None:
             momentum[rows] = velocity
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of it."""
-    return cast("DTensor", tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def zeros_of_rows(parameter: Tensor) -> Tensor:

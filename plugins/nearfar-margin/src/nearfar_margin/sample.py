@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nearfar_margin.shard import Shard
-
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
+from nearfar_margin.shard import Shard, local
 
 __all__ = ["Sample", "is_sampled", "sampled_rows"]
 
@@ -89,8 +86,7 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, rows: Tensor, start: int) -> Tensor:
         ctx.shape, ctx.start = tensor.shape, start
         ctx.save_for_backward(rows)
-        local = cast("DTensor", tensor).to_local() if hasattr(tensor, "to_local") else tensor
-        return local[rows]
+        return local(tensor)[rows]
 
     @staticmethod
     def backward(ctx: Any, to_rows: Tensor) -> tuple[Tensor, None, None]:

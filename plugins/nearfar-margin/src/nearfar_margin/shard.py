@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError
+from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.ranks import counts, rows_of_all
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
 
     from nearfar_margin.engine_loss import EngineLoss
 
-__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "shard"]
+__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "local", "shard"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +79,27 @@ class Shard:
         return tensor
 
     def batch(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-        """The embeddings and labels of all ranks, and how many each has: nobody, where all have all of them."""
+        """The embeddings and labels of all ranks, and how many each has: nobody, where all have all of them.
+
+        Raises
+        ------
+        InputError
+            On every rank, where one has a label that is no class: one that raised alone would leave the others waiting.
+        """
         if self.whole_batch:
             return embeddings, labels, []
-        sizes = self.sizes(len(embeddings), embeddings.device)
+        told = torch.zeros(self.world, 3, dtype=torch.int64, device=labels.device)
+        told[self.rank, 0] = len(labels)
+        if len(labels):
+            told[self.rank, 1:] = torch.stack(labels.aminmax())
+        sizes = []
+        for rank, (size, least, greatest) in enumerate(self.sum(told).tolist()):
+            sizes.append(size)
+            if least < 0 or greatest >= self.num_classes:
+                raise InputError(
+                    f"the head has num_classes={self.num_classes}, so labels run from 0 to {self.num_classes - 1}; "
+                    f"rank {rank} has labels from {least} to {greatest}"
+                )
         return Gathered.apply(embeddings, self, sizes), self.gather(labels, sizes), sizes
 
     def own(self, values: Tensor, sizes: list[int]) -> Tensor:
@@ -88,19 +107,19 @@ class Shard:
         own: Tensor = Everywhere.apply(values, self) if self.whole_batch else Scattered.apply(values, self, sizes)
         return own
 
+    def every_class(self, values: Tensor) -> Tensor:
+        """Values of all classes, (num_classes, …), of those of this rank's."""
+        size = -(-self.num_classes // self.world)
+        each = [min(size, max(self.num_classes - rank * size, 0)) for rank in range(self.world)]
+        return self.gather(values, each)
+
     def sizes(self, n: int, device: torch.device) -> list[int]:
         """How many samples each rank has."""
-        each = torch.zeros(self.world, dtype=torch.int64, device=device)
-        each[self.rank] = n
-        return [int(size) for size in self.sum(each).tolist()]
+        return counts(n, device, self.group)
 
     def gather(self, tensor: Tensor, sizes: list[int]) -> Tensor:
         """The rows of all ranks, (sizes[0] + sizes[1] + …, …)."""
-        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded, group=self.group)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return rows_of_all(tensor, sizes, self.group)
 
 
 class Gathered(torch.autograd.Function):
@@ -215,16 +234,27 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     ranks = dist.group.WORLD if group is None else group
     assert ranks is not None
     mesh = DeviceMesh.from_group(ranks, kind)
-    tensor = DTensor.from_local(
-        part, mesh, [Rows(0)], run_check=False, shape=whole.shape, stride=whole.contiguous().stride()
-    )
-    loss.weight = nn.Parameter(tensor, requires_grad=loss.weight.requires_grad)
+
+    def spread(part: Tensor, whole: Tensor) -> Tensor:
+        stride = whole.contiguous().stride()
+        return DTensor.from_local(part, mesh, [Rows(0)], run_check=False, shape=whole.shape, stride=stride)
+
+    loss.weight = nn.Parameter(spread(part, whole), requires_grad=loss.weight.requires_grad)
+    for name in loss.class_buffers:
+        rows = loss.get_buffer(name)
+        loss.register_buffer(name, spread(rows[share.start : share.stop].clone(), rows))
     for name, parameter in loss.named_parameters():
         if name != "weight":
             # Each rank has a share of it.
             parameter.register_hook(_summed(share))  # type: ignore[no-untyped-call]
     loss.shard = share
     return loss
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rows of a tensor that this rank holds: all, where it is not spread over ranks."""
+    own: Tensor = cast("DTensor", tensor).to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 def _tensors(loss: nn.Module) -> Iterator[tuple[str, Tensor]]:

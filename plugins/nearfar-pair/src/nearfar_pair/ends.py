@@ -17,7 +17,7 @@ from nearfar_pair.row_pass import Formula, RowPass, rule_of, slices
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, PairRule, Rows
 
-__all__ = ["BothEnds"]
+__all__ = ["BothEnds", "turned"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class BothEnds:
         own, d_ap, valid, negatives = rows.outputs
         other, other_negatives = own, negatives
         if not batch.is_self:
-            other, *_, other_negatives = RowPass(_turned(batch), distance, formula).outputs
+            other, *_, other_negatives = RowPass(turned(batch), distance, formula).outputs
             # The table points somewhere even where there is no reference.
             other, other_negatives = F.pad(other, (0, 1), value=-FAR), F.pad(other_negatives, (0, 1))
         positives = rows.table[0]
@@ -60,7 +60,7 @@ class BothEnds:
         return cls(rows, d_ap, threatened, own[:, None], other[positives])
 
 
-def _turned(batch: Batch) -> Batch:
+def turned(batch: Batch) -> Batch:
     """The batch with the references for anchors; of what was selected only negatives matter."""
     rule = rule_of(batch)
     selection: Selection | None = None

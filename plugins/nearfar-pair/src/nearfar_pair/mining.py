@@ -15,14 +15,15 @@ from nearfar_pair.sides import Rows
 __all__ = ["Passes", "choices"]
 
 
-def choices(batch: Batch, distance: Any, formula: Formula, *, is_ragged: bool = False) -> RowPass:
+def choices(batch: Batch, distance: Any, formula: Formula, *, narrow: bool = True, is_ragged: bool = False) -> RowPass:
     """A formula of an anchor's row that chooses, applied to every anchor of a batch; nothing is differentiated.
 
-    The table of positives is by anchor, and each anchor's are in the order of the references.
+    The table of positives is by anchor, and each anchor's are in the order of the references. A formula that does not
+    go through them one by one takes a wide one too, which costs less in small batches.
     """
     embeddings, reference = batch.embeddings.detach(), batch.reference.detach()
     batch = dataclasses.replace(batch, embeddings=embeddings, reference=reference)
-    return RowPass(batch, distance, formula, narrow=True, is_ragged=is_ragged)
+    return RowPass(batch, distance, formula, narrow=narrow, is_ragged=is_ragged)
 
 
 class Passes:

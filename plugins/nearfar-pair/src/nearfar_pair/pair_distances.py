@@ -12,7 +12,7 @@ from nearfar.nn.distances import Distance, Euclidean
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import SMALL
 
-__all__ = ["pair_distances"]
+__all__ = ["both_distances", "pair_distances"]
 
 # Elements of the embeddings of a few pairs, or of a few rows: as of a pass over rows.
 CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**22
@@ -33,6 +33,7 @@ def pair_distances(distance: Any, query: Tensor, reference: Tensor | None, i: Te
         (t,) int64 each.
     """
     m = len(query if reference is None else reference)
+    # Of a small batch to the bit what a pass over the whole matrix has, where products cancel.
     if len(query) * m <= SMALL or not row_distance(distance) or torch.compiler.is_compiling():
         matrix: Tensor = distance(query) if reference is None else distance(query, reference)
         found = matrix[i, j]
@@ -42,6 +43,14 @@ def pair_distances(distance: Any, query: Tensor, reference: Tensor | None, i: Te
     way = _ByRow if len(i) * ENTRIES_OF_A_PAIR > len(query) * m else _OneByOne
     pairs: Tensor = way.apply(distance, query, reference, i, j)
     return pairs
+
+
+def both_distances(
+    distance: Any, query: Tensor, reference: Tensor | None, *pairs: tuple[Tensor, Tensor]
+) -> tuple[Tensor, ...]:
+    """Those of several lists of pairs, at once; as :func:`pair_distances`."""
+    i, j = (torch.cat(column) for column in zip(*pairs, strict=True))
+    return torch.split(pair_distances(distance, query, reference, i, j), [len(a) for a, _ in pairs])
 
 
 class _OneByOne(torch.autograd.Function):

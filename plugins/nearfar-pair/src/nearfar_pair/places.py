@@ -36,6 +36,9 @@ class Places:
         # What no number is above stands behind the last.
         self._padded = torch.cat([among, among.new_full((1,), torch.nan)])
 
+    def __len__(self) -> int:
+        return len(self._among)
+
     def of(self, x: Tensor) -> Tensor:
         """The places (…) of numbers (…), int64; that of what is no number is the last."""
         if self._most > CROWDED or not bool(torch.isfinite(self._scale)):

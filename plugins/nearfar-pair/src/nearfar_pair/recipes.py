@@ -58,10 +58,16 @@ RECIPES = (
         ),
         summary="Contrastive pairs of the batch, and of the batch with a memory of earlier ones.",
         paper=WANG_2020,
-        source="the authors' code: linear hinges of cosine similarity beyond 0.5, a memory of weight 1",
+        source=(
+            "the defaults of the authors' code, research-xbm: linear costs of cosine similarities, of negatives beyond "
+            "0.5, and a memory of 8192 with weight 1; none of them was checked against the paper"
+        ),
         notes=(
-            "The authors' code compares with the memory from step 1000 on: warm_up=1000.",
-            "It adds up the pairs of an anchor; here those that cost something are averaged.",
+            "The authors' code begins with the memory at step 2000, in its sample configuration, whose memory is of "
+            "55000, at 1000: warm_up=1000. Until then its memory is empty; here it is filled.",
+            "It adds up the pairs of an anchor, a negative with its whole similarity; here those that cost something "
+            "are averaged, a negative with what it has beyond 0.5.",
+            "It puts a batch into the memory before it compares with it; here after.",
         ),
     ),
     RecipeSpec(
@@ -110,8 +116,12 @@ RECIPES = (
             year=2014,
             arxiv="1406.4773",
         ),
-        source="the paper finds its best results with 0.05",
-        notes=("The paper's pairs are not normalised, and it adapts their margin while it trains.",),
+        source="the two losses, added with a weight, are the paper's",
+        notes=(
+            "The weight of 0.05 is told of the paper's section 4.1 and was not checked against it: tune it.",
+            "The paper's pairs are not normalised, and it adapts their margin while it trains; the margin here is "
+            "the default of contrastive.",
+        ),
     ),
     _tuned(
         "contrastive",

@@ -17,7 +17,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.pair_distances import pair_distances
+from nearfar_pair.pair_distances import both_distances
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
@@ -90,7 +90,7 @@ class PairLoss(EmbeddingLoss):
     def _selected(self, batch: Batch, selection: Selection, learned: tuple[Tensor, ...]) -> Mapping[str, Terms]:
         a1, p, a2, n = selection.pairs()
         reference = None if batch.is_self else batch.reference
-        d_ap, d_an = (pair_distances(self.distance, batch.embeddings, reference, *of) for of in ((a1, p), (a2, n)))
+        d_ap, d_an = both_distances(self.distance, batch.embeddings, reference, (a1, p), (a2, n))
         positive = self.positive_cost(d_ap, *(x[a1] if x.ndim == 1 else x for x in learned))
         negative = self.negative_cost(d_an, *(x[a2] if x.ndim == 1 else x for x in learned))
         size, labels = len(batch.embeddings), batch.labels

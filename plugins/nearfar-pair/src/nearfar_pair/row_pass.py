@@ -23,6 +23,7 @@ from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
+from nearfar_pair.split_rows import split
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 
 __all__ = ["Formula", "RowPass", "chosen_sides", "is_alike", "rule_of", "slices"]
@@ -108,7 +109,19 @@ class RowPass:
 
     @property
     def _whole(self) -> tuple[Tensor, ...]:
-        return self._formula(self._rows(self.matrix), *self._parameters)
+        return self._formula(self._all_rows, *self._parameters)
+
+    @property
+    def _all_rows(self) -> Rows:
+        masks = self.sides.masks
+        if masks is None or "matrix" in self.__dict__ or torch.compiler.is_compiling() or not self._splits:
+            return self._rows(self.matrix)
+        return self.sides.split(*split(self._distance, *self._embeddings, masks))
+
+    @property
+    def _splits(self) -> bool:
+        """Whether few steps do: there is something to compare, by one of nearfar's own distances, on the CPU."""
+        return bool(self.sides.shape[1]) and self.sides.device.type == "cpu" and row_distance(self._distance)
 
     @once
     def matrix(self) -> Tensor:

@@ -170,9 +170,13 @@ class Sides:
     def _from_labels(self, labels: Tensor, reference_labels: Tensor) -> None:
         if not self._narrow:
             self._same = labels[:, None] == reference_labels
-            self._valid = self._same.clone().fill_diagonal_(False) if self._is_self else self._same
+            self._none = ~self._same
+            same = self._positives = self._same.sum(1)
+            if self._is_self:  # an anchor is among its own class
+                self._none.fill_diagonal_(True)
+                self._positives = same - 1
+            self._valid = ~self._none
             self._every = torch.arange(self.shape[1], device=self.device)
-            self._positives, same = self._valid.sum(1), self._same.sum(1)
             self._negatives = self.shape[1] - same
             return
         ordered, self._order = reference_labels.sort(stable=True)
@@ -241,6 +245,22 @@ class Sides:
         else:
             d_an = d_an.masked_fill(left > 0, FAR)
         return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, positives, negatives, rows.scratch, times)
+
+    @property
+    def masks(self) -> tuple[Tensor, Tensor] | None:
+        """(n, m) boolean: which references are no positives, which no negatives; None where nobody made them."""
+        return None if self._narrow or self._rule is not None else (self._none, self._same)
+
+    def split(self, d_ap: Tensor, d_an: Tensor) -> Rows:
+        """All rows, of distances (n, m) in which what :attr:`masks` say is far already."""
+        index = self._every.expand_as(d_ap)
+        every = slice(0, self.shape[0])
+        return Rows(d_ap, self._valid, d_an, every, index, self._positives, self._negatives)
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether a rule chooses among what the table has."""
+        return self._rule is not None
 
     def table(self, anchors: slice) -> tuple[Tensor, Tensor]:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
-from nearfar.nn.selection import TripletRule, warn_if_many
+from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.hinges import hinges
 from nearfar_pair.once import once
-from nearfar_pair.pair_distances import pair_distances
+from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_pass import RowPass, is_alike
@@ -233,8 +233,9 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
         if isinstance(rule, TripletRule) and cost.shape is as_it_is and is_alike(rule, batch, distance):
             return TripletTerms(batch, distance, cost, rule)
     small = len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
-    is_rule = rule is None or isinstance(rule, PairRule | Triplets)
-    if small or not is_rule or not row_distance(distance):
+    if small or isinstance(rule, IndexSelection) or not row_distance(distance):
+        return _made(batch, distance, cost)
+    if rule is not None and not isinstance(rule, PairRule | Triplets):
         return _made(batch, distance, cost)
     return StreamedTriplets(batch, distance, cost)
 
@@ -243,7 +244,7 @@ def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:
     """Every triplet, one by one."""
     a, p, n = batch.triplets()
     reference = None if batch.is_self else batch.reference
-    d_ap, d_an = (pair_distances(distance, batch.embeddings, reference, a, other) for other in (p, n))
+    d_ap, d_an = both_distances(distance, batch.embeddings, reference, (a, p), (a, n))
     if cost.swap:
         d_an = torch.minimum(d_an, pair_distances(distance, batch.reference, None, p, n))
     values = cost.of(d_ap, d_an)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from nearfar.nn import ClassLoss
 from nearfar.nn.batch import Batch
+from nearfar.nn.ranks import counts
 from nearfar.nn.terms import Terms
-from nearfar_proxy.ranks import AllClasses, Everyone, Share, counts
+from nearfar_proxy.ranks import AllClasses, Everyone, Share
 from nearfar_proxy.starts import proxies
 
 __all__ = ["ProxyLoss", "Whole"]

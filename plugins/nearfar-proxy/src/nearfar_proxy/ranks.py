@@ -18,11 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nearfar.errors import ArgumentError
+from nearfar.nn.ranks import rows_of_all
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["AllClasses", "Everyone", "Share", "Total", "counts", "rows_of_all"]
+__all__ = ["AllClasses", "Everyone", "Share", "Total"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,23 +90,6 @@ class Share:
         """How many classes each rank has."""
         spans = map(self.classes, range(self.world))
         return [span.stop - span.start for span in spans]
-
-
-def counts(n: int, device: torch.device, group: ProcessGroup | None = None) -> list[int]:
-    """The numbers that the ranks give, each its own."""
-    found = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=device)
-    found[dist.get_rank(group)] = n
-    dist.all_reduce(found, group=group)
-    return [int(each) for each in found.tolist()]
-
-
-def rows_of_all(rows: Tensor, sizes: list[int], group: ProcessGroup | None = None) -> Tensor:
-    """The rows of all ranks, one rank's after the other's: padded to the most that any has on the way."""
-    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded, group=group)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class Everyone(torch.autograd.Function):

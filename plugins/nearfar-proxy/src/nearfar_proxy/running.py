@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nearfar_proxy.ranks import counts, rows_of_all
+from nearfar.nn.ranks import counts, rows_of_all
 
 __all__ = ["Seen", "every_rank", "sums_by_label"]
 

@@ -17,7 +17,7 @@ from nearfar.errors import NearfarError
 from nearfar.grammar import Part
 from nearfar.nn.reducers import Sum
 from nearfar.nn.selection import IndexSelection
-from nearfar.spec import EMBEDDING_INPUTS
+from nearfar.spec import EMBEDDING_INPUTS, MinerSpec
 from nearfar.testing.exercise import results, same, tensors_in, usual
 from nearfar.testing.law import LAWS, LawBroken, NotApplicable, law
 from nearfar.testing.recorder import Recorder
@@ -63,7 +63,7 @@ def _imported(where: str, get: Callable[[], Any]) -> Any:
 
 @law("loss", "miner", standalone=True)
 def names_known(subject: Subject) -> None:
-    """The distances, the defaults and the thresholds that the spec names exist."""
+    """The distances, the defaults, the thresholds and the borrowed parameters that the spec names exist."""
     spec = subject.spec
     named = [("distance", name) for name in (*spec.distances, spec.default_distance) if name not in ("*", "")]
     if subject.kind == "loss" and subject.loss.default_reducer:
@@ -79,6 +79,9 @@ def names_known(subject: Subject) -> None:
     for name in spec.thresholds:
         if name not in subject.signature:
             raise LawBroken(f"the spec has a threshold {name!r}, and the constructor no such parameter")
+    for name in spec.borrows if isinstance(spec, MinerSpec) else ():
+        if name not in subject.signature or subject.signature[name].default is not None:
+            raise LawBroken(f"the spec has it borrow {name!r}, and the constructor no such parameter that may be None")
 
 
 @law(*_ALL, standalone=True)

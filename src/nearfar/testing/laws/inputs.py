@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from nearfar.nn import EmbeddingLoss, Grades
 from nearfar.testing.exercise import results, same
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.refusal import attempt
@@ -124,6 +125,30 @@ def _misshapen(subject: Subject, case: str) -> Iterable[tuple[Scene, str]]:
             yield scene.replace(ref_emb=reference[:, :-1]), "ref_emb of another embedding size than embeddings"
         else:
             yield scene.replace(ref_labels=its_labels[:-1]), "one ref_labels fewer than ref_emb"
+
+
+@law("loss")
+def grades(subject: Subject) -> None:
+    """Where the spec says so, labels may grade relevance: grades of 0 and 1 give what the classes give, and lower
+    grades of positives something else. Elsewhere such labels are refused by name."""
+    part = subject.make()
+    if not subject.is_on_embeddings or not isinstance(part, EmbeddingLoss):
+        raise NotApplicable("labels of its kind go through no class of nearfar's")
+    scene = subject.scene()
+    same_class = (scene["labels"][:, None] == scene["labels"]).double()
+    graded = scene.replace(labels=Grades(same_class))
+    if not subject.loss.graded:
+        if attempt(subject, graded, "labels with grades", lambda: results(subject, part, graded)) is not None:
+            raise LawBroken("labels with grades are not refused, and the spec does not say that it takes them", graded)
+        return
+    expected = results(subject, part, scene)
+    found = results(subject, subject.make(), graded)
+    if not same(found, expected, relative=1e-9):
+        raise LawBroken(f"of grades 0 and 1 the result is {_said(found)}, and of classes {_said(expected)}", graded)
+    drawn = torch.rand(same_class.shape, generator=torch.Generator().manual_seed(subject.seed), dtype=torch.float64)
+    between = scene.replace(labels=Grades(same_class * (0.2 + 0.6 * drawn)))
+    if same(results(subject, subject.make(), between), expected, relative=1e-9):
+        raise LawBroken("positives of lower grades give what positives give: grades are not heeded", between)
 
 
 @law("loss", "miner")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import InputError
+from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.arguments import finite
 from nearfar_iou.corners import Corners
 from nearfar_iou.distances.box_similarity import BoxSimilarity, check_set
@@ -66,8 +66,12 @@ def detections(boxes: Tensor, scores: Tensor, distance: nn.Module | None) -> tup
     ------
     InputError
         A shape, dtype or device does not fit, or a score is no number.
+    ArgumentError
+        The similarity cannot be called.
     """
     distance = IoUSimilarity() if distance is None else distance
+    if not callable(distance):
+        raise ArgumentError(f"distance is a similarity such as create_distance('giou'); got {distance!r}")
     boxes = check_set(boxes, getattr(distance, "width", 4)).detach()
     if not isinstance(scores, Tensor) or scores.shape != boxes.shape[:1] or scores.is_complex():
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

@@ -34,7 +34,7 @@ class CrossBatchMemory(Around, Stepping):
         [1..inf] How many embeddings the memory holds; the oldest make room.
     warm_up : int
         [0..inf] For so many steps the memory is filled and not yet compared with: embeddings of a network that still
-        moves fast are soon wrong. The authors' code waits for 1000 steps.
+        moves fast are soon wrong. The authors' code waits for 2000 steps, in its sample configuration for 1000.
     weight : float
         [0..inf] w; 1 as the authors' code has it.
     miner : nn.Module, optional
@@ -64,7 +64,8 @@ class CrossBatchMemory(Around, Stepping):
     ----------
     Wang et al. (2020), arXiv:1912.06798, algorithm 1. Deviations: the paper compares with the batch by way of the
     memory, so that only one end of a pair has a gradient; here the loss of the batch is a term of its own, as in the
-    authors' code.
+    authors' code. There the batch stands in the memory too when it is compared with it, and before the warm-up is over
+    nothing is put in.
     """
 
     memory: Tensor
@@ -172,6 +173,16 @@ class CrossBatchMemory(Around, Stepping):
                     args[-1].append(f"{prefix}{name} holds {len(saved)} embeddings, and there is room for {self.size}")
                 setattr(self, name, getattr(self, name).new_empty(saved.shape, dtype=saved.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._unroll()
+
+    @torch.no_grad()
+    def _unroll(self) -> None:
+        """Put the oldest first in a memory that was full at a smaller size, so that it goes first here too."""
+        held = len(self.memory)
+        if held and held < self.size and not self.position.is_meta and int(self.position) != held:
+            self.memory = self.memory.roll(-int(self.position), 0)
+            self.memory_labels = self.memory_labels.roll(-int(self.position), 0)
+            self.position.fill_(held)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, warm_up={self.warm_up}, weight={self.weight}"

@@ -96,8 +96,10 @@ class Matryoshka(Around):
             indices_tuple = indices_tuple.indices()  # a rule is about distances of whole embeddings
         values = []
         for width, weight, loss in zip(self.dims, self.weights, self.losses, strict=True):
-            reference = None if ref_emb is None else ref_emb[..., :width]
-            value = self.value(loss, embeddings[..., :width], labels, indices_tuple, reference, ref_labels)
+            cut = embeddings[..., :width]
+            # The batch itself under another name still is the batch.
+            reference = None if ref_emb is None else cut if ref_emb is embeddings else ref_emb[..., :width]
+            value = self.value(loss, cut, labels, indices_tuple, reference, ref_labels)
             values.append(weight * value)
         return torch.stack(values).sum()
 

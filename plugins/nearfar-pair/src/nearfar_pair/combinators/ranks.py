@@ -12,6 +12,7 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.nn.batch import check_embeddings
 from nearfar.nn.labels import GRADED_RULES, RULES, Grades, Labels, RuledLabels
+from nearfar.nn.ranks import rows_of_all
 from nearfar.nn.selection import Selection, as_selection
 
 __all__ = ["Call", "collected", "world_size"]
@@ -74,11 +75,13 @@ def collected(call: Call) -> Call:
         raise error
     _check(told)
     rows, references = [line[1] for line in told], [line[2] for line in told]
+    whole = gathered(embeddings, rows)
+    is_self = call.ref_emb is call.embeddings  # the batch itself under another name still is the batch
     return Call(
-        gathered(embeddings, rows),
+        whole,
         _gathered_labels(call.labels, embeddings, rows),
         _shifted(indices, told, rows, rows if reference is None else references),
-        None if reference is None else gathered(reference, references),
+        None if reference is None else whole if is_self else gathered(reference, references),
         _gathered_labels(call.ref_labels, embeddings, references),
     )
 
@@ -105,12 +108,7 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-        # Ranks send as much as the largest has: not every backend gathers what differs in size.
-        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return rows_of_all(tensor, sizes)
 
     @staticmethod
     def backward(ctx: Any, by_all: Tensor) -> tuple[Tensor, None]:
@@ -133,7 +131,7 @@ def _told(
         embeddings.dtype.itemsize,
         _sort(call.labels),
         _RULES.index(call.labels.rule) if isinstance(call.labels, RuledLabels) else -1,
-        -1 if reference is None else reference.shape[1],
+        -1 if reference is None else -2 if call.ref_emb is call.embeddings else reference.shape[1],
         _sort(call.ref_labels),
         len(indices),
     ]

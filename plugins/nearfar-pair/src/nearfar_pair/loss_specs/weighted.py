@@ -98,7 +98,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         emits=("pos_pair",),
         distances=(),
         default_distance="",
-        synchronizations=3,
+        synchronizations=2,
     ),
     loss(
         "dynamic_soft_margin",

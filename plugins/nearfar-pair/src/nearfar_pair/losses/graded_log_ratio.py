@@ -93,22 +93,21 @@ class GradedLogRatio(EmbeddingLoss):
         apart = batch.apart(rows.anchors)
         if not apart.shape[1]:
             apart = torch.zeros_like(rows.d_an)
+        missing = (~rows.valid, ~rows.is_negative)
         ratios = (
-            self._log_ratio(rows.d_ap, of_positives(lambda _: apart, rows), rows.valid),
-            self._log_ratio(rows.d_an, apart, rows.is_negative),
+            self._log_ratio(rows.d_ap, of_positives(lambda _: apart, rows), missing[0]),
+            self._log_ratio(rows.d_an, apart, missing[1]),
         )
         count = rows.num_positives + rows.num_negatives
-        mean = (ratios[0].sum(1) + ratios[1].sum(1)) / count.clamp_min(1)
-        squares = sum(
-            torch.where(counted, ratio - mean[:, None], 0).square().sum(1)
-            for ratio, counted in zip(ratios, (rows.valid, rows.is_negative), strict=True)
-        )
+        mean = ((ratios[0].sum(1) + ratios[1].sum(1)) / count.clamp_min(1))[:, None]
+        # From the mean rather than as a difference of sums of squares, which would cancel.
+        off = [(ratio - mean).masked_fill(left, 0) for ratio, left in zip(ratios, missing, strict=True)]
+        squares = off[0].square().sum(1) + off[1].square().sum(1)
         return 2 * squares / (count - 1).clamp_min(1), count > 1
 
-    def _log_ratio(self, d: Tensor, apart: Tensor, counted: Tensor) -> Tensor:
-        """log (d + ε) / (apart + ε), and 0 of what does not count."""
-        near, label = (torch.where(counted, x, 1) for x in (d, apart))
-        return torch.where(counted, (near + self.epsilon).log() - (label + self.epsilon).log(), 0)
+    def _log_ratio(self, d: Tensor, apart: Tensor, missing: Tensor) -> Tensor:
+        """log (d + ε) / (apart + ε), and 0 of what is missing."""
+        return ((d.masked_fill(missing, 1) + self.epsilon) / (apart.masked_fill(missing, 1) + self.epsilon)).log()
 
     def extra_repr(self) -> str:
         return f"epsilon={self.epsilon}"

@@ -18,9 +18,15 @@ from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.reducers import AvgNonZero
 from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.pair_distances import pair_distances
+from nearfar_pair.quadruples import Quadruples
+from nearfar_pair.row_distance import row_distance
 from nearfar_pair.triplet_terms import TripletCost, triplet_terms
 
 __all__ = ["Quadruplet"]
+
+#: Up to so many distances sorting all of them takes less than summing between bounds.
+WHOLE = 2**16
 
 
 class Quadruplet(EmbeddingLoss):
@@ -55,11 +61,11 @@ class Quadruplet(EmbeddingLoss):
     Notes
     -----
     Terms of ``triplet`` are ``triplet``; of ``pair`` ``pos_pair``, one for each ordered positive pair, over all its
-    quadruplets: the mean of those that cost something. No quadruplet is made: negative pairs are sorted once, and what
-    a positive pair costs is read from their running sums. It holds the matrix of distances and as many numbers for
-    each negative pair that is near enough to cost something. Of a batch each negative pair counts once, of a reference
-    set each pair of an embedding and a reference. A selection says which positive and which negative pairs there are;
-    labels are needed with it too, to know which negative pairs are of other classes.
+    quadruplets: the mean of those that cost something. No quadruplet is made: the distances of negative pairs are
+    counted and summed between the bounds that positive pairs set them, a few rows at a time, of small batches all in
+    order. Of a reference set each pair of an embedding and a reference counts. A selection says which positive and
+    which negative pairs there are, in ``pair`` each once; labels are needed with it too, to know which negative pairs
+    are of other classes.
 
     Deviations: the paper's metric is learned, a network on two embeddings; it sums over all quadruplets, and adapts the
     margins to the distances of the batch where it mines.
@@ -89,24 +95,49 @@ class Quadruplet(EmbeddingLoss):
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         labels = batch.class_ids("Quadruplet")
+        n, m = len(batch.embeddings), len(batch.reference)
+        is_whole = n * m <= WHOLE or not row_distance(self.distance)
+        a, p, values = (self._from_matrix if is_whole else self._from_rows)(batch, labels)
+        pairs = MaterialTerms("pos_pair", values, (a, p), num_anchors=n, labels=labels[0])
+        return {"triplet": triplet_terms(batch, self.distance, TripletCost(self.margin)), "pair": pairs}
+
+    def _from_matrix(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The positive pairs and their costs, by sorting all negative pairs."""
         d = distance_matrix(self.distance, batch)
         a, p, *negative = _pairs(batch)
-        values = _costs(d[a, p] + self.pair_margin, labels[0][a], d, negative, labels)
-        pairs = MaterialTerms("pos_pair", values, (a, p), num_anchors=len(d), labels=labels[0])
-        return {"triplet": triplet_terms(batch, self.distance, TripletCost(self.margin)), "pair": pairs}
+        return a, p, _costs(d[a, p] + self.pair_margin, labels[0][a], d, negative, labels)
+
+    def _from_rows(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, by a few rows of distances at a time."""
+
+        def whole(t: Tensor, own: Tensor, d: Tensor) -> Tensor:
+            return _costs(t, own, d, _pairs(batch)[2:], labels)
+
+        quadruples = Quadruples(batch, self.distance, whole)
+        a, p = quadruples.positives()
+        reference = None if batch.is_self else batch.reference
+        bounds = pair_distances(self.distance, batch.embeddings, reference, a, p) + self.pair_margin
+        return a, p, quadruples.costs(bounds, labels[0][a])
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, pair_margin={self.pair_margin}"
 
 
 def _pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The positive pairs, and the negative ones, a pair of two of the batch once."""
+    """The positive pairs, and the negative ones, each once, a pair of two of the batch once."""
     if batch.selection is not None:
-        return batch.selection.pairs()
+        a1, p, a2, n = batch.selection.pairs()
+        return *_each_once(a1, p), *_each_once(a2, n)
     negative = batch.negative_mask()
     a, p = torch.where(batch.positive_mask())
     rows, columns = torch.where(negative.triu() if batch.is_self else negative)
     return a, p, rows, columns
+
+
+def _each_once(i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs in order, each once."""
+    pairs = torch.unique(torch.stack([i, j]), dim=1)
+    return pairs[0], pairs[1]
 
 
 def _costs(t: Tensor, own: Tensor, d: Tensor, pairs: Sequence[Tensor], labels: tuple[Tensor, Tensor]) -> Tensor:

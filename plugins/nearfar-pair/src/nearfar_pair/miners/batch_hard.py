@@ -41,7 +41,7 @@ class BatchHard(Miner):
     """
 
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        farthest, nearest, has_both = choices(batch, distance, _hardest).outputs
+        farthest, nearest, has_both = choices(batch, distance, _hardest, narrow=False).outputs
         anchor = torch.where(has_both)[0]
         return IndexSelection((anchor, farthest[anchor], nearest[anchor]))
 
