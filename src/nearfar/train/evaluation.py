@@ -11,7 +11,7 @@ import torch
 
 from nearfar.data import ImageSource
 from nearfar.data.size import Size, input_size
-from nearfar.errors import CheckpointError, ConfigError
+from nearfar.errors import CheckpointError, ConfigError, DataError
 from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import load_model
 from nearfar.train.config import Config, saved_config
