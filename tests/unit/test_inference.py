@@ -316,7 +316,8 @@ def test_a_gallery_of_other_preprocessing_is_another_models(
     others = [
         create_model("test_resnet", 8, **how) for how in ({"image_size": 48}, {"image_size": 32, "pixels": "mxnet"})
     ]
-    gallery = embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+    embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+    gallery = read_embeddings(tmp_path / "e.safetensors")
     asked = [photos / "p0" / "0.png"]
     assert of_images(model, asked, gallery, device=torch.device("cpu")).vectors.shape == (1, 8)
     for other in others:
