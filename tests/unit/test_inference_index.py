@@ -60,21 +60,6 @@ def test_an_index_of_other_embeddings_is_refused(tmp_path: Path) -> None:
         Index(tmp_path / "none" / "g.faiss", gallery(300))
 
 
-def test_of_two_built_at_once_one_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Index._built
-
-    def meanwhile(self: Index, vectors: torch.Tensor) -> object:
-        monkeypatch.setattr(Index, "_built", build)
-        Index(tmp_path / "g.faiss", gallery(300, seed=2))
-        return build(self, vectors)
-
-    monkeypatch.setattr(Index, "_built", meanwhile)
-    Index(tmp_path / "g.faiss", gallery(300))
-    Index(tmp_path / "g.faiss", gallery(300))
-    with pytest.raises(ConfigError, match="index of other embeddings"):
-        Index(tmp_path / "g.faiss", gallery(300, seed=2))
-
-
 def test_another_gallerys_index_is_not_taken_for_ones_own(tmp_path: Path) -> None:
     Index(tmp_path / "a.faiss", gallery(300))
     Index(tmp_path / "b.faiss", gallery(300, seed=2))

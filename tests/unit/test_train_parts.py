@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from nearfar.nn import Criterion
 from nearfar.nn.criterion import CriterionTerm
 from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Optimizer, Schedule
-from nearfar.train.folder import RunFolder, replaced, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.logs import CsvTable
 from nearfar.train.optimizer import make_optimizer, parameter_groups, told_rates
 from nearfar.train.schedule import factor
@@ -191,22 +190,7 @@ def test_a_new_column_is_empty_in_earlier_rows(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_text().split() == ["step,a,b", "1,1.0,", "2,2.0,3"]
 
 
-# ---- files and folders
-
-
-def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_text(path, "old")
-
-    def fail() -> None:
-        with replaced(path) as file:
-            file.write(b"half of the new")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
+# ---- folders
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:

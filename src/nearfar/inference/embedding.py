@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from nearfar.data.image import cut, read
 from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
+from nearfar.files import write_text
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings, check_store, read_embeddings, write_embeddings, write_parts
 from nearfar.models import EmbeddingModel
@@ -137,7 +138,7 @@ def _claim(folder: Path, about: dict[str, object], paths: Sequence[Path]) -> Non
                 )
             return
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(wanted, encoding="utf-8")
+        write_text(manifest, wanted)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
 

@@ -1,4 +1,4 @@
-"""The run folder: what is in it, where it is, and files that are replaced at once or not at all."""
+"""The run folder: what is in it, and where it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import itertools
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
 
 from nearfar.errors import CheckpointError, ConfigError
+from nearfar.files import write_text
 
 RUNS = Path("runs")
 _LATEST = "latest"
@@ -137,38 +137,3 @@ def _made(criterion: str) -> Path:
             path.mkdir()
             return path
     raise AssertionError
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Any:
-    """Open a temporary file for writing bytes; it takes the place of ``path`` when all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            _to_disk(file)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, at once or not at all."""
-    with replaced(path) as file:
-        file.write(text.encode())
-
-
-def _to_disk(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Put a renaming on the disk, where folders can be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

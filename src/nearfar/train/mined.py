@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 
 from nearfar.data import HardSampler, PKSampler
-from nearfar.train.folder import replaced
+from nearfar.files import replaced
 from nearfar.train.job import Job
 from nearfar.train.offline import Hardest, hardest
 from nearfar.train.table import embed
