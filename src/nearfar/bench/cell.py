@@ -99,7 +99,7 @@ def _train(config: Config, folder: Path) -> Trained:
     if checkpoint is None:
         # Of a training that was killed before its first checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
-    job, _ = prepare(anchored(config), None, Narrator(quiet=True), checked=True)
+    job, _ = prepare(anchored(config), None, Narrator(quiet=True), checked=True, begins=checkpoint is None)
     if checkpoint is None:
         job.folder = RunFolder.create(folder, str(config.criterion))
         write_text(job.folder.config, job.config.to_yaml())
