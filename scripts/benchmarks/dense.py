@@ -55,6 +55,13 @@ def decoupled_contrastive(x, y):
     return (lse(s, n)[:, None] - s)[p].mean()
 
 
+def decoupled_contrastive_weighted(x, y):
+    s, (p, n) = cosines(x), masks(y)
+    near, size = s[p], p.sum(1)
+    weights = 2 - near.numel() * F.softmax(near / 0.5, 0)
+    return (lse(s / 0.1, n).repeat_interleave(size) - weights * near / 0.1).mean()
+
+
 def siglip(x, y):
     s, (p, n) = cosines(x), masks(y)
     z = p.to(s.dtype) - n.to(s.dtype)
@@ -148,7 +155,29 @@ def graded_log_ratio(x, y):
     return 2 * ratios[~torch.eye(len(y), dtype=torch.bool)].view(len(y), -1).var(1).mean()
 
 
+class DynamicSoftMargin:
+    """It remembers what earlier calls have seen."""
+
+    def __init__(self, bins=512, momentum=0.01):
+        self.seen, self.momentum = torch.zeros(bins), momentum
+
+    def __call__(self, x, y):
+        d, (p, n) = distances(x), masks(y)
+        nearest = d.masked_fill(~n, torch.inf).amin(1)
+        apart = (d - torch.minimum(nearest[:, None], nearest))[p]
+        place = ((apart.detach() + 2).clamp(0, 4) * ((len(self.seen) - 1) / 4)).to(self.seen)
+        before = place.long()
+        share = place - before
+        seen = torch.zeros_like(self.seen).index_add(0, before, 1 - share)
+        seen = seen.index_add(0, (before + 1).clamp_max(len(seen) - 1), share)
+        self.seen = self.seen.lerp(seen / seen.sum(), self.momentum if self.seen.any() else 1.0)
+        shares = self.seen.to(x.dtype).cumsum(0)
+        return (shares[before] / shares[-1] * apart).mean()
+
+
 DENSE = {
+    "decoupled_contrastive(sigma=0.5)": decoupled_contrastive_weighted,
+    "dynamic_soft_margin": DynamicSoftMargin(),
     'contrastive(hinge="linear")': contrastive,
     "multi_similarity(base=0.5)": multi_similarity,
     **{

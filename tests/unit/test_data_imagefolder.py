@@ -378,10 +378,28 @@ def test_labels_are_numbered_afresh_in_their_order(attributes):
     assert data.class_names == ("5", "7", "9")
 
 
-def test_labels_in_an_attribute_spare_loading_the_items():
-    data = Adapted(Pairs([None] * 4, targets=[1, 1, 0, 0], classes=["cat", "dog"]))
-    assert data.class_names == ("cat", "dog")
-    assert data.labels.tolist() == [1, 1, 0, 0]
+def test_labels_in_an_attribute_spare_loading_most_of_the_items():
+    labels = [index // 100 for index in range(1000)]
+    loaded = []
+
+    class Watched(Pairs):
+        def __getitem__(self, index):
+            loaded.append(index)
+            return super().__getitem__(index)
+
+    data = Watched([(plain(), label) for label in labels], targets=labels, classes=[f"c{label}" for label in range(10)])
+    adapted = Adapted(data)
+    assert adapted.class_names == tuple(data.classes)
+    assert adapted.labels.tolist() == labels
+    assert 10 <= len(loaded) <= 20
+    assert {labels[index] for index in loaded} == set(range(10))
+
+
+@pytest.mark.parametrize("name", ["labels", "targets"])
+def test_labels_that_items_do_not_have_are_not_taken(name):
+    # As torchvision's data sets keep what a target_transform has not seen yet.
+    data = Adapted(Pairs([(plain(), label // 2) for label in range(6)], **{name: list(range(6))}))
+    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

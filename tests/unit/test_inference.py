@@ -32,6 +32,7 @@ from nearfar.inference import (
     read_embeddings,
     write_embeddings,
 )
+from nearfar.inference.queries import of_images
 from nearfar.inference.store import write_parts
 from nearfar.models import EmbeddingModel, create_model, save_model
 
@@ -163,6 +164,18 @@ def test_files_of_another_kind_are_told(tmp_path: Path, ending: str) -> None:
         read_embeddings(tmp_path / "e.csv")
 
 
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], [[1.0, 2.0], None, [3.0, 4.0]]])
+def test_rows_of_unequal_lengths_are_no_embeddings(tmp_path: Path, rows: list[list[float] | None]) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+    from pyarrow import parquet
+
+    for kind in (pyarrow.list_(pyarrow.float32()), pyarrow.large_list(pyarrow.float32())):
+        table = pyarrow.table({"path": ["a", "b", "c"], "embedding": pyarrow.array(rows, kind)})
+        parquet.write_table(table, tmp_path / "e.parquet")
+        with pytest.raises(DataError, match=r"its rows have 2, .* numbers, and all need as many"):
+            read_embeddings(tmp_path / "e.parquet")
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".parquet"])
 def test_a_run_that_dies_goes_on_with_what_is_missing(
     model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
@@ -240,6 +253,20 @@ def test_parts_of_another_model_are_not_gone_on_with(model: EmbeddingModel, phot
         embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
 
 
+def test_a_model_is_left_as_it_was(
+    model: EmbeddingModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    monkeypatch.setattr(model, "to", lambda device: moved.append(str(device)) or model)
+    model.train()
+    try:
+        embed_files(model, list_images([photos]), tmp_path / "e.safetensors", device="cpu:0")
+        assert model.training
+    finally:
+        model.eval()
+    assert moved == ["cpu:0", "cpu"]
+
+
 def test_an_image_that_cannot_be_read_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"none")
     with pytest.raises(DataError, match=r"a\.png"):
@@ -280,6 +307,23 @@ def test_a_calibration_without_a_threshold_is_none(tmp_path: Path, threshold: ob
     (tmp_path / "t.json").write_text(json.dumps(kept | {"threshold": threshold}))
     with pytest.raises(DataError, match="no calibration"):
         Calibration.read(tmp_path / "t.json")
+
+
+def test_a_gallery_of_other_preprocessing_is_another_models(
+    model: EmbeddingModel, photos: Path, tmp_path: Path
+) -> None:
+    # The same weights, which are told apart by neither the number nor the size of their embeddings.
+    others = [
+        create_model("test_resnet", 8, **how) for how in ({"image_size": 48}, {"image_size": 32, "pixels": "mxnet"})
+    ]
+    embed_files(model, list_images([photos]), tmp_path / "e.safetensors")
+    gallery = read_embeddings(tmp_path / "e.safetensors")
+    asked = [photos / "p0" / "0.png"]
+    assert of_images(model, asked, gallery, device=torch.device("cpu")).vectors.shape == (1, 8)
+    for other in others:
+        other.load_state_dict(model.state_dict())
+        with pytest.raises(ConfigError, match="different models or settings"):
+            of_images(other.eval(), asked, gallery, device=torch.device("cpu"))
 
 
 def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_an_index_is_read_again_and_not_made_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Index, "_built", None)
     again = Index(tmp_path / "g.faiss", known).search(queries, 3)
     assert torch.equal(made[1], again[1])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.faiss", "g.faiss.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.faiss"]
 
 
 def test_an_index_of_other_embeddings_is_refused(tmp_path: Path) -> None:
@@ -53,11 +53,30 @@ def test_an_index_of_other_embeddings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "g.faiss").write_bytes(b"something else")
     with pytest.raises(DataError, match="no index that nearfar wrote"):
         Index(tmp_path / "g.faiss", gallery(300))
-    (tmp_path / "g.faiss.json").unlink()
-    with pytest.raises(DataError, match="no index that nearfar wrote"):
+    (tmp_path / "g.faiss").write_bytes(b"something else\n5")
+    with pytest.raises(DataError, match="does not say of which embeddings it is"):
         Index(tmp_path / "g.faiss", gallery(300))
     with pytest.raises(DataError, match="cannot be written"):
         Index(tmp_path / "none" / "g.faiss", gallery(300))
+
+
+def test_another_gallerys_index_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    Index(tmp_path / "a.faiss", gallery(300))
+    Index(tmp_path / "b.faiss", gallery(300, seed=2))
+    # As another process may put its own in its place.
+    (tmp_path / "b.faiss").replace(tmp_path / "a.faiss")
+    with pytest.raises(ConfigError, match="index of other embeddings"):
+        Index(tmp_path / "a.faiss", gallery(300))
+
+
+def test_faiss_reads_an_index_by_itself(tmp_path: Path) -> None:
+    import faiss
+
+    known = gallery(300)
+    Index(tmp_path / "g.faiss", known)
+    index = faiss.read_index(str(tmp_path / "g.faiss"))
+    unit = torch.nn.functional.normalize(known.vectors)
+    assert torch.equal(torch.from_numpy(index.reconstruct_n(0, 300)), unit)
 
 
 @pytest.mark.parametrize("k", [0, 301])

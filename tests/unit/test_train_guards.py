@@ -48,19 +48,21 @@ def test_a_class_in_two_splits_is_refused_by_name(photos: Path, tmp_path: Path) 
 
 
 def test_a_criterion_that_cannot_judge_is_found_before_a_folder_is_made(photos: Path, tmp_path: Path) -> None:
-    class Margins(nearfar.EmbeddingLoss):
-        """A loss without a margin."""
+    class Picky(nearfar.EmbeddingLoss):
+        """A loss that finds too little in any batch."""
 
         def terms(self, batch):
-            raise AssertionError
+            raise ValueError("five classes at least")
 
-    nearfar.register("no_margin", Margins, accepts=("triplets",))
+    nearfar.register("picky", Picky)
     try:
-        config = {**TINY, "criterion": "no_margin(miner=semihard)", "data": {"source": str(photos)}}
-        with pytest.raises(ConfigError, match="cannot judge a batch: SemiHard has no margin of its own"):
+        config = {**TINY, "criterion": "picky", "data": {"source": str(photos)}}
+        with pytest.raises(
+            ConfigError, match="criterion picky cannot judge a batch: ValueError: five classes at least"
+        ):
             train(config, output=tmp_path / "run", quiet=True)
     finally:
-        nearfar.unregister("no_margin")
+        nearfar.unregister("picky")
     assert not (tmp_path / "run").exists()
 
 
@@ -68,6 +70,8 @@ def test_a_folder_given_as_data_is_a_source_and_foreign_data_is_not_called_unsee
     run = train(TINY, data=str(photos), output=tmp_path / "run", quiet=True)
     assert run.config.data.source == str(photos)
     assert "unseen test classes" in evaluate(run.path)[1]
+    with pytest.raises(DataError, match="data has no test"):
+        evaluate(run.path, data={"train": str(photos)})
     shutil.copytree(photos, tmp_path / "others")
     assert "unseen" not in evaluate(run.path, data=str(tmp_path / "others"))[1]
     log = (run.path / "logs" / "train.csv").read_text(encoding="utf-8").splitlines()

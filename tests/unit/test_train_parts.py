@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from nearfar.nn import Criterion
 from nearfar.nn.criterion import CriterionTerm
 from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Optimizer, Schedule
-from nearfar.train.folder import RunFolder, replaced, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.logs import CsvTable
 from nearfar.train.optimizer import make_optimizer, parameter_groups, told_rates
 from nearfar.train.schedule import factor
@@ -191,22 +190,7 @@ def test_a_new_column_is_empty_in_earlier_rows(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_text().split() == ["step,a,b", "1,1.0,", "2,2.0,3"]
 
 
-# ---- files and folders
-
-
-def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_text(path, "old")
-
-    def fail() -> None:
-        with replaced(path) as file:
-            file.write(b"half of the new")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
+# ---- folders
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -232,6 +216,28 @@ def test_runs_get_names_of_their_own_and_latest_is_the_last_one(
         folder.config.write_text("")
         folder.point_latest()
     assert RunFolder.open("runs/latest").path == folders[1].path
+
+
+@pytest.mark.parametrize("output", [None, "mine"])
+def test_two_runs_that_begin_at_once_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    others: list[Path] = []
+    make = Path.mkdir
+
+    def mkdir(path: Path, *args: object, **kwargs: object) -> None:
+        if not others and (path.parent.name == "runs" or path.name == "mine"):
+            make(path)
+            others.append(path)
+        make(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    if output is None:
+        assert RunFolder.create(None, "sup_con").path == others[0].with_name(f"{others[0].name}-2")
+    else:
+        with pytest.raises(ConfigError, match="mine cannot be written: File exists; choose another"):
+            RunFolder.create(output, "sup_con")
 
 
 def test_latest_may_be_a_file_where_links_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from nearfar.data import PKSampler
 from nearfar.errors import ConfigError
 from nearfar.train.config import Config
 from nearfar.train.job import Job, prepare
+from nearfar.train.launch import launch
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, Share
 from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, told_whole, whole
@@ -38,6 +40,10 @@ def test_the_shares_of_a_batch_are_the_batch_in_order() -> None:
     shares = [list(Share(sampler, Ranks(rank, 3))) for rank in range(3)]
     assert [[*first, *second, *third] for first, second, third in zip(*shares, strict=True)] == list(sampler)
     assert {len(part) for share in shares for part in share} == {2}
+
+
+def test_work_of_which_nothing_comes_is_done_all_the_same() -> None:
+    assert launch(time.sleep, 2, 0.0, cuda=False) is None
 
 
 def test_ranks_leave_alone_what_each_has_for_itself(group: None) -> None:

@@ -14,10 +14,11 @@ from torch.nn.functional import normalize
 
 from nearfar.bench.commands import train_command
 from nearfar.data.size import input_size
+from nearfar.files import write_text
 from nearfar.models import load_model
 from nearfar.train.checkpoint import Checkpoint
 from nearfar.train.config import Config
-from nearfar.train.folder import RunFolder, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.progress import Narrator
 from nearfar.train.run import restore_job
@@ -98,7 +99,7 @@ def _train(config: Config, folder: Path) -> Trained:
     if checkpoint is None:
         # Of a training that was killed before its first checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
-    job, _ = prepare(anchored(config), None, Narrator(quiet=True), checked=True)
+    job, _ = prepare(anchored(config), None, Narrator(quiet=True), checked=True, begins=checkpoint is None)
     if checkpoint is None:
         job.folder = RunFolder.create(folder, str(config.criterion))
         write_text(job.folder.config, job.config.to_yaml())

@@ -11,8 +11,8 @@ from typing import Any
 from nearfar import yaml12
 from nearfar.bench.comparison import FREE, Comparison
 from nearfar.errors import ConfigError
+from nearfar.files import write_text
 from nearfar.train.config import leaves
-from nearfar.train.folder import write_text
 
 
 class ComparisonFolder:

@@ -13,7 +13,7 @@ from nearfar.bench.figure import draw
 from nearfar.bench.folder import ComparisonFolder
 from nearfar.bench.statistics import Estimate, estimate, holm, paired
 from nearfar.bench.table import document
-from nearfar.train.folder import write_text
+from nearfar.files import write_text
 from nearfar.train.table import METRICS
 
 Record = Mapping[str, Any]

@@ -73,6 +73,9 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
         """
 
 
+#: Items whose labels are compared with those a data set keeps.
+_COMPARED = 16
+
 # What may be known of each image besides its class.
 _TOLD = ("cameras", "queries", "templates", "media")
 
@@ -149,7 +152,8 @@ class Adapted(ImageSource):
 
     Images may be PIL images, arrays (H, W) or (H, W, 3) of uint8, or tensors (1 | 3, H, W) of uint8 or of floats in
     [0, 1]; their middle is cut out. Labels are any integers and become 0 … C − 1 in their order. They are read from
-    the dataset's ``labels`` or ``targets`` where it has one as long as itself; otherwise every item is loaded once.
+    the dataset's ``labels`` or ``targets`` where it has one as long as itself, with which some items agree: a data set
+    may give other labels than it keeps. Otherwise every item is loaded once.
 
     Parameters
     ----------
@@ -197,9 +201,15 @@ def _original_labels(dataset: Any) -> Tensor:
         if found is None or not hasattr(found, "__len__") or len(found) != len(dataset):
             continue
         labels = torch.as_tensor(found)
-        if labels.dim() == 1 and not labels.is_floating_point():
+        if labels.dim() == 1 and not labels.is_floating_point() and _agree(dataset, labels):
             return labels.to(torch.int64)
     return torch.tensor([_label(dataset, index) for index in range(len(dataset))])
+
+
+def _agree(dataset: Any, labels: Tensor) -> bool:
+    """Whether some items, from the first to the last, have these labels."""
+    some = {place * (len(labels) - 1) // (_COMPARED - 1) for place in range(_COMPARED)}
+    return all(_label(dataset, index) == int(labels[index]) for index in some)
 
 
 def _pair(dataset: Any, index: int) -> tuple[Any, Any]:

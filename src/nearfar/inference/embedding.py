@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from nearfar.data.image import cut, read
 from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
+from nearfar.files import write_text
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings, check_store, read_embeddings, write_embeddings, write_parts
 from nearfar.models import EmbeddingModel
@@ -45,6 +47,7 @@ def embed_files(
     Parameters
     ----------
     model : EmbeddingModel
+        Its mode and its device are afterwards what they were.
     paths : sequence of Path
         As :func:`~nearfar.inference.list_images` gives them.
     output : path
@@ -74,27 +77,38 @@ def embed_files(
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} is there already: give another name, or have it written over")
     size = input_size(model.data_config)
-    model = model.to(device).eval()
-    about = {"model": name, "weights": weights_digest(model), "flip": flip, "embedding_size": model.embedding_size}
+    about = {"model": name, "weights": model_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")
     _claim(folder, about, paths)
     parts: list[Path] = []
-    for start in range(0, len(paths), PART):
-        file = folder / f"{start // PART:06}.safetensors"
-        if not file.exists():
-            wanted = paths[start : start + PART]
-            loader: DataLoader[Tensor] = DataLoader(_Files(wanted, size), batch_size, num_workers=workers)
-            vectors = []
-            for images in loader:
-                vectors.append(features(model, images.to(device), flip=flip))
-                if progress is not None:
-                    progress(start + sum(map(len, vectors)), len(paths))
-            write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
-        parts.append(file)
-        if progress is not None:
-            progress(min(start + PART, len(paths)), len(paths))
+    with _moved(model, device):
+        for start in range(0, len(paths), PART):
+            file = folder / f"{start // PART:06}.safetensors"
+            if not file.exists():
+                wanted = paths[start : start + PART]
+                loader: DataLoader[Tensor] = DataLoader(_Files(wanted, size), batch_size, num_workers=workers)
+                vectors = []
+                for images in loader:
+                    vectors.append(features(model, images.to(device), flip=flip))
+                    if progress is not None:
+                        progress(start + sum(map(len, vectors)), len(paths))
+                write_embeddings(Embeddings(torch.cat(vectors), tuple(map(str, wanted)), about), file)
+            parts.append(file)
+            if progress is not None:
+                progress(min(start + PART, len(paths)), len(paths))
     write_parts((read_embeddings(part).vectors for part in parts), list(map(str, paths)), about, output)
     shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _moved(model: EmbeddingModel, device: torch.device | str) -> Iterator[None]:
+    """Have a model on another device for a while."""
+    before = next(model.parameters()).device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
 
 
 class _Files(Dataset[Tensor]):
@@ -124,14 +138,15 @@ def _claim(folder: Path, about: dict[str, object], paths: Sequence[Path]) -> Non
                 )
             return
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(wanted, encoding="utf-8")
+        write_text(manifest, wanted)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def weights_digest(model: EmbeddingModel) -> str:
-    """What tells one model from another: its weights."""
-    digest = hashlib.sha256()
+def model_digest(model: EmbeddingModel) -> str:
+    """What tells one model from another: its weights, what it is made of, and what images are made into for it."""
+    about = {name: model.data_config[name] for name in ("input_size", "mean", "std")}
+    digest = hashlib.sha256(json.dumps([model.config, about], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

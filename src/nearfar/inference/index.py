@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nearfar.errors import ConfigError, DataError, InputError, MissingExtra
+from nearfar.files import replaced
 from nearfar.inference.store import Embeddings
 
 #: Neighbours of a node of the graph, and nodes looked at while it is built: faiss's own advice for high recall.
 _LINKS, _BUILD = 32, 200
+#: Bytes of a file within which its last line begins.
+_LINE = 4096
 #: Nodes looked at for a query, at least.
 _SEARCH = 128
 
@@ -30,8 +33,8 @@ class Index:
     Parameters
     ----------
     path : path
-        Of the index. Where there is none, it is made of the gallery and written, beside it ``….json`` that says of
-        which.
+        Of the index, as faiss reads it; where it ends, a line of JSON says of which embeddings it is. Where there is
+        none, it is made of the gallery and written, at once or not at all.
     gallery : Embeddings
         What is searched.
 
@@ -54,13 +57,12 @@ class Index:
         self._faiss = _faiss()
         self.size = len(gallery)
         path = Path(path)
-        about = path.with_name(f"{path.name}.json")
         wanted = {"items": len(gallery), "size": gallery.vectors.shape[1], "vectors": _digest(gallery.vectors)}
         if path.exists():
-            self._index = self._read(path, about, wanted)
+            self._index = self._read(path, wanted)
         else:
             self._index = self._built(gallery.vectors)
-            self._write(path, about, wanted)
+            self._write(path, wanted)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The items nearest to each query, nearest first.
@@ -94,21 +96,18 @@ class Index:
         index.add(F.normalize(vectors.float(), dim=1).cpu().numpy())
         return index
 
-    def _write(self, path: Path, about: Path, wanted: dict[str, Any]) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    def _write(self, path: Path, wanted: dict[str, Any]) -> None:
         try:
-            temporary.write_bytes(self._faiss.serialize_index(self._index).tobytes())
-            # What says of which gallery it is comes first: an index alone could not be told from another's.
-            about.write_text(json.dumps(wanted), encoding="utf-8")
-            temporary.replace(path)
+            with replaced(path) as file:
+                file.write(self._faiss.serialize_index(self._index).tobytes())
+                # In one file: of two, another process may write one in between.
+                file.write(b"\n" + json.dumps(wanted).encode())
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
-    def _read(self, path: Path, about: Path, wanted: dict[str, Any]) -> Any:
+    def _read(self, path: Path, wanted: dict[str, Any]) -> Any:
         try:
-            if json.loads(about.read_text(encoding="utf-8")) != wanted:
+            if _told(path) != wanted:
                 raise ConfigError(f"{path} is an index of other embeddings: remove it, or give another name")
             index = self._faiss.read_index(str(path))
             if index.ntotal != wanted["items"] or index.d != wanted["size"]:
@@ -117,8 +116,20 @@ class Index:
             if isinstance(error, ConfigError):
                 raise
             found = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path} is no index that nearfar wrote: {found}") from error
+            raise DataError(
+                f"{path} is no index that nearfar wrote ({found}): remove it, or give another name"
+            ) from error
         return index
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What the last line of a file says."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LINE))
+        found = json.loads(file.read().rpartition(b"\n")[2])
+    if not isinstance(found, dict):
+        raise ValueError("it does not say of which embeddings it is")
+    return found
 
 
 def _digest(vectors: Tensor) -> str:

@@ -13,7 +13,7 @@ from nearfar.data.image import cut, read
 from nearfar.data.size import input_size
 from nearfar.errors import ConfigError
 from nearfar.inference.calibration import Calibration
-from nearfar.inference.embedding import weights_digest
+from nearfar.inference.embedding import model_digest
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings
 from nearfar.models import EmbeddingModel
@@ -36,7 +36,7 @@ def of_images(model: EmbeddingModel, paths: Sequence[Path], gallery: Embeddings,
     found = Embeddings(
         _vectors(model, paths, flip, device),
         tuple(map(str, paths)),
-        {"weights": weights_digest(model), "flip": flip},
+        {"weights": model_digest(model), "flip": flip},
     )
     same_space(gallery, found, "the embeddings and --run")
     return found
@@ -83,7 +83,7 @@ def judge(
             found = f"the threshold {threshold!r} is neither a number nor a file of `nearfar calibrate`"
             raise ConfigError(found) from None
         kept = Calibration.read(threshold)
-        digest = weights_digest(model)
+        digest = model_digest(model)
         if kept.model and kept.model != digest:
             raise ConfigError(f"{threshold} was made for another model ({kept.model}; this one is {digest})") from None
         limit, flip = kept.threshold, cast(Flip, kept.flip)

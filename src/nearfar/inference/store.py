@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import torch
 from torch import Tensor
 
 from nearfar.errors import DataError, MissingExtra
+from nearfar.files import replaced
 
 #: The endings of files that embeddings are kept in.
 STORES = (".parquet", ".safetensors")
@@ -110,15 +111,12 @@ def write_parts(
         pyarrow is missing.
     """
     path = check_store(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write = _write_parquet if path.suffix == ".parquet" else _write_safetensors
     try:
-        write(parts, paths, {_KEY: json.dumps(dict(about))}, temporary)
-        temporary.replace(path)
+        with replaced(path) as file:
+            write(parts, paths, {_KEY: json.dumps(dict(about))}, file)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
@@ -150,7 +148,9 @@ def _read_safetensors(path: Path) -> Embeddings:
         raise DataError(f"{path} holds no embeddings that nearfar wrote: {error}") from error
 
 
-def _write_safetensors(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping[str, str], path: Path) -> None:
+def _write_safetensors(
+    parts: Iterable[Tensor], paths: Sequence[str], about: Mapping[str, str], file: IO[bytes]
+) -> None:
     """A header that says where tensors lie, then their bytes; the library's own writer wants all of them at once."""
     # The paths as a tensor, because a header may have 100 MB, which those of a million images have.
     named = json.dumps(list(paths)).encode()
@@ -164,15 +164,14 @@ def _write_safetensors(parts: Iterable[Tensor], paths: Sequence[str], about: Map
     }
     header = json.dumps({"__metadata__": about, **tensors}).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        while part is not None:
-            file.write(part.float().contiguous().numpy().astype("<f4", copy=False).tobytes())
-            part = next(vectors, None)
-        file.write(named)
+    file.write(len(header).to_bytes(8, "little") + header)
+    while part is not None:
+        file.write(part.float().contiguous().numpy().astype("<f4", copy=False).tobytes())
+        part = next(vectors, None)
+    file.write(named)
 
 
-def _write_parquet(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping[str, str], path: Path) -> None:
+def _write_parquet(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping[str, str], file: IO[bytes]) -> None:
     pyarrow, parquet = _pyarrow()
     writer, start = None, 0
     try:
@@ -183,7 +182,7 @@ def _write_parquet(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping
                 "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, part.shape[1]),
             }
             table = pyarrow.table(columns).replace_schema_metadata(about)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
             start += len(part)
     finally:
@@ -193,11 +192,18 @@ def _write_parquet(parts: Iterable[Tensor], paths: Sequence[str], about: Mapping
 
 def _read_parquet(path: Path) -> Embeddings:
     pyarrow, parquet = _pyarrow()
+    from pyarrow import compute
+
     try:
         table = parquet.read_table(path, columns=["path", "embedding"])
         about = json.loads((table.schema.metadata or {}).get(_KEY.encode(), b"{}"))
         column = table.column("embedding").combine_chunks()
-        width = len(column[0]) if len(column) else 0
+        # Flattened, rows of unequal lengths would be cut into others.
+        sizes = compute.unique(compute.list_value_length(column)).to_pylist()
+        if len(sizes) > 1 or None in sizes:
+            told = ", ".join(str(size or "no") for size in sizes[:3])
+            raise ValueError(f"its rows have {told}{' …' if len(sizes) > 3 else ''} numbers, and all need as many")
+        width = sizes[0] if sizes else 0
         vectors = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).float()
         return Embeddings(vectors.reshape(len(table), width), tuple(table.column("path").to_pylist()), about)
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:

@@ -20,6 +20,7 @@ import safetensors.torch
 from torch import Tensor
 
 from nearfar.errors import ArgumentError, CheckpointError
+from nearfar.files import replaced
 from nearfar.nn import ClassLoss, Criterion
 
 __all__ = ["ClassVectors", "class_vectors", "load_class_vectors", "save_class_vectors"]
@@ -91,17 +92,11 @@ def save_class_vectors(
         if len(each) != len(names):
             raise ArgumentError(f"{name} has vectors of {len(each)} classes, and {len(names)} names were given")
     content = safetensors.torch.save(vectors, metadata={_KEY: json.dumps(list(names))})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replaced(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_class_vectors(path: str | os.PathLike[str]) -> ClassVectors:

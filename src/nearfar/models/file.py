@@ -13,6 +13,7 @@ import timm
 import torch
 
 from nearfar.errors import ArgumentError, CheckpointError, UnknownPart
+from nearfar.files import replaced
 from nearfar.models.model import EmbeddingModel, create_model
 from nearfar.models.weights import METADATA_KEY, check_tensors, read_metadata, read_tensors
 
@@ -35,18 +36,12 @@ def save_model(model: EmbeddingModel, path: str | os.PathLike[str]) -> None:
     # Copies, because safetensors refuses two names for one piece of memory.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps({"config": model.config, "timm": timm.__version__})}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Not save_file, whose files nobody but their owner may read, whatever the umask.
-        with temporary.open("wb") as file:
+        with replaced(path) as file:
             file.write(safetensors.torch.save(tensors, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> EmbeddingModel:

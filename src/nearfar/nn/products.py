@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["add_product", "product"]
+__all__ = ["add_product", "product", "write_product"]
 
 #: So many multiplications pay for the call: oneDNN looks up a kernel each time.
 LEAST = 2**22
@@ -36,6 +36,13 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += product(a, b)
     else:
         total.addmm_(a, b)
+
+
+def write_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Write the product of matrices to ``out`` (n, m), which is returned; as :func:`product`."""
+    if _suits(a, b):
+        return out.copy_(product(a, b))
+    return torch.mm(a, b, out=out)
 
 
 def _rows_times(a: Tensor, b: Tensor) -> Tensor:

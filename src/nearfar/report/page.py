@@ -14,13 +14,14 @@ from typing import Any
 import jinja2
 
 from nearfar.errors import ConfigError
+from nearfar.files import write_text
 from nearfar.report.chart import Chart, Line, chart
 from nearfar.report.comparison import comparison
 from nearfar.report.curves import Curves
 from nearfar.report.scenes import MAP_CLASSES, MAP_IMAGES, MOST_THUMBNAILS
 from nearfar.report.subject import Subject, read_subject
 from nearfar.report.thumbnail import SIDE
-from nearfar.train.folder import RunFolder, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.job import resolve_device
 from nearfar.train.table import METRICS, ROWS
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nearfar.data import ClassSubset, ImageSource
 from nearfar.errors import CheckpointError
-from nearfar.train.folder import replaced
+from nearfar.files import replaced
 
 _FORMAT = 1
 

@@ -11,7 +11,7 @@ import torch
 
 from nearfar.data import ImageSource
 from nearfar.data.size import Size, input_size
-from nearfar.errors import CheckpointError, ConfigError
+from nearfar.errors import CheckpointError, ConfigError, DataError
 from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import load_model
 from nearfar.train.config import Config, saved_config
@@ -125,6 +125,8 @@ def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[Image
         There is no such data, or it cannot be used.
     """
     if isinstance(data, Mapping):
+        if "test" not in data:
+            raise DataError("data has no test, which a run is judged on: give that, or a data set alone")
         data = data["test"]
     named = isinstance(data, (str, os.PathLike))
     own = data is None or (named and Path(data).resolve() == Path(config.data.source).resolve())

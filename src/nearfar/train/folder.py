@@ -1,15 +1,16 @@
-"""The run folder: what is in it, where it is, and files that are replaced at once or not at all."""
+"""The run folder: what is in it, and where it is."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
 
 from nearfar.errors import CheckpointError, ConfigError
+from nearfar.files import write_text
 
 RUNS = Path("runs")
 _LATEST = "latest"
@@ -20,13 +21,14 @@ class RunFolder:
 
     ::
 
-        config.yaml          everything the run depends on, resolved
-        recipe.yaml          the criterion, with the versions of the plugins that made it
-        model.safetensors    the best weights so far, with what rebuilds the model
-        classes.safetensors  the class vectors, proxies and centres beside them, with the names of the classes
-        checkpoint.pt        the last step that can be gone on from: model, criterion, optimiser
-        metrics.json         the table, the validation, the times
-        logs/                train.csv, validation.csv, and tensorboard/
+        config.yaml            everything the run depends on, resolved
+        recipe.yaml            the criterion, with the versions of the plugins that made it
+        model.safetensors      the best weights so far, with what rebuilds the model
+        classes.safetensors    the class vectors, proxies and centres beside them, with the names of the classes
+        checkpoint.pt          the last step that can be gone on from: model, criterion, optimiser
+        metrics.json           the table, the validation, the times
+        hardest-N.safetensors  what was hard of the training set at step N, where a run mines offline
+        logs/                  train.csv, validation.csv, and tensorboard/
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -42,6 +44,14 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
+    def search(self, step: int) -> Path:
+        """Where it is kept what was hard at a step."""
+        return self.path / f"hardest-{step}.safetensors"
+
+    def searches(self) -> dict[int, Path]:
+        """What is kept of that, by step."""
+        return {int(path.stem.partition("-")[2]): path for path in self.path.glob("hardest-*.safetensors")}
+
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, criterion: str) -> RunFolder:
         """Make the folder of a new run; without a path ``runs/<date>-<time>-<criterion>``.
@@ -51,24 +61,36 @@ class RunFolder:
         ConfigError
             It holds a run already, or cannot be written.
         """
-        folder = cls(_unused(criterion) if path is None else path)
-        for holds in (folder.checkpoint, folder.model, folder.metrics):
-            if os.path.lexists(holds):
-                raise ConfigError(
-                    f"{folder} holds a run already, which is not overwritten: go on with it by --resume {folder}, "
-                    "or choose another folder with --output"
-                )
-        if folder.path.is_dir() and any(folder.path.iterdir()) and not folder.config.is_file():
-            raise ConfigError(f"{folder} holds other files than a run's: choose another folder with --output")
+        folder = cls(RUNS if path is None else path)
         try:
-            folder.logs.mkdir(parents=True, exist_ok=True)
+            if path is None:
+                folder = cls(_made(criterion))
+            else:
+                folder._claim()
+            folder.logs.mkdir(exist_ok=True)
             write_text(folder.path / ".writable", "")
             (folder.path / ".writable").unlink()
+            # Of a run that was killed before its first checkpoint: hard for another model.
+            for left in folder.searches().values():
+                left.unlink()
         except OSError as error:
             raise ConfigError(
                 f"the run folder {folder} cannot be written: {error.strerror}; choose another with --output"
             ) from None
         return folder
+
+    def _claim(self) -> None:
+        """Make the folder, or see that what is there is left of a run that came to nothing."""
+        for holds in (self.checkpoint, self.model, self.metrics):
+            if os.path.lexists(holds):
+                raise ConfigError(
+                    f"{self} holds a run already, which is not overwritten: go on with it by --resume {self}, "
+                    "or choose another folder with --output"
+                )
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)  # fails where another run began here since
+        elif any(self.path.iterdir()) and not self.config.is_file():
+            raise ConfigError(f"{self} holds other files than a run's: choose another folder with --output")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -104,45 +126,14 @@ class RunFolder:
             temporary.replace(latest)
 
 
-def _unused(criterion: str) -> Path:
+def _made(criterion: str) -> Path:
+    """A new folder among the runs; of several that begin in one second each has its own."""
     names = re.findall(r"[a-z_]\w*", criterion, flags=re.IGNORECASE)
     stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{names[0] if names else 'run'}"
-    path, number = RUNS / stem, 2
-    while os.path.lexists(path):
-        path, number = RUNS / f"{stem}-{number}", number + 1
-    return path
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Any:
-    """Open a temporary file for writing bytes; it takes the place of ``path`` when all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            _to_disk(file)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, at once or not at all."""
-    with replaced(path) as file:
-        file.write(text.encode())
-
-
-def _to_disk(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Put a renaming on the disk, where folders can be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    RUNS.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        path = RUNS / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError

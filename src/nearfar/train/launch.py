@@ -32,6 +32,8 @@ class _Worker:
     process: Any
     reports: Connection
     outcome: Any = None
+    #: Whether it has said how it went, of which nothing may have come.
+    done: bool = False
     #: Whether it hears signals.
     ready: bool = False
 
@@ -103,7 +105,7 @@ def _await(workers: list[_Worker]) -> None:
             assert isinstance(reports, Connection)
             worker = waiting[reports]
             error = _heard(worker)
-            if worker.outcome is not None or error is not None:
+            if worker.done or error is not None:
                 del waiting[reports]
             if error is not None:
                 failed.append(error)
@@ -124,7 +126,7 @@ def _heard(worker: _Worker) -> BaseException | None:
     if said == "ready":
         worker.ready = True
         return None
-    worker.outcome = outcome
+    worker.outcome, worker.done = outcome, True
     if said == "done":
         return None
     if said == "error":
@@ -161,7 +163,7 @@ def _forwarding(workers: list[_Worker]) -> Iterator[None]:
 def _end(workers: list[_Worker]) -> None:
     """Have those end that still run: all of them, where one failed."""
     for end in (lambda process: None, lambda process: process.terminate(), lambda process: process.kill()):
-        until = time.monotonic() + (_GRACE if workers and all(w.outcome is not None for w in workers) else 0.5)
+        until = time.monotonic() + (_GRACE if workers and all(w.done for w in workers) else 0.5)
         for worker in workers:
             if worker.process.is_alive():
                 end(worker.process)

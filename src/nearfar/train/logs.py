@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nearfar.train.folder import write_text
+from nearfar.files import write_text
 
 
 class CsvTable:

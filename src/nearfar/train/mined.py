@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
 
 from nearfar.data import HardSampler, PKSampler
-from nearfar.train.folder import replaced
+from nearfar.files import replaced
 from nearfar.train.job import Job
 from nearfar.train.offline import Hardest, hardest
 from nearfar.train.table import embed
@@ -57,8 +56,18 @@ class _Refreshed:
             step = end
 
     def _found(self, begun: int) -> Hardest:
-        """What was hard at a step; kept in a file, as a run that goes on after it has no such model any more."""
-        job, path = self._job, self._path(begun)
+        """What was hard at a step, as the first rank finds it.
+
+        Not as each rank does: what is not averaged over the ranks, as statistics of batches are not, makes their models
+        differ, and all are to draw the same batches.
+        """
+        found: Hardest = self._job.ranks.told(self._searched(begun) if self._job.ranks.first else None)
+        return found
+
+    def _searched(self, begun: int) -> Hardest:
+        """Search; what is found is kept in a file, as a run that goes on after the step has no such model any more."""
+        job = self._job
+        path = job.folder.search(begun)
         if not path.exists():
             mining = job.config.mining
             found = hardest(
@@ -79,13 +88,9 @@ class _Refreshed:
     def _forget(self, begun: int) -> None:
         """Remove what no checkpoint goes on with: those of epochs that ended before the last one can have been."""
         needed = begun - self._job.config.checkpoint_every
-        for path in self._job.folder.path.glob("hardest-*.safetensors"):
-            if int(path.stem.partition("-")[2]) + self._every <= needed:
+        for step, path in self._job.folder.searches().items():
+            if step + self._every <= needed:
                 path.unlink(missing_ok=True)
-
-    def _path(self, begun: int) -> Path:
-        path: Path = self._job.folder.path / f"hardest-{begun}.safetensors"
-        return path
 
 
 def _drawn(job: Job, start: int, end: int) -> PKSampler:

@@ -16,13 +16,14 @@ import torch
 import torch.distributed as dist
 
 from nearfar.errors import CheckpointError, ConfigError, DataError
+from nearfar.files import write_text
 from nearfar.models import ClassVectors, EmbeddingModel, load_class_vectors, load_model
 from nearfar.nn import Criterion
 from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Config, Layer, default_layer, differences, file_layer, saved_config
 from nearfar.train.evaluation import data_facts, network_table, table_title
-from nearfar.train.folder import RunFolder, write_text
+from nearfar.train.folder import RunFolder
 from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator

@@ -37,6 +37,10 @@ class Together(torch.optim.Optimizer):
             part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Of an optimiser's attributes torch copies and pickles its own alone.
+        return {**super().__getstate__(), "parts": self.parts}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of each."""

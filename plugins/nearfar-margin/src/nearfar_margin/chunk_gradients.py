@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
+from nearfar.nn.memory import empty_like
+from nearfar.nn.products import add_product
 from nearfar_margin.chunks import Block, Chunks
 from nearfar_margin.closure import with_fields
 from nearfar_margin.shard import chunk_gradients
@@ -30,7 +32,7 @@ class Gradients:
         self.left = torch.zeros_like(left)
         self.bias = None if bias is None else torch.empty_like(bias)
         kept = chunks.needs_weight and chunks.fused is None
-        self.weight = torch.empty_like(chunks.weight) if kept else None
+        self.weight = empty_like(chunks.weight) if kept else None
         self._chunks, self._narrow = chunks, narrow
 
     def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:
@@ -53,7 +55,7 @@ class Gradients:
             g = g.mul_(block.inverse)
         narrow = g
         if chunks.products is None:
-            self.left.addmm_(g, block.weight)
+            add_product(self.left, g, block.weight)
         else:
             narrow = chunks.room("product", g.shape, chunks.products).copy_(g)
             to_left = chunks.room("to embeddings", self.left.shape)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nearfar.nn.products import write_product
 from nearfar.nn.vectors import TINY, unit
 from nearfar_margin.declaration import Rows
 from nearfar_margin.fused import FusedSGD, FusedStep
@@ -218,7 +219,7 @@ class Chunks:
     def product(self, a: Tensor, b: Tensor, name: str, out: Tensor) -> Tensor:
         """The product of matrices in the dtype of the products, written to ``out``, by way of the room ``name``."""
         if self.products is None:
-            return torch.mm(a, b, out=out)
+            return write_product(out, a, b)
         if a.device.type == "cuda":
             return out.copy_(torch.mm(a, b, out_dtype=torch.float32))
         return out.copy_(torch.mm(a, b, out=self.room(name, (len(a), b.shape[1]), self.products)))

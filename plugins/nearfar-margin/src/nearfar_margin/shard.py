@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.ranks import counts, rows_of_all
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -114,17 +115,11 @@ class Shard:
 
     def sizes(self, n: int, device: torch.device) -> list[int]:
         """How many samples each rank has."""
-        each = torch.zeros(self.world, dtype=torch.int64, device=device)
-        each[self.rank] = n
-        return [int(size) for size in self.sum(each).tolist()]
+        return counts(n, device, self.group)
 
     def gather(self, tensor: Tensor, sizes: list[int]) -> Tensor:
         """The rows of all ranks, (sizes[0] + sizes[1] + …, …)."""
-        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded, group=self.group)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return rows_of_all(tensor, sizes, self.group)
 
 
 class Gathered(torch.autograd.Function):

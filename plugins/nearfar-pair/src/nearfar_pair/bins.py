@@ -22,13 +22,13 @@ class Bins(NamedTuple):
     ----------
     low, width
         Where the first one begins, and how wide each is: 0-d float64.
-    count
+    number
         How many there are.
     """
 
     low: Tensor
     width: Tensor
-    count: int
+    number: int
 
     @classmethod
     def of(cls, values: Iterable[tuple[Tensor, Tensor]], count: int) -> Bins | None:
@@ -46,14 +46,14 @@ class Bins(NamedTuple):
     def places(self, d: Tensor, counts: Tensor) -> Tensor:
         """(r, w) the bin of each value, beyond the last for what does not count."""
         place = (d.double().nan_to_num() - self.low) / self.width
-        place = torch.where(self.width > 0, place, 0).clamp_(0, self.count - 1).long()
-        return place.masked_fill_(~counts, self.count)
+        place = torch.where(self.width > 0, place, 0).clamp_(0, self.number - 1).long()
+        return place.masked_fill_(~counts, self.number)
 
     def sizes(self, d: Tensor, counts: Tensor) -> Tensor:
         """(r, bins) how many values of each row are in each."""
         place = self.places(d, counts)
-        sizes = place.new_zeros(len(d), self.count + 1)
-        return sizes.scatter_add_(1, place, torch.ones_like(place))[:, : self.count]
+        sizes = place.new_zeros(len(d), self.number + 1)
+        return sizes.scatter_add_(1, place, torch.ones_like(place))[:, : self.number]
 
     def find(
         self, d: Tensor, counts: Tensor, others: Tensor | None, row: Tensor, bin_of: Tensor, rank: Tensor

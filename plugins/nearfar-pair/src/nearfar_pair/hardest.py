@@ -132,11 +132,13 @@ def _ordered(x: Tensor) -> Tensor:
     bits = torch.finfo(x.dtype).bits
     # 0 is added so that both zeros are one.
     whole = (x + 0).view(torch.int32 if bits == 32 else torch.int64).long()
-    return whole ^ ((whole >> (bits - 1)) & (2 ** (bits - 1) - 1))
+    turned: Tensor = whole ^ ((whole >> (bits - 1)) & (2 ** (bits - 1) - 1))
+    return turned
 
 
 def _number(ordered: Tensor, dtype: torch.dtype) -> Tensor:
     """The number (), of which this is the whole number."""
     bits = torch.finfo(dtype).bits
     whole = torch.where(ordered < 0, ordered ^ (2 ** (bits - 1) - 1), ordered)
-    return whole.to(torch.int32 if bits == 32 else torch.int64).view(dtype)
+    number: Tensor = whole.to(torch.int32 if bits == 32 else torch.int64).view(dtype)
+    return number

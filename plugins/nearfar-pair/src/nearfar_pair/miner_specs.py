@@ -84,7 +84,6 @@ MINERS = (
         "BatchHard",
         "For each anchor its farthest positive and its nearest negative.",
         paper=HERMANS,
-        synchronizations=2,
     ),
     _miner(
         "hard_negative_all_positive",

@@ -50,7 +50,7 @@ def both_distances(
 ) -> tuple[Tensor, ...]:
     """Those of several lists of pairs, at once; as :func:`pair_distances`."""
     i, j = (torch.cat(column) for column in zip(*pairs, strict=True))
-    return pair_distances(distance, query, reference, i, j).split([len(a) for a, _ in pairs])
+    return torch.split(pair_distances(distance, query, reference, i, j), [len(a) for a, _ in pairs])
 
 
 class _OneByOne(torch.autograd.Function):

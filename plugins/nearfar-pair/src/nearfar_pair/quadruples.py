@@ -39,7 +39,7 @@ class Quadruples:
     def __init__(self, batch: Batch, distance: Any, whole: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.distance, self.whole = distance, whole
         self.sides = chosen_sides(batch, distance)
-        self.labels = batch.labels, batch.reference_labels
+        self.labels = batch.class_ids("Quadruples")
         # The negative pairs of a batch are the same the other way round.
         self.other = None if batch.is_self and batch.selection is None else chosen_sides(turned(batch), distance)
         self.query = distance.maybe_normalize(batch.embeddings)
@@ -178,17 +178,21 @@ class _Costs(torch.autograd.Function):
             weight = every.take(bounds.places.of(rows.d_an))
             weight -= twice * _shares(bounds, of_class, rows.d_an, work.labels[0][rows.anchors])
             distance.pull(rows, None, weight, gradients)
-        to_query, to_reference = (None, None) if gradients is None else gradients.finished()
-        if work.other is not None and gradients is not None:
+        if gradients is None:
+            return None, None, by, None, None
+        to_query, to_reference = gradients.finished()
+        if work.other is not None:
             gradients = None
             for rows, distance in _rows(work.other, work.distance, *_exchanged(query, reference)):
                 gradients = gradients or distance.gradients()
                 weight = _shares(bounds, of_class, rows.d_an, work.labels[1][rows.anchors]).neg_()
                 distance.pull(rows, None, weight, gradients)
-            assert gradients is not None
-            of_other, of_query = gradients.finished()
-            to_query = to_query + (of_other if of_query is None else of_query)
-            to_reference = None if of_query is None else to_reference + of_other
+            assert gradients is not None  # of both ends there are as many
+            of_first, of_second = gradients.finished()
+            if to_reference is None or of_second is None:
+                to_query = to_query + of_first
+            else:
+                to_query, to_reference = to_query + of_second, to_reference + of_first
         return None, None, by, to_query, to_reference
 
 
@@ -202,7 +206,8 @@ def _again(
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated once more, by way of the whole matrix."""
     # Under other names, so that nothing before them is gone back through.
-    t, query, reference = (x if x is None else x.view_as(x) for x in given)
+    t, query = (x.view_as(x) for x in given[:2])
+    reference = None if given[2] is None else given[2].view_as(given[2])
     matrix = work.distance.matrix(query, query if reference is None else reference)
     found = work.whole(t, own, -matrix if work.distance.is_inverted else matrix)
     wanted = [x for x in (t, query, reference) if x is not None and x.requires_grad]

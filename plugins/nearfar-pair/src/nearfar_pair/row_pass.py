@@ -121,7 +121,7 @@ class RowPass:
     @property
     def _splits(self) -> bool:
         """Whether few steps do: there is something to compare, by one of nearfar's own distances, on the CPU."""
-        return bool(self.sides.shape[1]) and self.sides.device.type == "cpu" and row_distance(self._distance)
+        return all(self.sides.shape) and self.sides.device.type == "cpu" and row_distance(self._distance)
 
     @once
     def matrix(self) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["LOG2_E", "blocks", "own_columns"]
+__all__ = ["LOG2_E", "blocks", "held", "own_columns"]
 
 #: Powers of 2 are computed several times as fast as those of e: e^x is 2^(x log₂ e).
 LOG2_E = 1 / math.log(2)
@@ -17,9 +17,14 @@ LOG2_E = 1 / math.log(2)
 _HELD = {"cpu": 2**18, "cuda": 2**24}
 
 
+def held(vectors: Tensor) -> int:
+    """How many numbers are held at once on the device of some."""
+    return _HELD.get(vectors.device.type, 2**22)
+
+
 def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
     """Slices of the rows of ``vectors`` (num_classes, d), for a batch of ``n``."""
-    step = max(1, _HELD.get(vectors.device.type, 2**22) // max(n, 1))
+    step = max(1, held(vectors) // max(n, 1))
     for start in range(0, len(vectors), step):
         yield slice(start, min(start + step, len(vectors)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from nearfar.nn.memory import empty_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, own_columns
+from nearfar_proxy.blocks import blocks, held, own_columns
 from nearfar_proxy.ranks import Share
+from nearfar_proxy.selecting import kth_greatest
 
 __all__ = ["nearest_cross_entropy"]
 
@@ -64,11 +66,17 @@ def _least(units: Tensor, weight: Tensor, lengths: Tensor, labels: Tensor, numbe
         return units.new_full((n,), -torch.inf)
     if not number:
         return units.new_full((n,), torch.inf)
+
+    def cosines() -> Iterator[Tensor]:
+        for block in blocks(n * each, weight):
+            found = _cosines(units, _directions(weight[block], lengths[block]))
+            yield found.masked_fill_(_own(labels, block)[..., None], -torch.inf).flatten(1)
+
+    if number * n > held(units):
+        return kth_greatest(cosines, n, number, units, share)
     best = units.new_empty(n, 0)
-    for block in blocks(n * each, weight):
-        found = _cosines(units, _directions(weight[block], lengths[block]))
-        found.masked_fill_(_own(labels, block)[..., None], -torch.inf)
-        best = torch.cat([best, found.flatten(1)], 1)
+    for found in cosines():
+        best = torch.cat([best, found], 1)
         best = best.topk(min(number, best.shape[1]), 1, sorted=False).values
     if share is not None:
         # As many columns on every rank, so that rows of ranks are of one shape.

@@ -16,6 +16,8 @@ UNMINED = (
     "An element a miner did not select weighs 0, so with nothing selected the loss is 0; pytorch-metric-learning "
     "then weighs every element by 1."
 )
+#: Of losses around another one.
+UNSAID = "Where a miner selected nothing the class weights cost nothing either: the loss is 0."
 
 
 @hookimpl
@@ -289,6 +291,7 @@ def nearfar_losses() -> list[LossSpec]:
             accepts=ACCEPTS,
             wraps=("margin.*", "proxy.proxy_*"),
             example="loss=proxy_nca(num_classes=6, embedding_size=8)",
+            deviations=(UNSAID,),
             memory=1,
             synchronizations=0,
         ),
@@ -307,7 +310,10 @@ def nearfar_losses() -> list[LossSpec]:
             accepts=ACCEPTS,
             wraps=("margin.*", "proxy.proxy_*"),
             example="loss=proxy_nca(num_classes=6, embedding_size=8)",
-            deviations=("The lengths of all classes' weights are compared; the paper takes those of the batch.",),
+            deviations=(
+                "The lengths of all classes' weights are compared; the paper takes those of the batch.",
+                UNSAID,
+            ),
             memory=1,
             synchronizations=0,
         ),

@@ -67,9 +67,9 @@ class ProxyGML(ProxyLoss):
     gives fewer, and of others equally near at the limit all. A miner weighs the samples; with none selected the
     proxies' losses are 0 too.
 
-    Cosines are computed in blocks of classes, three times: to find what is kept, for the value, and for the gradient.
-    Of the size of batch × proxies nothing is held but, while the first goes on, the share ``ratio`` of it. There is no
-    second derivative.
+    Cosines are computed in blocks of classes: to find what is kept, for the value, and for the gradient. Nothing of the
+    size of batch × proxies is held: where the proxies kept are more than a block, the last of them is found by its bits
+    in three passes, six in float64. There is no second derivative.
 
     Raises
     ------

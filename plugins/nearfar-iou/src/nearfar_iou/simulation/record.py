@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 
 from nearfar.errors import CheckpointError, ConfigError
+from nearfar.files import replaced, write_text
 from nearfar_iou.simulation.cases import CASES, PER_POINT, RATES
 from nearfar_iou.simulation.descent import Descended
 
@@ -66,7 +65,7 @@ class Record:
             raise ConfigError(f"{folder} is there already and holds no simulation; choose another folder with -o")
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(path, json.dumps(settings).encode())
+            write_text(path, json.dumps(settings))
         self.points = points
 
     def done(self, mode: str, loss: str) -> list[Descended]:
@@ -94,15 +93,14 @@ class Record:
 
     def keep(self, mode: str, loss: str, blocks: list[Descended]) -> None:
         """Keep these blocks in place of what was kept; whole, or not at all."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            curves=np.stack([block.curve.numpy() for block in blocks]),
-            surface=np.concatenate([block.surface.numpy() for block in blocks]),
-            sizes=np.array([len(block.surface) for block in blocks]),
-            near=np.array([block.near for block in blocks]),
-        )
-        _replace(self._path(mode, loss), buffer.getvalue())
+        with replaced(self._path(mode, loss)) as file:
+            np.savez(
+                file,
+                curves=np.stack([block.curve.numpy() for block in blocks]),
+                surface=np.concatenate([block.surface.numpy() for block in blocks]),
+                sizes=np.array([len(block.surface) for block in blocks]),
+                near=np.array([block.near for block in blocks]),
+            )
 
     def result(self, mode: str, loss: str) -> Result:
         """What all blocks come to; all points are done."""
@@ -125,16 +123,3 @@ def _settings(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); choose another folder with -o") from error
     return found if isinstance(found, dict) else {}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it, not even after a crash."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with made.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
