@@ -31,8 +31,8 @@ def check_loss(
     assert isinstance(spec, LossSpec)
     # A miner that the loss's own constructor takes is the loss's business.
     if slots["miner"] is not None and "miner" not in planned.arguments:
-        yield from _check_miner(name, spec, slots["miner"])
-        yield from _check_borrowed(name, planned, slots["miner"], signature)
+        wrong = [*_check_miner(name, spec, slots["miner"])]
+        yield from wrong or _check_borrowed(name, planned, slots["miner"], signature)
     if slots["reducer"] is not None:
         yield from _check_reducer(name, spec, slots["reducer"])
     if slots["distance"] is not None:

@@ -42,7 +42,7 @@ def test_every_part_is_offered_by_the_shortest_name_it_answers_to(command):
 
 
 def test_a_name_is_offered_in_full_where_no_short_one_begins_so():
-    assert offered("show", "arcf") == ["arcface", "arcface_triplet", "arcface_casia", "arcface_ms1m"]
+    assert offered("show", "arcf") == ["arcface", "arcface_triplet", "arcface_casia", "arcface_ms1m", "arcface_ms1mv3"]
     assert offered("show", "margin.a") == [
         "margin.adacos",
         "margin.adaface",
@@ -138,7 +138,7 @@ def test_a_plugin_that_is_not_active_is_neither_offered_nor_in_the_way(install, 
     install("broken-losses", "broken", "raise ImportError('no')")
     monkeypatch.setenv("NEARFAR_STRICT", "1")
     assert offered("list", "--plugin", "b") == []
-    assert offered("show", "arcf") == ["arcface", "arcface_triplet", "arcface_casia", "arcface_ms1m"]
+    assert offered("show", "arcf") == ["arcface", "arcface_triplet", "arcface_casia", "arcface_ms1m", "arcface_ms1mv3"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
