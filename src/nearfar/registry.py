@@ -213,10 +213,12 @@ class Registry:
         message = f"no {kind} is called {name!r}"
         if others := [other for other in self.kinds_of(name) if other != kind]:
             return f"{message}; there is a {' and a '.join(others)} of that name"
-        if close := self.suggest(kind, name):
-            return f"{message}; did you mean {_or(close)}?"
+        close = self.suggest(kind, name)
         if namespace and namespace not in {plugin.namespace for plugin in self.plugins}:
-            return f"{message}: no plugin {namespace!r} is installed; `nearfar plugins` lists those that are"
+            then = f"did you mean {_or(close)}?" if close else "`nearfar plugins` lists those that are"
+            return f"{message}: no plugin {namespace!r} is installed; {then}"
+        if close:
+            return f"{message}; did you mean {_or(close)}?"
         return f"{message}; `nearfar list` shows what there is"
 
     def register(self, spec: PartSpec, target: Any) -> Entry:
