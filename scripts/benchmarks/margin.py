@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -29,6 +30,8 @@ PEERS = ("pytorch-metric-learning", "insightface style", "linear, no margin")
 PRODUCTS = "matrix products alone"
 AFTERWARDS, FUSED, SAMPLED = TRAININGS = ("update afterwards", "update fused", "a tenth of the classes")
 DTYPES = ("float32", "bfloat16")
+#: Enough for every kernel to be loaded, and next to nothing beside what is measured.
+FEW = 512
 
 
 def ways(args, classes, dtype, tiny=False):
@@ -40,7 +43,7 @@ def ways(args, classes, dtype, tiny=False):
     import nearfar
 
     torch.manual_seed(0)
-    n, classes, dim = (4, 8, 8) if tiny else (args.n, classes, args.dim)
+    n, classes, dim = args.n, FEW if tiny else classes, args.dim
     x, y = torch.randn(n, dim), torch.randint(classes, (n,))
     ours = nearfar.compose(f"{args.loss}(preset='pml')" if args.loss == "arcface" else f"{args.loss}(scale=64)",
                            num_classes=classes, embedding_size=dim)  # fmt: skip
@@ -113,7 +116,7 @@ def trainings(args, classes, dtype, tiny=False):
     from nearfar_margin.sampling import sample
 
     torch.manual_seed(0)
-    n, classes, dim = (4, 8, 8) if tiny else (args.n, classes, args.dim)
+    n, classes, dim = args.n, FEW if tiny else classes, args.dim
     x, y = torch.randn(n, dim), torch.randint(classes, (n,))
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -258,7 +261,9 @@ def main():
     if args.peak:
         args.ways, made = (args.peak,), trainings if args.peak in TRAININGS else ways
         for _ in range(3):
-            made(args, 8, args.dtypes[0], tiny=True)[args.peak]()
+            made(args, args.classes[0], args.dtypes[0], tiny=True)[args.peak]()
+        # Else what the first steps have left would serve the measured one.
+        ctypes.CDLL(None).malloc_trim(0)
         step = made(args, args.classes[0], args.dtypes[0])[args.peak]
         print(peak_memory(step))
         return

@@ -18,9 +18,8 @@ from nearfar_margin.shard import Shard
 
 __all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
 
-#: Cosines in a chunk: about as many as stay in a cache. Half as many where matrices are multiplied in bfloat16, which
-#: takes copies of them and of the weights.
-CHUNK = 1 << 20
+#: Cosines in a chunk: about as many as stay in a cache, with the copies that products of matrices take.
+CHUNK = 1 << 19
 #: Classes in a chunk at least, whatever the size of the batch: matrices that are too narrow multiply slowly.
 NARROWEST = 256
 #: In a target's place among the others: its exponential is 0, and so is 0 times it, which of −∞ is not a number.
@@ -138,7 +137,7 @@ class Chunks:
         vectors = weight.detach() if weight.ndim == 3 else weight.detach()[:, None]
         n, (classes, k, _) = len(embeddings), vectors.shape
         narrow = products if dtype == torch.float32 and products != dtype else None
-        cells = CHUNK if narrow is None else CHUNK // 2
+        cells = CHUNK
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         if sample is not None:
             labels = sample.places
