@@ -19,11 +19,12 @@ from nearfar.data.emoji import SPLITS, Emoji
 from nearfar.data.faces import ORL, RecordFaces
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
+from nearfar.data.rows import TABLES
 from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.size import Size
 from nearfar.data.source import Adapted, ClassSubset, ClassUnion, ImageSource
 from nearfar.data.split import FRACTIONS, fold_classes, split_classes
-from nearfar.data.tables import TABLES, ImageTable
+from nearfar.data.tables import ImageTable
 from nearfar.errors import DataError
 
 __all__ = [
