@@ -100,6 +100,7 @@ def _train(
     import nearfar.train
     from nearfar.train import config
     from nearfar.train.progress import Narrator
+    from nearfar.train.signals import TERMINATED, Terminated, terminable
 
     said: list[config.Layer] = [(flag, config.nested(key, value)) for flag, (key, value) in flags.items()]
     said += [config.set_layer(assignment) for assignment in assignments]
@@ -109,14 +110,18 @@ def _train(
     from nearfar.train.run import start
 
     try:
-        if resume is not None:
-            nearfar.train.resume(resume, *files, *said, narrator=Narrator())
-            return
-        base = files or [config.default_layer(), *config.own_pooling(said)]
-        start(config.Config.of(*base, *said), output=output, narrator=Narrator())
+        with terminable():
+            if resume is not None:
+                nearfar.train.resume(resume, *files, *said, narrator=Narrator())
+                return
+            base = files or [config.default_layer(), *config.own_pooling(said)]
+            start(config.Config.of(*base, *said), output=output, narrator=Narrator())
     except nearfar.train.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(TERMINATED if interrupted.terminated else 130) from None
+    except Terminated:
+        click.echo("nearfar: terminated before the first step", err=True)
+        raise click.exceptions.Exit(TERMINATED) from None
 
 
 def _recipe_layer(name: str) -> tuple[str, dict[str, Any]]:
