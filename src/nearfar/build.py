@@ -17,7 +17,7 @@ from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
 from nearfar.nn.matching import Matcher
 from nearfar.nn.schedules import Scheduled, attach, mark, unmovable, with_copies
-from nearfar.plan import PlannedPart
+from nearfar.plan import PlannedPart, refusal
 from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
 from nearfar.registry import Entry, Registry, default_registry
@@ -67,10 +67,7 @@ def compose(
         if problem.severity == "warning":
             warnings.warn(problem.message, NearfarWarning, stacklevel=2)
     if planned.errors:
-        messages = [problem.message for problem in planned.errors]
-        listed = "".join(f"\n  - {message}" for message in messages)
-        text = f"{len(messages)} things are wrong with {read}:{listed}" if len(messages) > 1 else messages[0]
-        raise RecipeError(text, problems=messages)
+        raise refusal(planned.errors, read)
     terms: list[CriterionTerm] = []
     bench = _Bench()
     for term in planned.terms:

@@ -72,8 +72,8 @@ class _Planner:
         self.context = {name: plain(value) for name, value in context.items()}
         self.problems: list[Problem] = []
 
-    def error(self, message: str, cause: NearfarError | None = None) -> None:
-        self.problems.append(Problem("error", message, cause))
+    def error(self, message: str, cause: NearfarError | None = None, *, lacks: str = "") -> None:
+        self.problems.append(Problem("error", message, cause, lacks))
 
     def warn(self, message: str) -> None:
         self.problems.append(Problem("warning", message))
@@ -177,7 +177,7 @@ class _Planner:
         short, missing = self.registry.short_name(entry), signature.missing(bound)
         for name in missing:
             if name in entry.spec.needs:
-                self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)")
+                self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)", lacks=name)
         if lacking := [name for name in missing if name not in entry.spec.needs]:
             self.error(f"{short} lacks {', '.join(lacking)}; {signature.takes(short)}")
 
