@@ -162,6 +162,10 @@ def _make(planned: PlannedPart, bench: _Bench) -> Any:
         raise ArgumentError(
             f"{entry.full_name}({written}) could not be made: {type(error).__name__}: {reason}"
         ) from error
+    if not isinstance(made, nn.Module):
+        raise ArgumentError(
+            f"{entry.full_name} makes an object of {type(made).__name__}, and a {entry.kind} is a torch module"
+        )
     for name, value in planned.attributes.items():
         if not isinstance(made, Loss):
             raise ArgumentError(f"{entry.full_name} takes no {name}: its constructor has no such parameter")
