@@ -18,6 +18,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar_pair.again import again
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
@@ -217,12 +218,16 @@ class _Plan:
         size = first.stop - first.start, self.sides.shape[1]
         return like.new_empty(size), like.new_empty(size)
 
-    def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
+    def differentiable(self, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:
         """The outputs from the whole matrix: for second derivatives."""
         matrix = self.distance.matrix(query, query if reference is None else reference)
         matrix = -matrix if self.distance.is_inverted else matrix
         rows = self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
         return self.formula(rows, *parameters)
+
+    def differentiable_sums(self, *inputs: Any) -> list[Tensor]:
+        """The sums of the first of these outputs."""
+        return [output.sum() for output in self.differentiable(*inputs)[: self.sums]]
 
 
 class _Pull:
@@ -316,7 +321,7 @@ class _Outputs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            return None, *_again(ctx, by_output)
+            return None, *again(ctx.plan.differentiable, ctx.saved_tensors, by_output)
         query, reference, *parameters = ctx.saved_tensors
         plan: _Plan = ctx.plan
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
@@ -360,7 +365,7 @@ class _Totals(torch.autograd.Function):
         sums: int = ctx.plan.sums
         count = len(ctx.needs_input_grad) - 1
         if torch.is_grad_enabled():
-            return None, *_again(ctx, by[:sums], skip=sums * count, totals=True)
+            return None, *again(ctx.plan.differentiable_sums, ctx.saved_tensors[sums * count :], by[:sums])
         found: list[Tensor | None] = [None] * count
         for i, factor in enumerate(by[:sums]):
             for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
@@ -369,21 +374,3 @@ class _Totals(torch.autograd.Function):
                 so_far = found[j]
                 found[j] = gradient * factor if so_far is None else so_far.addcmul_(gradient, factor)
         return None, *found
-
-
-def _again(
-    ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, by way of the whole matrix."""
-    # Under other names: a parameter may be made from the embeddings, which is not this function's to go back through.
-    inputs = [x if x is None else x.view_as(x) for x in ctx.saved_tensors[skip:]]
-    outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
-    if totals:
-        outputs = tuple(output.sum() for output in outputs[: len(by_output)])
-    used = [(o, g) for o, g in zip(outputs, by_output, strict=True) if g is not None and o.requires_grad]
-    wanted = [x for x in inputs if x is not None and x.requires_grad]
-    if not used or not wanted:
-        return (None,) * len(inputs)
-    roots, by_root = zip(*used, strict=True)
-    found = iter(torch.autograd.grad(roots, wanted, by_root, create_graph=True, allow_unused=True))
-    return tuple(next(found) if x is not None and x.requires_grad else None for x in inputs)

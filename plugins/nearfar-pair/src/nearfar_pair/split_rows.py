@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.sides import FAR
 
@@ -64,7 +66,8 @@ class _Split(torch.autograd.Function):
         if weight is None:
             return (None,) * 4
         if torch.is_grad_enabled():
-            return None, None, *_again(ctx.distance, query, reference, weight)
+            by = -weight if ctx.distance.is_inverted else weight
+            return None, None, *again(functools.partial(_matrix, ctx.distance), (query, reference), [by])
         if root:
             (d,) = root
             weight /= d
@@ -86,13 +89,5 @@ def _pulled(distance: Distance, weight: Tensor, points: Tensor, others: Tensor, 
     return torch.addmm(points * weight.sum(1, keepdim=True), weight, others, beta=-factor, alpha=factor)
 
 
-def _again(distance: Distance, query: Tensor, reference: Tensor | None, weight: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, by way of the matrix."""
-    # Under other names, so that nothing before them is gone back through.
-    inputs = [x.view_as(x) for x in (query, reference) if x is not None]
-    matrix = distance.matrix(inputs[0], inputs[-1])
-    wanted = [x for x in inputs if x.requires_grad]
-    by = -weight if distance.is_inverted else weight
-    found = iter(torch.autograd.grad(matrix, wanted, by, create_graph=True))
-    to_query = next(found) if query.requires_grad else None
-    return to_query, next(found) if reference is not None and reference.requires_grad else None
+def _matrix(distance: Distance, query: Tensor, reference: Tensor | None) -> list[Tensor]:
+    return [distance.matrix(query, query if reference is None else reference)]
