@@ -98,7 +98,8 @@ def allocations(call: Callable[[], Any], most: int = 3) -> list[Allocation]:
 
 def most_elements(call: Callable[[], Any]) -> int:
     """The number of elements of the largest tensor that an operator gives in ``call``, its backward passes too."""
-    with _Largest() as found:
+    found = _Largest()
+    with found:
         call()
     return found.elements
 
