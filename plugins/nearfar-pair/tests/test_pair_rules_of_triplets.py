@@ -39,7 +39,7 @@ MORE_RULES = [
     "angular(angle=0.6)",
     "multi_similarity(epsilon=0.05)",
     "pair_margin(pos_margin=0.4, neg_margin=1.2)",
-    "hdc(fraction=0.2)",  # of an even number: either end of a pair may be the anchor, and rounding would tell which
+    "hdc(fraction=0.2)",  # an even number; for an odd one see below
     "batch_easy_hard(pos_strategy='hard', neg_strategy='all')",
 ]
 #: Losses as they are asked for; of triplets those too that two rows of distances do not tell.
@@ -100,6 +100,27 @@ def test_a_rule_costs_what_its_triplets_cost(
     for value, gradient in zip(values[1:], gradients[1:], strict=True):
         torch.testing.assert_close(value, values[0], rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
+@pytest.mark.parametrize("elements", [40, 400])
+@pytest.mark.parametrize("name", [*LOSSES, *VARIANTS])
+def test_a_share_that_ends_between_the_two_ways_of_a_pair_ends_there_for_every_loss(
+    name: str, elements: int, brute: SimpleNamespace
+) -> None:
+    # Both ways are as far, and rounding tells which comes first: however few rows a loss takes, it has to be the same.
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    with by_rows(), mock.patch.object(row_pass, "CPU_ELEMENTS", elements):
+        selection = select(loss, "hdc(fraction=0.33)", x.detach())
+        a1, p, a2, n = indices = selection.indices()
+        for first, second in ((a1, p), (a2, n)):
+            ways = set(zip(first.tolist(), second.tolist(), strict=True))
+            assert sum((j, i) not in ways for i, j in ways) == 1
+        values = [loss(x, LABELS, each) for each in (indices, selection)]
+        gradients = [torch.autograd.grad(value, x)[0] for value in values]
+    torch.testing.assert_close(values[1], values[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
 
 
 def _sides(values: Any) -> list[Tensor]:

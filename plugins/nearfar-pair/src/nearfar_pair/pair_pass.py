@@ -17,8 +17,7 @@ from nearfar.nn.batch import Batch
 from nearfar_pair.again import again
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import rule_of
-from nearfar_pair.rule_distance import RuleDistance
+from nearfar_pair.row_pass import measured, rule_of
 from nearfar_pair.sides import PairRule, Rows, Sides
 
 __all__ = ["PairPass", "Pairs"]
@@ -87,8 +86,8 @@ class PairPass:
         self, batch: Batch, query: Tensor, reference: Tensor, formula: PairFormula, *, rule: PairRule | None = None
     ) -> None:
         rule = rule_of(batch) if rule is None else rule
-        measured = None if rule is None else RuleDistance(rule.batch, rule.distance)
-        self.sides: Sides = sides_of(batch, rule, narrow=True, measured=measured)
+        distances = None if rule is None else measured(rule)
+        self.sides: Sides = sides_of(batch, rule, narrow=True, measured=distances)
         # Something has to be in a row, of which there may be asked the least.
         self._reference = reference if len(reference) else query.new_zeros(1, query.shape[1])
         self._query, self.formula = query, formula

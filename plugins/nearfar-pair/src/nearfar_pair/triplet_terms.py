@@ -18,7 +18,7 @@ from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike
+from nearfar_pair.row_pass import RowPass, is_alike, measured
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import SMALL, PairRule, Rows
 from nearfar_pair.triplet_pairs import Triplets, selects_all
@@ -175,7 +175,7 @@ class StreamedTriplets(_Summed):
         rule: object = batch.selection
         if isinstance(rule, Triplets):
             if not selects_all(rule):
-                self._rule = rule, RuleDistance(rule.batch, rule.distance)
+                self._rule = rule, measured(rule)
             batch = _by_label(batch, rule.batch)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
@@ -203,8 +203,8 @@ class StreamedTriplets(_Summed):
         negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
         if self._rule is None:
             return negative
-        rule, measured = self._rule
-        d_an = measured(pairs.rows.anchors).index_select(0, pairs.anchor)
+        rule, distances = self._rule
+        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
         return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
     def sum(self) -> Tensor:
