@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import nearfar
-from nearfar.nn.reducers import Mean, NoReduction, PerAnchor
+from nearfar.nn.reducers import Mean, NoReduction, PerAnchor, Threshold, TopK
 from nearfar.nn.selection import IndexSelection, Selection
 from nearfar_pair import (
     angle_rule,
@@ -184,14 +184,11 @@ def test_no_triplet_is_made(name: str, rule: str, brute: SimpleNamespace) -> Non
         loss(x, LABELS, selection).backward()
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("variant", [*VARIANTS, "triplet", "quadruplet", "angular"])
-def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, brute: SimpleNamespace) -> None:
-    x = (brute.grid(len(LABELS)) + 0.5 if ties else brute.clustered(LABELS.tolist())).requires_grad_()
-    loss = nearfar.create_loss(f"pair.{variant}").double()
+def check_both_derivatives(value_of: Callable[[], Tensor], x: Tensor) -> None:
+    """That a value by rows, its gradient and its second derivative are those that it has as a whole."""
 
     def twice() -> list[Tensor]:
-        value = loss(x, LABELS)
+        value = value_of()
         (gradient,) = torch.autograd.grad(value, x, create_graph=True)
         return [value, gradient, *torch.autograd.grad(gradient.square().sum(), x)]
 
@@ -199,3 +196,23 @@ def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, 
     with by_rows():
         for found, expected in zip(twice(), wanted, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("reducer", [Threshold(low=0.3), TopK(20)])
+@pytest.mark.parametrize("rule", [None, *RULES, "hdc(fraction=0.2)"])
+@pytest.mark.parametrize("variant", ["triplet", *VARIANTS, "arcface_triplet"])
+def test_reducers_that_look_at_each_triplet_have_the_gradients_of_those_that_are_made(
+    variant: str, rule: str | None, reducer: Any, brute: SimpleNamespace
+) -> None:
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{variant}", reducer=reducer).double()
+    selection = None if rule is None else select(loss, rule, x.detach())
+    check_both_derivatives(lambda: loss(x, LABELS, selection), x)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("variant", [*VARIANTS, "triplet", "quadruplet", "angular"])
+def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, brute: SimpleNamespace) -> None:
+    x = (brute.grid(len(LABELS)) + 0.5 if ties else brute.clustered(LABELS.tolist())).requires_grad_()
+    loss = nearfar.create_loss(f"pair.{variant}").double()
+    check_both_derivatives(lambda: loss(x, LABELS), x)
