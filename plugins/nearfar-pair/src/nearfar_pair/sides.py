@@ -51,6 +51,8 @@ class Rows:
         (r, m) memory for what one function keeps of the references for its gradient, which is taken once; or None.
     times
         (r, k) and (r, m) how often each positive and each negative was selected, 0 where there is none; None for once.
+    is_wide
+        Whether the table of positives has a place for each reference, in their order.
     """
 
     d_ap: Tensor
@@ -62,6 +64,7 @@ class Rows:
     num_negatives: Tensor
     scratch: Tensor | None = None
     times: tuple[Tensor, Tensor] | None = None
+    is_wide: bool = False
 
     @property
     def d_ap_or_far(self) -> Tensor:
@@ -222,7 +225,8 @@ class Sides:
         index, valid = self.table(anchors)
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
-        return Rows(d_ap, valid, d_an, anchors, index, self._positives[anchors], self._negatives[anchors], scratch)
+        counts = self._positives[anchors], self._negatives[anchors]
+        return Rows(d_ap, valid, d_an, anchors, index, *counts, scratch, is_wide=not self._narrow)
 
     def _left_by(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
         """What a rule leaves of rows."""
@@ -244,7 +248,8 @@ class Sides:
             torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
         else:
             d_an = d_an.masked_fill(left > 0, FAR)
-        return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, positives, negatives, rows.scratch, times)
+        counts = positives, negatives
+        return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, *counts, rows.scratch, times, rows.is_wide)
 
     @property
     def masks(self) -> tuple[Tensor, Tensor] | None:
@@ -255,7 +260,15 @@ class Sides:
         """All rows, of distances (n, m) in which what :attr:`masks` say is far already."""
         index = self._every.expand_as(d_ap)
         every = slice(0, self.shape[0])
-        return Rows(d_ap, self._valid, d_an, every, index, self._positives, self._negatives)
+        return Rows(d_ap, self._valid, d_an, every, index, self._positives, self._negatives, is_wide=True)
+
+    def whole(self, d: Tensor, *, in_place: bool) -> Rows:
+        """All rows, of distances (n, m) that nobody differentiates by; as :meth:`rows`."""
+        if self.masks is None:
+            return self.rows(d, slice(0, len(d)), in_place=in_place)
+        no_positive, no_negative = self.masks
+        d_ap = d.masked_fill(no_positive, -FAR)
+        return self.split(d_ap, d.masked_fill_(no_negative, FAR) if in_place else d.masked_fill(no_negative, FAR))
 
     @property
     def has_rule(self) -> bool:
