@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar_pair.again import again
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
 from nearfar_pair.row_pass import rule_of
@@ -148,7 +149,7 @@ class _Outputs(torch.autograd.Function):
         query, reference = ctx.saved_tensors
         work: PairPass = ctx.work
         if torch.is_grad_enabled():
-            return None, *_again(work, (query, reference), by_output)
+            return None, *again(work.every, (query, reference), by_output)
         to_query, to_reference = torch.zeros_like(query), torch.zeros_like(reference)
         whole = reference.detach().requires_grad_()
         for anchors in work.chunks():
@@ -163,17 +164,3 @@ class _Outputs(torch.autograd.Function):
             to_query[anchors] += by_a
             to_reference.index_add_(0, pairs.positives, by_p).add_(by_reference)
         return None, to_query, to_reference
-
-
-def _again(
-    work: PairPass, given: tuple[Tensor, Tensor], by_output: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, of all pairs at once."""
-    # Under other names, so that nothing before them is gone back through.
-    query, reference = (x.view_as(x) for x in given)
-    outputs = work.every(query, reference)
-    used = [(o, g) for o, g in zip(outputs, by_output, strict=True) if g is not None and o.requires_grad]
-    roots, by_root = zip(*used, strict=True)
-    wanted = [x for x in (query, reference) if x.requires_grad]
-    found = iter(torch.autograd.grad(roots, wanted, by_root, create_graph=True, materialize_grads=True))
-    return tuple(next(found) if x.requires_grad else None for x in (query, reference))

@@ -21,8 +21,9 @@ from nearfar_pair.pair_distances import both_distances
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -44,6 +45,22 @@ class AnchorLoss(EmbeddingLoss):
 
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         rows = RowPass(batch, self.distance, self.costs, self.learned(batch), narrow=self.narrow)
+        return RowTerms(self.kind, rows, signed=self.signed, labels=batch.labels)
+
+
+class SlopedLoss(AnchorLoss):
+    """An anchor's loss whose formula knows its own slopes."""
+
+    @abstractmethod
+    def sloped(self, rows: Rows, *parameters: Tensor) -> Sloped:
+        """The outputs of :meth:`costs`, and how a gradient by the sum of the costs goes back."""
+
+    def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        costs, counts = self.sloped(rows, *parameters).outputs
+        return costs, counts
+
+    def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.sloped, narrow=self.narrow)
         return RowTerms(self.kind, rows, signed=self.signed, labels=batch.labels)
 
 

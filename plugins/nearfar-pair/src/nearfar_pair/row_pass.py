@@ -286,14 +286,19 @@ class _Pull:
             return
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         roots, by_root = zip(*used, strict=True)
-        by_ap, by_an, *rest = torch.autograd.grad(
+        by_ap, by_an, *by_wanted = torch.autograd.grad(
             roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=not is_last
         )
-        with torch.no_grad():
-            self._distance.pull(rows, by_ap, by_an, self._embeddings)
-            for total, part in zip([t for t in self._parameters if t is not None], rest, strict=True):
-                if part is not None:
-                    total += part
+        rest = iter(by_wanted)
+        self.take(rows, by_ap, by_an, *(next(rest) if leaf.requires_grad else None for leaf in leaves))
+
+    @torch.no_grad()
+    def take(self, rows: Rows, by_ap: Tensor | None, by_an: Tensor | None, *by_parameters: Tensor | None) -> None:
+        """Add gradients by the distances of ``rows`` and by the parameters."""
+        self._distance.pull(rows, by_ap, by_an, self._embeddings)
+        for total, part in zip(self._parameters, by_parameters, strict=True):
+            if total is not None and part is not None:
+                total += part
 
     def finished(self) -> tuple[Tensor | None, ...]:
         return (*self._embeddings.finished(), *self._parameters)
@@ -373,6 +378,12 @@ class _Totals(torch.autograd.Function):
             rows = plan.rows(distance, anchors, buffers)
             if not pulls:
                 found.add(anchors, plan.formula(rows, *parameters))
+                continue
+            if plan.sloped is not None:
+                outputs, back = plan.sloped(rows, *parameters)
+                for i, pull in enumerate(pulls):
+                    pull.take(rows, *back(*(1.0 if i == j else None for j in range(plan.sums))))
+                found.add(anchors, outputs)
                 continue
             rows, outputs = pulls[0].outputs(rows)
             for pull, output in zip(pulls, outputs, strict=False):
