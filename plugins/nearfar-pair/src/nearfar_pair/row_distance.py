@@ -199,4 +199,3 @@ class Gradients:
 def row_distance(distance: Any) -> bool:
     """Whether a distance can be had by rows: whether it is one of nearfar's own."""
     return type(distance) in (Cosine, Dot, Euclidean, SquaredEuclidean)
-

@@ -92,14 +92,19 @@ class RowPass:
         """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
         with torch.set_grad_enabled(self.needs_grad):
             if self._sloped is not None and self._is_whole and self._splits and "outputs" not in self.__dict__:
-                batch, plan = self._batch, dataclasses.replace(self._plan, sums=self._sums, is_raw=True, found=[])
-                reference = None if batch.is_self else batch.reference
-                return *WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters), *plan.found
+                return self._whole_totals
             if self._is_whole or "outputs" in self.__dict__:
                 sums = (output.sum() for output in self.outputs[: self._sums])
                 return *sums, *(output.detach() for output in self.outputs)
             plan = dataclasses.replace(self._plan, sums=self._sums)
             return _Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
+
+    @property
+    def _whole_totals(self) -> tuple[Tensor, ...]:
+        batch = self._batch
+        plan = Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
+        reference = None if batch.is_self else batch.reference
+        return *WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters), *plan.found
 
     @property
     def found(self) -> tuple[Tensor, ...]:
@@ -204,7 +209,7 @@ def slices(sides: Sides) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(slots=True, eq=False)
 class Plan:
     """What a pass does.
 

@@ -75,6 +75,8 @@ class MultiSimilarity(SlopedLoss):
         self.beta = positive("beta", beta)
         self.base = finite("base", base)
 
+    is_full = True
+
     def default_distance(self) -> Distance:
         return Cosine()
 
@@ -88,7 +90,7 @@ class MultiSimilarity(SlopedLoss):
             return by_ap(torch.sigmoid(p) * (by / self.alpha)), by_an(torch.sigmoid(n) * (by / self.beta))
 
         costs = softplus(p) / self.alpha + softplus(n) / self.beta
-        return Sloped((costs, torch.ones_like(rows.num_positives, dtype=torch.bool)), pull)
+        return Sloped((costs, torch.ones_like(costs, dtype=torch.bool)), pull)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, base={self.base}"
