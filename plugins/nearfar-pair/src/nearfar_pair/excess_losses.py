@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -65,27 +67,33 @@ class ExcessLoss(PairLoss):
         sums, active, slopes = zip(*(self._side(rows, side, lines[side]) for side in (0, 1)), strict=True)
 
         def pull(*by: Any) -> tuple[Any, ...]:
-            by_excess = [None if g is None else slope * g for g, slope in zip(by, slopes, strict=True)]
-            by_d = [None if g is None else g * line.slope for g, line in zip(by_excess, lines, strict=True)]
             if not learned:
-                return tuple(by_d)
-            by_lines = (line.by(g, d) for line, g, d in zip(lines, by_excess, distances, strict=True))
+                # One product of what are numbers mostly, in place where it is asked for once.
+                factors = (None if g is None else g * line.slope for g, line in zip(by, lines, strict=True))
+                room = (None, None) if rows.scratch is None else slopes
+                return tuple(
+                    None if factor is None else torch.mul(slope, factor, out=out)
+                    for factor, slope, out in zip(factors, slopes, room, strict=True)
+                )
+            by_excess = [None if g is None else slope * g for g, slope in zip(by, slopes, strict=True)]
+            by_lines = [line.by(g, d) for line, g, d in zip(lines, by_excess, distances, strict=True)]
+            by_d = [None if g is None else g.mul_(line.slope) for line, g in zip(lines, by_excess, strict=True)]
             by_learned = self.by_learned(*by_lines)
             return *by_d, *(_to(x, g, rows.anchors) for x, g in zip(learned, by_learned, strict=True))
 
-        times = rows.times
-        counts = (rows.num_positives, rows.num_negatives) if times is None else [n.sum(1).long() for n in times]
-        return Sloped((*sums, *active, *counts), pull)
+        counts = ((lambda: rows.num_positives), (lambda: rows.num_negatives))
+        if rows.times is not None:
+            counts = tuple(functools.partial(torch.sum, n, 1, dtype=torch.int64) for n in rows.times)
+        return Sloped(sums, (*active, *counts), pull)
 
-    def _side(self, rows: Rows, side: int, line: Line) -> tuple[Tensor, Tensor, Tensor]:
+    def _side(self, rows: Rows, side: int, line: Line) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         """Of each anchor the sum of one side's costs, and how many are above zero; the slope of each by its excess."""
         excess = line.at(rows.d_an if side else rows.d_ap)
         if rows.times is None:
-            sums, active, slope = self.link.sums(excess, rows.scratch if side else None)
-            return sums, active.long(), slope
+            return self.link.sums(excess, rows.scratch if side else None)
         times, cost = rows.times[side], self.link.cost(excess)
-        slope = self.link.sums(excess, None)[2]
-        return (cost * times).sum(1), ((cost > 0) * times).sum(1).long(), slope * times
+        *_, slope = self.link.sums(excess, None)
+        return (cost * times).sum(1), lambda: ((cost > 0) * times).sum(1).long(), slope * times
 
 
 def _to(x: Tensor, by: Any, anchors: slice) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,10 +21,11 @@ class Link(ABC):
         """The cost of each, differentiable."""
 
     @abstractmethod
-    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         """Of each row of (r, m) the sum of the costs, and how many are above zero, (r,) each; and each one's slope.
 
-        The excess may be written to, and ``scratch``, of its size where there is any.
+        How many is to be asked for before the slope is written to. The excess may be written to, and ``scratch``, of
+        its size where there is any.
         """
 
 
@@ -31,31 +33,31 @@ class _Hinge(Link):
     def cost(self, excess: Tensor) -> Tensor:
         return torch.relu(excess)
 
-    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        cost = excess.clamp_min_(0)
-        slope = torch.sign(cost, out=scratch)
-        return cost.sum(1), slope.sum(1), slope
+    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
+        sums = excess.clamp_min_(0).sum(1)
+        slope = excess.sign_()
+        # Their number as the sum of signs: a comparison and its sum take five times as long.
+        return sums, lambda: slope.sum(1).long(), slope
 
 
 class _SquaredHinge(Link):
     def cost(self, excess: Tensor) -> Tensor:
         return torch.relu(excess).square()
 
-    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         hinge = excess.clamp_min_(0)
-        # Their number as the sum of signs: a comparison and its sum take five times as long.
-        active = torch.sign(hinge, out=scratch).sum(1)
-        return torch.linalg.vecdot(hinge, hinge), active, hinge.mul_(2)
+        sums = torch.linalg.vecdot(hinge, hinge)
+        slope = hinge.mul_(2)
+        return sums, lambda: torch.sign(slope, out=scratch).sum(1).long(), slope
 
 
 class _Logistic(Link):
     def cost(self, excess: Tensor) -> Tensor:
         return softplus(excess)
 
-    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def sums(self, excess: Tensor, scratch: Tensor | None) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         cost = softplus(excess)
-        sums, active = cost.sum(1), torch.sign(cost, out=scratch).sum(1)
-        return sums, active, excess.sigmoid_()
+        return cost.sum(1), lambda: torch.sign(cost, out=scratch).sum(1).long(), excess.sigmoid_()
 
 
 #: [x]₊

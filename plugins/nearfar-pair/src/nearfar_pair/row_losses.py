@@ -59,7 +59,7 @@ class SlopedLoss(AnchorLoss):
         """The outputs of :meth:`costs`, and how a gradient by the sum of the costs goes back."""
 
     def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        costs, counts = self.sloped(rows, *parameters).outputs
+        costs, counts = self.sloped(rows, *parameters).all()
         return costs, counts
 
 

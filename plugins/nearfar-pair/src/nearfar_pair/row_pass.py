@@ -24,7 +24,7 @@ from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
-from nearfar_pair.sloped import SlopedFormula
+from nearfar_pair.sloped import Found, Sloped, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 from nearfar_pair.whole_pass import WholeTotals
@@ -74,6 +74,7 @@ class RowPass:
         is_ragged: bool = False,
     ) -> None:
         self._sums = sums
+        self._quick: Found | None = None
         self._is_ragged = is_ragged
         self._batch, self._distance, self._formula, self._sloped = batch, distance, formula, sloped
         self._parameters = tuple(parameters)
@@ -89,9 +90,11 @@ class RowPass:
 
     @once
     def totals(self) -> tuple[Tensor, ...]:
-        """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
+        """The sums of the first outputs, differentiable; there may be more, which :attr:`found` has."""
+        if self._is_quick and (torch.is_grad_enabled() or not self.needs_grad):
+            return self._whole_totals
         with torch.set_grad_enabled(self.needs_grad):
-            if self._sloped is not None and self._is_whole and self._splits and "outputs" not in self.__dict__:
+            if self._is_quick:
                 return self._whole_totals
             if self._is_whole or "outputs" in self.__dict__:
                 sums = (output.sum() for output in self.outputs[: self._sums])
@@ -100,15 +103,27 @@ class RowPass:
             return _Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
     @property
+    def _is_quick(self) -> bool:
+        """Whether the sums are those of a small batch whose formula knows its slopes, and nothing is made yet."""
+        return self._sloped is not None and "outputs" not in self.__dict__ and self._is_whole and self._splits
+
+    @property
     def _whole_totals(self) -> tuple[Tensor, ...]:
         batch = self._batch
         plan = Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
         reference = None if batch.is_self else batch.reference
-        return *WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters), *plan.found
+        sums: tuple[Tensor, ...] = WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters)
+        assert plan.found is not None
+        self._quick = Found(plan.found)
+        return sums
 
     @property
-    def found(self) -> tuple[Tensor, ...]:
+    def found(self) -> Sequence[Tensor]:
         """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
+        if self._is_quick:
+            _ = self.totals  # which are likely to be asked for too
+        if self._quick is not None:
+            return self._quick
         return self.totals[self._sums :] if "totals" in self.__dict__ else self.outputs
 
     @once
@@ -220,7 +235,7 @@ class Plan:
     is_raw
         Whether the embeddings are as they were given, normalised or not.
     found
-        Where outputs are left that nobody differentiates, by a pass that does so.
+        Where a pass leaves what it found that nobody differentiates.
     """
 
     distance: Any
@@ -230,7 +245,7 @@ class Plan:
     is_ragged: bool = False
     sums: int = 0
     is_raw: bool = False
-    found: list[Tensor] = dataclasses.field(default_factory=list)
+    found: Sloped | None = None
 
     def chunks(self) -> Iterator[slice]:
         return slices(self.sides)
@@ -385,10 +400,10 @@ class _Totals(torch.autograd.Function):
                 found.add(anchors, plan.formula(rows, *parameters))
                 continue
             if plan.sloped is not None:
-                outputs, back = plan.sloped(rows, *parameters)
+                sloped = plan.sloped(rows, *parameters)
+                found.add(anchors, sloped.all())
                 for i, pull in enumerate(pulls):
-                    pull.take(rows, *back(*(1.0 if i == j else None for j in range(plan.sums))))
-                found.add(anchors, outputs)
+                    pull.take(rows, *sloped.pull(*(1.0 if i == j else None for j in range(plan.sums))))
                 continue
             rows, outputs = pulls[0].outputs(rows)
             for pull, output in zip(pulls, outputs, strict=False):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nearfar_pair.arithmetic import exponential_, log_sum_exp
 
-__all__ = ["Sloped", "SlopedFormula", "soft_extreme"]
+__all__ = ["Found", "Sloped", "SlopedFormula", "soft_extreme"]
 
 
 class Sloped(NamedTuple):
@@ -19,16 +19,41 @@ class Sloped(NamedTuple):
     Attributes
     ----------
     outputs
-        As of a :data:`~nearfar_pair.row_pass.Formula`, and like them differentiable where gradients are recorded.
+        The first outputs of a :data:`~nearfar_pair.row_pass.Formula`, of which the sum may be asked for, and like them
+        differentiable where gradients are recorded.
+    others
+        Each makes another output, which nobody differentiates.
     pull
-        Called with the gradient by the sum of each output of which one may be asked for, a number, a 0-d tensor or
-        None, it gives the gradients (r, k) and (r, m) by the distances of positives and references, which are 0 where
-        these are far, and that by each parameter; None for zeros. It is called where no gradients are recorded; with
-        :attr:`Rows.scratch <nearfar_pair.sides.Rows.scratch>` once for each sum, else as often as one likes.
+        Called with the gradient by the sum of each of the first, a number, a 0-d tensor or None, it gives the gradients
+        (r, k) and (r, m) by the distances of positives and references, which are 0 where these are far, and that by
+        each parameter; None for zeros. It is called where no gradients are recorded; with :attr:`Rows.scratch
+        <nearfar_pair.sides.Rows.scratch>` after all else and once for each sum, without as often as one likes.
     """
 
     outputs: tuple[Tensor, ...]
+    others: tuple[Callable[[], Tensor], ...]
     pull: Callable[..., tuple[Tensor | None, ...]]
+
+    def all(self) -> tuple[Tensor, ...]:
+        """All outputs."""
+        return *self.outputs, *(make() for make in self.others)
+
+
+class Found(Sequence[Tensor]):
+    """All outputs of what was found, each made when it is first asked for."""
+
+    def __init__(self, sloped: Sloped) -> None:
+        self._makes = sloped.others
+        self._made: list[Tensor | None] = [*sloped.outputs, *(None for _ in sloped.others)]
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, i: Any) -> Any:
+        found = self._made[i]
+        if found is None:
+            found = self._made[i] = self._makes[i - len(self._made)]()
+        return found
 
 
 #: Of :class:`~nearfar_pair.sides.Rows` and parameters.

@@ -24,7 +24,7 @@ __all__ = ["WholeTotals"]
 class WholeTotals(torch.autograd.Function):
     """The sums of the first outputs of a formula of all rows, by embeddings that are not normalised yet.
 
-    All outputs are left in the plan's :attr:`~nearfar_pair.row_pass.Plan.found`.
+    What was found is left in the plan's :attr:`~nearfar_pair.row_pass.Plan.found`.
     """
 
     @staticmethod
@@ -36,12 +36,12 @@ class WholeTotals(torch.autograd.Function):
         # Of what has a root, distances are asked for once more.
         ctx.root = d if distance.has_root else None
         ctx.rows = rows = plan.sides.whole(d, in_place=not distance.has_root)
-        outputs, ctx.pull = plan.sloped(rows, *parameters)
-        plan.found.extend(outputs)
+        plan.found = found = plan.sloped(rows, *parameters)
+        ctx.pull = found.pull
         ctx.plan = plan
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(query, reference, *parameters)
-        return tuple(output.sum() for output in outputs[: plan.sums])
+        return tuple(output.sum() for output in found.outputs)
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -90,7 +90,7 @@ class MultiSimilarity(SlopedLoss):
             return by_ap(torch.sigmoid(p) * (by / self.alpha)), by_an(torch.sigmoid(n) * (by / self.beta))
 
         costs = softplus(p) / self.alpha + softplus(n) / self.beta
-        return Sloped((costs, torch.ones_like(costs, dtype=torch.bool)), pull)
+        return Sloped((costs,), (lambda: torch.ones_like(costs, dtype=torch.bool),), pull)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, base={self.base}"
