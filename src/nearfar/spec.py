@@ -51,6 +51,9 @@ EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_lab
 #: What a loss around others may ask of them.
 ASKED = frozenset({"embeddings", "reference"})
 
+#: What a loss may tell a reducer of each of its values.
+TOLD = ("labels", "groups")
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -359,6 +362,15 @@ class LossSpec(PartSpec):
         """Whether it asks its reducer at all."""
         return self.emits != ("already_reduced",)
 
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """What a reducer can know of each value: ``labels``, its class, or ``groups``, if an input brings them.
+
+        An input does that is called so, or ends so: ``box_groups``. References' labels are of no value's anchor.
+        """
+        known = [name for name in (*self.inputs, *self.optional_inputs) if name != "ref_labels"]
+        return tuple(told for told in TOLD if any(name == told or name.endswith(f"_{told}") for name in known))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MinerSpec(PartSpec):
@@ -412,16 +424,29 @@ class MinerSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReducerSpec(PartSpec):
-    """A reducer: which kinds of terms it ``reduces``, and whether it ``keeps`` them as they are."""
+    """A reducer.
+
+    Parameters
+    ----------
+    reduces
+        Which kinds of terms it takes.
+    keeps
+        Whether it leaves the terms as they are.
+    asks
+        What it has to know of each value beside the value: ``labels``, its class, or ``groups``, its group; of several
+        any one will do. A loss that tells none of them is refused.
+    """
 
     kind: ClassVar[str] = "reducer"
 
     reduces: tuple[str, ...] = ("element", "pos_pair", "neg_pair", "triplet")
     keeps: bool = False
+    asks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PartSpec.__post_init__(self)
         self._among("reduces", self.reduces, TERM_KINDS)
+        self._among("asks", self.asks, frozenset(TOLD))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
