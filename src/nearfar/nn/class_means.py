@@ -100,7 +100,7 @@ class ClassMeans:
         """Write the means."""
         if not self._counts.any():
             raise InputError("there are no embeddings to take the means of classes of")
-        parts = (each.split(_ROWS) for each in (self._vectors, self._sums, self._counts))
+        parts = (torch.split(each, _ROWS) for each in (self._vectors, self._sums, self._counts))
         for vectors, sums, counts in zip(*parts, strict=True):
             old = vectors.to(sums)
             means = sums / counts.clamp_min(1)[:, None]
