@@ -113,12 +113,14 @@ def _train(
     # What is misspelt is told by now: importing these takes seconds.
     from nearfar.train import run
     from nearfar.train.progress import Narrator
+    from nearfar.train.ranks import leave
 
     try:
         if resume is not None:
             run.resume(resume, *files, *said, narrator=Narrator())
         else:
             run.start(read, output=output, narrator=Narrator())
+        leave()
     except run.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
         raise click.exceptions.Exit(130) from None
