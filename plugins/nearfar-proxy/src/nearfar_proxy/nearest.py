@@ -13,7 +13,7 @@ from nearfar.nn.memory import empty_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, held, own_columns
+from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, held, own_columns
 from nearfar_proxy.ranks import Share
 from nearfar_proxy.selecting import kth_greatest
 
@@ -100,21 +100,17 @@ class _CrossEntropy(torch.autograd.Function):
         top, total, own = units.new_full((n,), -torch.inf), units.new_zeros(n), units.new_zeros(n)
         for block in blocks(n * weight.shape[1], weight):
             centers = _directions(weight[block], lengths[block])
-            logits, _ = _kept(units, centers, labels, block, least, scale)
+            logits, _ = _kept(units, centers, labels, block, least, scale * LOG2_E)
             column, inside = own_columns(labels, block)
             own = torch.where(inside, logits.gather(1, column), own[:, None])[:, 0]
-            # Of a block of which nothing is kept there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
-            top = higher
+            top, total = add_powers(top, total, logits, 1)
         if share is not None:
-            highest = share.most(top.clone())
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
+            top, total = share.powers(top, total)
             share.sum(own)
-        lse = top + total.log()
+        lse = top + total.log2()
         ctx.save_for_backward(units, weight, lengths, labels, least, lse)
         ctx.scale = scale
-        return lse - own
+        return (lse - own) / LOG2_E
 
     @staticmethod
     @in_full_precision
@@ -125,9 +121,9 @@ class _CrossEntropy(torch.autograd.Function):
         by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
             centers = _directions(weight[block], lengths[block])
-            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
+            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale * LOG2_E)
             column, inside = own_columns(labels, block)
-            by_logits = logits.sub_(lse[:, None]).exp_()
+            by_logits = logits.sub_(lse[:, None]).exp2_()
             by_logits.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_logits))
             by_logits *= ctx.scale * grad[:, None]
             by_cosines = (keeps * by_logits[..., None]).flatten(1)

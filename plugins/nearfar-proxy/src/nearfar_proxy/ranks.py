@@ -82,6 +82,12 @@ class Share:
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
         return tensor
 
+    def powers(self, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of powers of 2, as :func:`nearfar_proxy.blocks.add_powers` has them, over the ranks."""
+        highest = self.most(top.clone())
+        # Of a rank without classes the greatest is −inf, and its sum is 0.
+        return highest, self.sum(torch.where(total > 0, total * (top - highest).exp2(), 0))
+
     def rows(self, tensor: Tensor, sizes: list[int]) -> Tensor:
         """The rows of all ranks, of which each has as many as ``sizes`` says."""
         return rows_of_all(tensor, sizes, self.group)

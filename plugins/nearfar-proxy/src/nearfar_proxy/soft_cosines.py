@@ -12,15 +12,15 @@ from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import empty_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
-from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
 from nearfar_proxy.scaled_cosines import STEEPEST
 
 __all__ = ["SoftCosines", "soft_cross_entropy"]
 
-#: How many arrays of the size of a block of cosines a block of classes comes to: these, their weights, what products copy,
-#: and small ones. More of them would be smaller: the last part of memory costs the most time.
+#: A block of classes takes the room of about so many arrays of its cosines' size: these, their weights, what products
+#: copy, centres and their gradient. So blocks are small: those of twice the size are hardly faster.
 HELD = 6
 #: The largest cosine over γ, to base 2, whose powers are far from either end of float32.
 MILD = 60.0
@@ -54,15 +54,15 @@ class SoftCosines:
 
     @property
     def steep(self) -> float:
-        """What cosines are multiplied with before they are exponents of 2, which are computed faster than those of e."""
+        """What cosines are multiplied with to be exponents of 2."""
         return LOG2_E / self.gamma
 
     def is_mild(self) -> bool:
-        """Whether the exponentials of logits and their sums stay in the range of float32, with no greatest taken off."""
+        """Whether exponentials of logits and their sums stay in the range of float32, with no greatest taken off."""
         return self.scale * (1 + self.margin) <= STEEPEST
 
     def mix(self, scaled: Tensor, centers: Tensor) -> _Mixed:
-        """What a block of centres (c, K, d), all of length one, is to ``scaled`` (d, n), unit vectors times ``steep``."""
+        """What a block of unit centres (c, K, d) is to ``scaled`` (d, n), unit vectors times ``steep``."""
         c, k, _ = centers.shape
         cosines = product(centers.flatten(0, 1), scaled).view(c, k, -1)
         if k == 1:
@@ -133,15 +133,10 @@ class _SoftCrossEntropy(torch.autograd.Function):
             own = torch.where(inside, at, own)
             if mild:
                 total += logits.exp2_().sum(0)
-                continue
-            # Of a block of the own class alone there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(0)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp2() + logits.sub_(higher).exp2_().sum(0)
-            top = higher
+            else:
+                top, total = add_powers(top, total, logits, 0)
         if share is not None:
-            highest = share.most(top.clone())
-            # Of a rank without classes the greatest is −inf, and its sum is 0.
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp2(), 0)), highest
+            top, total = share.powers(top, total)
             share.sum(own)
         lse = top + total.log2()
         ctx.save_for_backward(units, weight, inverses, labels, lse)
