@@ -72,6 +72,11 @@ class Share:
         """The first of its classes."""
         return int(self.classes().start)
 
+    @property
+    def stop(self) -> int:
+        """Where they end."""
+        return int(self.classes().stop)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
         dist.all_reduce(tensor, group=self.group)
