@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, own_columns
@@ -150,7 +150,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         units, weight, inverses, labels, lse = ctx.saved_tensors
         # Dimensions by samples, as products with the gradient by cosines have them in memory.
         by_units = torch.zeros_like(units.T) if ctx.needs_input_grad[0] else None
-        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
         scaled, factor = units.T * ctx.soft.steep, grad * (ctx.soft.scale / LOG2_E)
         for block in blocks(HELD * len(units) * weight.shape[1], weight):
             centers = weight[block] * inverses[block]
