@@ -115,7 +115,9 @@ class ProxyGML(ProxyLoss):
         whole = self.whole(batch)
         values = self._values(whole.embeddings, whole.weight, whole.labels)
         # All of a class's proxies as rows, so that ranks have whole classes of them.
-        costs = self.every_class(self._regularizer(unit(whole.weight, -1)[0])).flatten()
+        # Of many classes they cost far more time than the samples.
+        costs = self._regularizer(unit(whole.weight, -1)[0]) if self.factor else whole.weight.new_zeros(())
+        costs = self.every_class(costs.expand(whole.weight.shape[:2])).flatten()
         which = torch.arange(len(costs), device=whole.labels.device)
         own = which // self.proxies_per_class
         regularizer = MaterialTerms(
