@@ -151,7 +151,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         # Dimensions by samples, as products with the gradient by cosines have them in memory.
         by_units = torch.zeros_like(units.T) if ctx.needs_input_grad[0] else None
         by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
-        scaled, factor = units.T * ctx.soft.steep, grad * (ctx.soft.scale / LOG2_E)
+        scaled, factor = units.T * ctx.soft.steep, grad * ctx.soft.scale
         for block in blocks(HELD * len(units) * weight.shape[1], weight):
             centers = weight[block] * inverses[block]
             by_cosines = _by_cosines(ctx.soft, ctx.soft.mix(scaled, centers), labels, block, lse, factor).flatten(0, 1)
@@ -187,9 +187,9 @@ def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, 
     by_mean.scatter_add_(0, row.T, torch.where(inside.T, -1.0, 0.0).to(by_mean))
     by_mean *= factor
     if mixed.weights.shape[1] == 1:
-        return by_mean[:, None].mul_(LOG2_E)
+        return by_mean[:, None]
     # a (1 + (cos − mean) / γ), where a is of the weights what they are of their sum.
-    by_mean /= mixed.total
+    by_mean /= mixed.total * LOG2_E
     rest = mixed.mean.sub_(LOG2_E).mul_(by_mean)
     return mixed.weighted.mul_(by_mean[:, None]).addcmul_(mixed.weights, rest[:, None], value=-1)
 
