@@ -35,9 +35,9 @@ def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
 
 def own_columns(labels: Tensor, block: slice) -> tuple[Tensor, Tensor]:
     """(n, 1) the column of each sample's own class in a block, any where it is in another, and whether it is inside."""
-    column = labels - block.start
-    inside = (column >= 0) & (column < block.stop - block.start)
-    return torch.where(inside, column, 0)[:, None], inside[:, None]
+    at = (labels - block.start)[:, None]
+    column = at.clamp(0, block.stop - block.start - 1)
+    return column, column == at
 
 
 def add_powers(top: Tensor, total: Tensor, exponents: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -67,8 +67,8 @@ class ProxyGML(ProxyLoss):
 
     Cosines are computed in blocks of classes: to find what is kept, for the value, and for the gradient. Nothing of the
     size of batch × proxies is held: where the proxies kept are more than a block, the last of them is found by its bits
-    in three passes, six in float64. The proxies' own losses take as many products as a batch of all proxies has with
-    num_classes others: where there are more classes than samples in a batch most of the time, which ``factor=0`` saves.
+    in three passes, six in float64. The proxies' own losses compare each of them with every
+    class: where there are more classes than samples in a batch, they take most of the time, and ``factor=0`` saves it.
     There is no second derivative.
 
     Raises

@@ -123,13 +123,14 @@ class _SoftCrossEntropy(torch.autograd.Function):
         n, (classes, k, _) = len(units), weight.shape
         scaled, mild = units.T * soft.steep, soft.is_mild()
         top = units.new_full((n,), 0.0 if mild else -torch.inf)
-        total, own = units.new_zeros(n), units.new_zeros(n)
+        total, own = units.new_zeros(n), units.new_zeros(1, n)
         apart, inverses = weight.new_zeros(classes), weight.new_empty(classes, k, 1)
         for block in blocks(HELD * n * k, weight):
             centers = directions(weight[block], inverses[block])
             if tau and k > 1:
                 apart[block] = spread(centers) * tau
-            logits, at, inside = _logits(soft, soft.mix(scaled, centers).mean, labels, block)
+            row, inside = (each.T for each in own_columns(labels, block))
+            logits, at = _logits(soft, soft.mix(scaled, centers).mean, row, inside)
             own = torch.where(inside, at, own)
             if mild:
                 total += logits.exp2_().sum(0)
@@ -141,7 +142,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         lse = top + total.log2()
         ctx.save_for_backward(units, weight, inverses, labels, lse)
         ctx.soft, ctx.tau = soft, tau
-        return (lse - own) / LOG2_E, apart
+        return (lse - own[0]) / LOG2_E, apart
 
     @staticmethod
     @in_full_precision
@@ -165,26 +166,23 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return None if by_units is None else by_units.T, by_weight, None, None, None, None
 
 
-def _logits(soft: SoftCosines, mean: Tensor, labels: Tensor, block: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; those of samples to their own class,
-    (n,), and whether that is in this block.
+def _logits(soft: SoftCosines, mean: Tensor, row: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; and (1, n) those in a ``row`` for each
+    sample, of its own class where that is ``inside`` the block.
     """
     logits = mean * (soft.scale * soft.gamma)
-    row, inside = own_columns(labels, block)
-    row, inside = row.T, inside.T
     found = logits.gather(0, row)
     at = found - soft.scale * soft.margin * LOG2_E
     summed = torch.full_like(at, -torch.inf) if soft.others else at
     logits.scatter_(0, row, torch.where(inside, summed, found))
-    return logits, at[0], inside[0]
+    return logits, at
 
 
 def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, lse: Tensor, factor: Tensor) -> Tensor:
     """The gradient by the cosines (c, K, n) of a block of classes, which is written over what is mixed."""
-    logits, _, _ = _logits(soft, mixed.mean, labels, block)
-    by_mean = logits.sub_(lse).exp2_()
-    row, inside = own_columns(labels, block)
-    by_mean.scatter_add_(0, row.T, torch.where(inside.T, -1.0, 0.0).to(by_mean))
+    row, inside = (each.T for each in own_columns(labels, block))
+    by_mean = _logits(soft, mixed.mean, row, inside)[0].sub_(lse).exp2_()
+    by_mean.scatter_add_(0, row, inside.to(by_mean).neg_())
     by_mean *= factor
     if mixed.weights.shape[1] == 1:
         return by_mean[:, None]
