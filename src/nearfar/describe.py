@@ -144,7 +144,7 @@ def describe(entry: Entry, registry: Registry) -> Description:
             for name, preset in spec.presets.items()
         },
         deviations=spec.deviations,
-        defects=spec.defects,
+        defects=tuple(map(str, spec.defects)),
         paper=str(spec.paper) if spec.paper else "",
         names=(*spec.aliases, *(f"{name} (former)" for name in spec.deprecated)),
         check=_check(entry, registry),

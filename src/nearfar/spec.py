@@ -21,6 +21,7 @@ from nearfar.errors import RegistrationError
 __all__ = [
     "EMBEDDING_INPUTS",
     "KINDS",
+    "Defect",
     "DistanceSpec",
     "LossSpec",
     "MinerSpec",
@@ -88,6 +89,35 @@ class Preset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Defect:
+    """What is wrong with a part where one of its arguments is given, and is not what it is by default.
+
+    Parameters
+    ----------
+    says
+        The defect in a sentence, as it would stand in ``defects`` by itself.
+    argument
+        A parameter of the constructor, or ``miner``, ``reducer`` or ``distance``.
+    shows
+        The values it shows with, a part by its bare name; without any, every value.
+    spares
+        Values, besides the default, that it does not show with.
+    """
+
+    says: str
+    argument: str
+    shows: tuple[Any, ...] = ()
+    spares: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return self.says
+
+    def shows_with(self, value: Any) -> bool:
+        """Whether a value of the argument, of a part its bare name, is one that it shows with."""
+        return value in self.shows if self.shows else value not in self.spares
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PartSpec:
     """What every kind of part says of itself.
 
@@ -110,7 +140,8 @@ class PartSpec:
     deviations
         How it differs from its paper, and why; one sentence each.
     defects
-        What is known to be wrong with it, shown by ``show`` and by ``recipe check``.
+        What is known to be wrong with it, shown by ``show``, and told by ``recipe check`` and whenever it is composed;
+        a :class:`Defect` only where it shows.
     presets
         Name → :class:`Preset`; asked for with ``part(preset="name")``.
     needs
@@ -155,7 +186,7 @@ class PartSpec:
     aliases: tuple[str, ...] = ()
     deprecated: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
-    defects: tuple[str, ...] = ()
+    defects: tuple[str | Defect, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     requires: str = ""
