@@ -1,14 +1,14 @@
-"""Every miner that draws nothing selects what its definition says, at ties too, however many anchors it takes at a time.
+"""Every miner that draws nothing selects what its definition says, at ties too, and however few anchors at a time.
 
 The list is that of the plugin, so that no miner is left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import nearfar
+from nearfar.testing.selections import as_set
 from nearfar_pair import angle_rule, mask_sides, plugin, row_pass, rule_distance, sides
 from nearfar_pair.miners.drawn import Draws
 
@@ -40,7 +41,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
 CASES = [(name, given) for name in MINERS if name not in DRAWN for given in ARGUMENTS.get(name, [{}])]
 
 
-@contextmanager
+@contextlib.contextmanager
 def by_rows(elements: int) -> Iterator[None]:
     """However small the batch, a few anchors at a time."""
     with (
@@ -52,17 +53,6 @@ def by_rows(elements: int) -> Iterator[None]:
         mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
     ):
         yield
-
-
-def as_set(found: tuple[torch.Tensor, ...]) -> set[tuple[Any, ...]]:
-    rows = [index.tolist() for index in found]
-    if len(rows) == 3:
-        chosen: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
-    else:
-        chosen = [("positive", *pair) for pair in zip(*rows[:2], strict=True)]
-        chosen += [("negative", *pair) for pair in zip(*rows[2:], strict=True)]
-    assert len(set(chosen)) == len(chosen), "nothing is selected twice"
-    return set(chosen)
 
 
 def definition(name: str) -> Callable[..., Any]:
@@ -91,8 +81,7 @@ def test_a_miner_selects_what_its_definition_says(
     expected = define(*batch, **given, **({"distance": theirs} if takes_distance else {}))
     assert expected, "the batch must have something to select"
     miner = nearfar.create_miner(f"pair.{name}", **given, **({"distance": ours()} if takes_distance else {}))
-    if elements is None:
-        assert as_set(miner(*batch)) == expected
-    else:
-        with by_rows(elements):
-            assert as_set(miner(*batch)) == expected
+    with contextlib.nullcontext() if elements is None else by_rows(elements):
+        found = miner(*batch)
+    assert as_set(found) == expected
+    assert sum(map(len, found[:: 2 if len(found) == 4 else 3])) == len(expected), "nothing is selected twice"
