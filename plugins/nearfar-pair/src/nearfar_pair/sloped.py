@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nearfar_pair.arithmetic import exponential_, log_sum_exp
+from nearfar_pair.sides import Rows
 
-__all__ = ["Found", "Sloped", "SlopedFormula", "soft_extreme"]
+__all__ = ["Found", "Sloped", "SlopedFormula", "log_odds", "soft_extreme"]
 
 
 class Sloped(NamedTuple):
@@ -56,6 +57,8 @@ class Found(Sequence[Tensor]):
         return found
 
 
+#: Of a gradient (r,) those by the distances of positives and references.
+Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: Of :class:`~nearfar_pair.sides.Rows` and parameters.
 SlopedFormula = Callable[..., Sloped]
 
@@ -77,6 +80,16 @@ def soft_extreme(
         return torch.mul(weights, by[:, None] * scale / total, out=scratch)
 
     return torch.add(total.log(), first, alpha=scale)[:, 0], pull
+
+
+def log_odds(rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float) -> tuple[Tensor, Pull]:
+    """(r,) how much more the negatives weigh than the positives, each exp(scale · d), and how a gradient goes back.
+
+    The distances are those of the rows, or what was made of them, and of positives FAR where there is none.
+    """
+    p, by_ap = soft_extreme(d_ap, scale)
+    n, by_an = soft_extreme(d_an, scale, rows.scratch)
+    return n - p, lambda by: (by_ap(-by), by_an(by))
 
 
 def _is_not_asked(by: Tensor) -> Tensor:

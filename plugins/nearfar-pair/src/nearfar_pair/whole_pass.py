@@ -45,6 +45,8 @@ class WholeTotals(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(g is None for g in by):
+            return (None,) * len(ctx.needs_input_grad)
         given = ctx.saved_tensors  # which refuses what was written to meanwhile
         if torch.is_grad_enabled():
             return None, *again(ctx.plan.differentiable_sums, given, by)
