@@ -72,14 +72,16 @@ def soft_extreme(
     """
     if torch.is_grad_enabled():
         return log_sum_exp(x, scale, scratch), _is_not_asked
+    if scratch is None:
+        y = x if scale == 1 else x * scale
+        shares = torch.log_softmax(y, 1)
+        # The largest share is what the largest number has lost, exactly.
+        return y.amax(1) - shares.amax(1), lambda by: shares.exp().mul_((by * scale)[:, None])
     first = x.amax(1, keepdim=True) if scale > 0 else x.amin(1, keepdim=True)
     weights = exponential_(torch.sub(x, first, out=scratch), scale)
     total = weights.sum(1, keepdim=True)
-
-    def pull(by: Tensor) -> Tensor:
-        return torch.mul(weights, by[:, None] * scale / total, out=scratch)
-
-    return torch.add(total.log(), first, alpha=scale)[:, 0], pull
+    found = torch.add(total.log(), first, alpha=scale)[:, 0]
+    return found, lambda by: weights.mul_(by[:, None] * scale / total)
 
 
 def log_odds(rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float) -> tuple[Tensor, Pull]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
@@ -108,4 +107,4 @@ def _sums(rows: Rows) -> tuple[Tensor, ...]:
         return *sums, *(n.sum(1).long() for n in rows.times)
     none = rows.d_an.shape[1] - rows.num_negatives
     negative = rows.d_an.clamp_max(NONE).sum(1) - NONE * none
-    return torch.where(rows.valid, rows.d_ap, 0).sum(1), negative, rows.num_positives, rows.num_negatives
+    return rows.only_positives(rows.d_ap).sum(1), negative, rows.num_positives, rows.num_negatives

@@ -74,10 +74,10 @@ class NPair(SlopedLoss, PositiveLoss):
         z = n[:, None] + rows.d_ap
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            by_z = torch.where(rows.valid, torch.sigmoid(z) * by, 0)
+            by_z = rows.only_positives(torch.sigmoid(z) * by)
             return by_z, by_an(by_z.sum(1))
 
-        return Sloped((torch.where(rows.valid, softplus(z), 0),), (lambda: rows.valid,), pull)
+        return Sloped((rows.only_positives(softplus(z)),), (lambda: rows.valid,), pull)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped)

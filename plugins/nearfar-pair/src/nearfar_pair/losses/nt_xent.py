@@ -86,14 +86,14 @@ class NTXent(SlopedLoss, PositiveLoss):
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
             if self.others == "negatives":
-                by_z = torch.where(rows.valid, torch.sigmoid(z) * by, 0)
+                by_z = rows.only_positives(torch.sigmoid(z) * by)
                 return by_z * -scale, by_an(by_z.sum(1))
             by_costs = rows.valid.to(n.dtype) * by
             by_every = by_costs.sum(1)
             to_ap = by_ap(by_every * (p - every).exp()).sub_(by_costs, alpha=scale)
             return to_ap, by_an(by_every * (n - every).exp())
 
-        return Sloped((torch.where(rows.valid, costs, 0),), (lambda: rows.valid,), pull)
+        return Sloped((rows.only_positives(costs),), (lambda: rows.valid,), pull)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, others={self.others!r}"

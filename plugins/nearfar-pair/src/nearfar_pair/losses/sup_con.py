@@ -86,7 +86,7 @@ class SupCon(SlopedLoss):
         log_ratios, back = self._log_ratios(rows)
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            return back(torch.where(rows.valid, by / size[:, None], 0))
+            return back(rows.only_positives(by / size[:, None]))
 
         return Sloped((log_ratios.sum(1) / size,), (lambda: rows.num_positives > 0,), pull)
 
@@ -109,7 +109,7 @@ class SupCon(SlopedLoss):
             return to_ap, by_an(by_total * (n - log_total).exp())
 
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        return torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0), pull
+        return rows.only_positives(log_total[:, None] - rows.d_ap * scale), pull
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
