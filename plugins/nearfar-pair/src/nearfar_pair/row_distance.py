@@ -52,7 +52,8 @@ class RowDistance:
 
     def rows(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
-        query = self._query[anchors]
+        # Of a small batch a view of all is a share of the whole.
+        query = self._query if len(out) == len(self._query) else self._query[anchors]
         if self._is_similarity:
             return torch.mm(-query, self._reference.T, out=out)
         torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)

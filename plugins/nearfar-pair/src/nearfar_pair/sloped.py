@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nearfar_pair.arithmetic import exponential_, log_sum_exp
+from nearfar_pair.arithmetic import LOG2_E, exponential_, log_sum_exp
 from nearfar_pair.sides import Rows
 
 __all__ = ["Found", "Sloped", "SlopedFormula", "log_odds", "soft_extreme"]
@@ -76,7 +76,7 @@ def soft_extreme(
         y = x if scale == 1 else x * scale
         shares = torch.log_softmax(y, 1)
         # The largest share is what the largest number has lost, exactly.
-        return y.amax(1) - shares.amax(1), lambda by: shares.exp().mul_((by * scale)[:, None])
+        return y.amax(1) - shares.amax(1), lambda by: (shares * LOG2_E).exp2_().mul_((by * scale)[:, None])
     first = x.amax(1, keepdim=True) if scale > 0 else x.amin(1, keepdim=True)
     weights = exponential_(torch.sub(x, first, out=scratch), scale)
     total = weights.sum(1, keepdim=True)
