@@ -114,7 +114,7 @@ def _weighed(
     given = costs.detach()
     # Of the largest first, so that no exponential overflows; what does not cost has no weight.
     weights = exponential_(torch.sub(given, given.amax(1, keepdim=True), out=scratch), temperature)
+    weights.mul_(given.sign())
     total = torch.linalg.vecdot(weights, costs)
-    weights = weights.mul_(given.sign())
     sums = weights.sum(1).clamp_min_(torch.finfo(weights.dtype).tiny)
     return total / sums, lambda by: torch.mul(weights, (by / sums)[:, None], out=scratch)
