@@ -5,7 +5,6 @@ Yu, Tao (2019): Deep Metric Learning with Tuplet Margin Loss. ICCV.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
+from nearfar_pair.row_losses import counts_of
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
@@ -110,19 +110,12 @@ def _sloped(rows: Rows) -> Sloped:
     if rows.times is not None:
         near, far = rows.times
         sums = (rows.d_ap * near).sum(1), (rows.d_an * far).sum(1)
-        return Sloped(
-            sums,
-            (lambda: near.sum(1).long(), lambda: far.sum(1).long()),
-            lambda *by: _weighed(rows.d_ap, by, near, far),
-        )
-    none = rows.d_an.shape[1] - rows.num_negatives
-    negative = rows.d_an.clamp_max(NONE).sum(1) - NONE * none
-    return Sloped(
-        (rows.only_positives(rows.d_ap).sum(1), negative),
-        (lambda: rows.num_positives, lambda: rows.num_negatives),
-        lambda *by: _weighed(rows.d_ap, by, rows.valid, rows.is_negative),
-    )
+    else:
+        none = rows.d_an.shape[1] - rows.num_negatives
+        sums = rows.only_positives(rows.d_ap).sum(1), rows.d_an.clamp_max(NONE).sum(1) - NONE * none
 
+    def pull(*by: Any) -> tuple[Tensor | None, ...]:
+        weights = (rows.valid, rows.is_negative) if rows.times is None else rows.times
+        return tuple(None if g is None else w.to(rows.d_an.dtype) * g for g, w in zip(by, weights, strict=True))
 
-def _weighed(d: Tensor, by: Sequence[Any], *weights: Tensor) -> tuple[Tensor | None, ...]:
-    return tuple(None if g is None else w.to(d.dtype) * g for g, w in zip(by, weights, strict=True))
+    return Sloped(sums, counts_of(rows), pull)
