@@ -29,7 +29,7 @@ from nearfar_pair.split_rows import split
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "rule_of", "slices"]
+__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "measured", "rule_of", "slices"]
 
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -218,8 +218,18 @@ def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
 
 def slices(sides: Sides) -> Iterator[slice]:
     """A few anchors after another."""
-    n, m = sides.shape
-    elements = CPU_ELEMENTS if sides.device.type == "cpu" else GPU_ELEMENTS
+    return _slices(*sides.shape, sides.device)
+
+
+def measured(rule: PairRule | Triplets) -> RuleDistance:
+    """The distances that a rule goes by as its miner had them, whichever anchors are asked for at a time."""
+    batch = rule.batch
+    anchors = _slices(len(batch.embeddings), len(batch.reference), batch.embeddings.device)
+    return RuleDistance(batch, rule.distance, anchors)
+
+
+def _slices(n: int, m: int, device: torch.device) -> Iterator[slice]:
+    elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
     step = max(1, elements // max(1, m))
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 

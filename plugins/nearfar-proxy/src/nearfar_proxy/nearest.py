@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar.nn.vectors import through_unit, unit
@@ -122,7 +122,7 @@ class _CrossEntropy(torch.autograd.Function):
         refuse_second_derivative()
         units, weight, lengths, labels, least, lse = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
             centers = _directions(weight[block], lengths[block])
             logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
