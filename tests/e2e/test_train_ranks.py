@@ -107,6 +107,20 @@ def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: P
     torch.testing.assert_close(together.vectors[name], alone.vectors[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_class_vectors_that_start_at_means_start_alike_on_two_devices(photos: str, tmp_path: Path, shard: bool) -> None:
+    # With steps of next to no length proxies stay where they started; centres have no rate and move on from there.
+    changes = {"criterion": "proxy_anchor + 0.1 * center(normalize=True)", "optimizer": SGD | {"lr": 1e-9}}
+    one = run(photos, tmp_path / "one", head={"start": "class_means"}, **changes)
+    two = run(photos, tmp_path / "two", head={"start": "class_means", "shard": shard}, devices=2, **changes)
+    drawn = run(photos, tmp_path / "drawn", **changes).class_vectors().vectors
+    alone, together = one.class_vectors().vectors, two.class_vectors().vectors
+    assert not torch.allclose(alone["proxy_anchor.weight"], drawn["proxy_anchor.weight"], rtol=0.1)
+    for name, vectors in alone.items():
+        torch.testing.assert_close(together[name], vectors, rtol=1e-4, atol=1e-6)
+    assert_the_same(one, two)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_classes_shared_out_beside_what_is_not_and_clipped_give_what_one_process_gives(

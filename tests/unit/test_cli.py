@@ -43,6 +43,25 @@ def test_list_filters():
     assert "giou" in run("list", "--inputs", "pred_boxes").output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tripl"], "no part is called 'tripl'; did you mean triplet, "),
+        (["face", "--kind", "loss"], "no loss is called 'face'; did you mean adaface, arcface, cosface, magface? "),
+        (["trip"], "nearfar list '*trip*' shows all "),
+        (["semihrad"], "no part is called 'semihrad'; did you mean semihard, semihard_one?"),
+        (["semihard", "--kind", "reducer"], "no reducer is called 'semihard'; `nearfar list` without a pattern"),
+        (["--family", "margn"], "no part is of the family 'margn'; did you mean 'margin'?"),
+        (["--inputs", "pred_box"], "no loss takes 'pred_box'; did you mean 'pred_boxes'?"),
+        (["arcface", "--plugin", "pair"], "no part matches all of that"),
+    ],
+)
+def test_list_suggests_what_is_near_where_nothing_matches(arguments, said):
+    found = run("list", *arguments)
+    assert found.stdout == ""
+    assert said in found.stderr
+
+
 def test_list_as_json_has_everything_the_specs_say():
     rows = json.loads(run("list", "--json", "arcface").output)
     assert rows[0]["full_name"] == "margin.arcface"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearfar.errors import InputError
 from nearfar.evaluate import (
+    KReciprocal,
     clustering_metrics,
     expand_queries,
     k_reciprocal,
@@ -18,6 +19,7 @@ from nearfar.evaluate import (
     ranking_metrics,
     retrieval_metrics,
 )
+from nearfar.testing.meter import peak_bytes
 
 
 def crowd(people: int = 8, images: int = 6, seed: int = 0, noise: float = 1.2) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,6 +133,32 @@ def test_re_ranked_distances_are_the_papers(k1: int, k2: int, weight: float) -> 
     x, *_ = crowd(5, 8)
     found = k_reciprocal(x[:10], x[10:], k1=k1, k2=k2, weight=weight)
     np.testing.assert_allclose(found, reciprocal_by_hand(x.double().numpy(), 10, k1, k2, weight), atol=2e-5)
+
+
+def test_re_ranked_distances_come_in_parts_and_are_ranked_in_parts() -> None:
+    x, labels, _ = crowd(12, 20, noise=0.8)
+    query, gallery, asked, held = x[::2], x[1::2], labels[::2], labels[1::2]
+    parts = KReciprocal(query, gallery, k1=10, k2=3)
+    whole = k_reciprocal(query, gallery, k1=10, k2=3)
+    assert torch.equal(torch.cat([parts.rows(start, start + 7) for start in range(0, len(query), 7)]), whole)
+    seen: list[tuple[int, int]] = []
+
+    def nearness(start: int, stop: int) -> torch.Tensor:
+        seen.append((start, stop))
+        return -parts.rows(start, stop)
+
+    found = ranking_metrics(query, asked, gallery, held, similarities=nearness, chunk=4 * 50 * len(gallery))
+    assert seen == [(0, 50), (50, 100), (100, 120)]
+    assert found == ranking_metrics(query, asked, gallery, held, similarities=-whole)
+    with pytest.raises(InputError, match=r"similarities must be finite, \(120, 120\), not \(1, 120\)"):
+        ranking_metrics(query, asked, gallery, held, similarities=lambda start, stop: -parts.rows(start, start + 1))
+
+
+def test_no_matrix_of_all_with_all_is_made_for_re_ranking() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 8, generator=generator)
+    # All with all are 64 MB of float32, and queries with the gallery 16.
+    assert peak_bytes(lambda: KReciprocal(x[:2000], x[2000:]).rows(0, 10)) < 12e6
 
 
 def test_each_of_many_that_are_equal_is_its_own_neighbour() -> None:

@@ -11,6 +11,7 @@ from nearfar.errors import InputError
 from nearfar.nn import Batch, IndexSelection, TripletRule
 from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
 from nearfar.nn.selection import all_triplets, as_selection
+from nearfar.testing.waiting import waits
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
 
@@ -74,6 +75,11 @@ def test_triplets_become_pairs_with_repeats_and_pairs_are_joined_on_their_anchor
         (1, 4, 6),
         (1, 4, 7),
     ]
+
+
+def test_weights_are_counted_without_waiting_for_a_gpu():
+    selection = IndexSelection((index(0, 0), index(1, 1), index(2, 3)))
+    assert waits(lambda: selection.weights(5)) == []
 
 
 def test_weights_count_how_often_an_element_was_selected():

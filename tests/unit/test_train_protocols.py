@@ -376,3 +376,16 @@ def test_figures_are_told_in_per_cent_with_what_was_refused() -> None:
         "  7 probes",
         "  as is",
     ]
+
+
+def test_faiss_finds_the_neighbours_of_the_table_where_it_is_asked_to(run: Run, asked: Path) -> None:
+    pytest.importorskip("faiss", reason="needs nearfar[search]")
+    plain, _ = evaluate(run.path, device="cpu")
+    found, text = evaluate(run.path, device="cpu", engine="faiss")
+    for row, scores in plain["test"].items():
+        assert found["test"][row] == pytest.approx(scores, abs=1e-12)
+    assert text.splitlines()[-1] == found["protocol"] == plain["protocol"] + "; neighbours by faiss"
+    with pytest.raises(ConfigError, match="has queries that rank a gallery whole"):
+        evaluate(run.path, data=str(asked), device="cpu", engine="faiss")
+    with pytest.raises(ConfigError, match="engine is faiss, which is for the protocol retrieval"):
+        evaluate(run.path, device="cpu", protocol="verification", engine="faiss")

@@ -6,9 +6,11 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from nearfar.errors import ConfigError
 from nearfar.nn.class_losses import ClassLoss
+from nearfar.testing import run_on_ranks
 from nearfar.train.config import Config
 from nearfar.train.job import Job, prepare
 from nearfar.train.progress import Narrator
@@ -70,6 +72,19 @@ def test_centres_are_the_means() -> None:
     x = embed(job.model, job.train, device=torch.device("cpu"))
     expected = torch.stack([x[job.train.labels == c].mean(0) for c in range(6)])
     torch.testing.assert_close(vectors(job), expected, rtol=1e-5, atol=1e-6)
+
+
+def start_on_a_rank(rank: int, world: int, alone: dict[str, torch.Tensor]) -> None:
+    for criterion, expected in alone.items():
+        found = vectors(prepared(criterion))
+        everybodys = [torch.empty_like(found) for _ in range(world)]
+        dist.all_gather(everybodys, found)
+        assert all(torch.equal(each, found) for each in everybodys)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_on_two_ranks_all_start_as_one_process_does() -> None:
+    run_on_ranks(start_on_a_rank, 2, {each: vectors(prepared(each)) for each in ("soft_triple(centers=2)", "center")})
 
 
 def test_unless_asked_and_where_a_run_goes_on_there_is_no_pass() -> None:

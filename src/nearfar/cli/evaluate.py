@@ -31,6 +31,12 @@ import click
 @click.option(
     "--post", type=click.Choice(["none", "expand", "k_reciprocal"]), default="none", help="Of queries and a gallery."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "faiss"]),
+    default="torch",
+    help="What finds the neighbours of the table; faiss is often faster on a CPU.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what a protocol draws.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

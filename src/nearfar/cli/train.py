@@ -97,24 +97,29 @@ def _train(
     resume: str | None,
     recipe: str | None,
 ) -> None:
-    import nearfar.train
+    from nearfar.recipe import Recipe
     from nearfar.train import config
-    from nearfar.train.progress import Narrator
 
     said: list[config.Layer] = [(flag, config.nested(key, value)) for flag, (key, value) in flags.items()]
     said += [config.set_layer(assignment) for assignment in assignments]
     if recipe is not None:
         said.insert(0, _recipe_layer(recipe))
     files = [config.file_layer(file)] if file is not None else []
-    from nearfar.train.run import start
+    base = files if files or resume is not None else [config.default_layer(), *config.own_pooling(said)]
+    read = config.Config.of(*base, *said)
+    if resume is None:
+        Recipe.of(read.criterion).refuse_mistakes()
+
+    # What is misspelt is told by now: importing these takes seconds.
+    from nearfar.train import run
+    from nearfar.train.progress import Narrator
 
     try:
         if resume is not None:
-            nearfar.train.resume(resume, *files, *said, narrator=Narrator())
-            return
-        base = files or [config.default_layer(), *config.own_pooling(said)]
-        start(config.Config.of(*base, *said), output=output, narrator=Narrator())
-    except nearfar.train.Interrupted as interrupted:
+            run.resume(resume, *files, *said, narrator=Narrator())
+        else:
+            run.start(read, output=output, narrator=Narrator())
+    except run.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
         raise click.exceptions.Exit(130) from None
 

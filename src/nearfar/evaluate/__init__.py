@@ -14,7 +14,7 @@ from nearfar.evaluate.folds import FoldAccuracy, fold_accuracy
 from nearfar.evaluate.identification import Detection, Identification, identification_metrics
 from nearfar.evaluate.pairs import all_pairs
 from nearfar.evaluate.ranking import ranking_metrics
-from nearfar.evaluate.rerank import expand_queries, k_reciprocal
+from nearfar.evaluate.rerank import KReciprocal, expand_queries, k_reciprocal
 from nearfar.evaluate.retrieval import retrieval_metrics
 from nearfar.evaluate.roc import OperatingPoint, Roc, roc
 from nearfar.evaluate.templates import template_features
@@ -25,6 +25,7 @@ __all__ = [
     "Detection",
     "FoldAccuracy",
     "Identification",
+    "KReciprocal",
     "OperatingPoint",
     "Roc",
     "Verification",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def ranking_metrics(
     *,
     cameras: Tensor | None = None,
     gallery_cameras: Tensor | None = None,
-    similarities: Tensor | None = None,
+    similarities: Tensor | Callable[[int, int], Tensor] | None = None,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int | None = None,
 ) -> dict[str, float]:
@@ -54,8 +54,9 @@ def ranking_metrics(
         (m, d) and (m,).
     cameras, gallery_cameras : Tensor, optional
         (n,) and (m,) integers: both or neither.
-    similarities : Tensor, optional
-        (n, m) finite: what is ranked by in place of cosines, such as re-ranked distances with their sign turned.
+    similarities : Tensor or callable, optional
+        (n, m) finite: what is ranked by in place of cosines, such as re-ranked distances with their sign turned; or
+        what gives the rows of it from a start to a stop, so that not all are there at once.
     ks : sequence of int
         [1..inf] Of precision@k and cmc@k; where fewer items than k are left, those.
     chunk : int, optional
@@ -100,7 +101,7 @@ def ranking_scores(
     *,
     cameras: Tensor | None = None,
     gallery_cameras: Tensor | None = None,
-    similarities: Tensor | None = None,
+    similarities: Tensor | Callable[[int, int], Tensor] | None = None,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -120,12 +121,8 @@ def ranking_scores(
     check_fit(query, gallery)
     if (cameras is None) != (gallery_cameras is None):
         raise InputError("cameras and gallery_cameras belong together: pass both or neither")
-    if similarities is not None and (
-        similarities.shape != (len(query), len(gallery)) or not similarities.isfinite().all()
-    ):
-        raise InputError(
-            f"similarities must be finite, ({len(query)}, {len(gallery)}), not {tuple(similarities.shape)}"
-        )
+    if isinstance(similarities, Tensor):
+        _check_similarities(similarities, len(query), len(gallery))
     ks = checked_ks(ks)
     device = query.device
     labels, gallery_labels = labels.to(device), gallery_labels.to(device)
@@ -143,7 +140,13 @@ def ranking_scores(
         excluded = torch.zeros_like(same)
         if cameras is not None and gallery_cameras is not None:
             excluded = same & (cameras[tile, None] == gallery_cameras)
-        ranked_by = index.similarities(query[tile]) if similarities is None else similarities[tile].to(device)
+        if similarities is None:
+            ranked_by = index.similarities(query[tile])
+        elif isinstance(similarities, Tensor):
+            ranked_by = similarities[tile].to(device)
+        else:
+            ranked_by = similarities(start, min(start + rows, len(query))).to(device)
+            _check_similarities(ranked_by, len(same), len(gallery))
         ranked_by = ranked_by.masked_fill(excluded, -torch.inf)
         hits = (same & ~excluded).gather(1, ranked_by.argsort(dim=1, descending=True, stable=True))
         scores.append(_score(hits, (~excluded).sum(1), ks))
@@ -160,6 +163,11 @@ def ranking_scores(
         *(f"{name}@{k}" for name in ("precision", "cmc") for k in ks),
     ]
     return kept.nonzero()[:, 0], dict(zip(names, found[kept].T, strict=True))
+
+
+def _check_similarities(similarities: Tensor, rows: int, columns: int) -> None:
+    if similarities.shape != (rows, columns) or not similarities.isfinite().all():
+        raise InputError(f"similarities must be finite, ({rows}, {columns}), not {tuple(similarities.shape)}")
 
 
 def _score(hits: Tensor, available: Tensor, ks: Sequence[int]) -> Tensor:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
-from nearfar.evaluate.topk import Gallery, Metric, check_embeddings, check_fit, check_integers, self_positions
+from nearfar.evaluate.topk import (
+    Engine,
+    Metric,
+    check_embeddings,
+    check_fit,
+    check_integers,
+    searchable,
+    self_positions,
+)
 
 
 def retrieval_metrics(
@@ -24,6 +32,7 @@ def retrieval_metrics(
     exclude_self: bool | Tensor | None = None,
     metric: Metric = "cosine",
     chunk: int | None = None,
+    engine: Engine = "torch",
 ) -> dict[str, float]:
     r"""How well the nearest neighbours of each embedding share its label.
 
@@ -53,7 +62,7 @@ def retrieval_metrics(
         and recall@k is 1 by its definition; nothing is raised, so that a small set can be evaluated.
     exclude_self : bool or Tensor of shape (queries,), optional
         As in :func:`nearfar.evaluate.nearest`. Default: True without a gallery, False with one.
-    metric, chunk
+    metric, chunk, engine
         As in :func:`nearfar.evaluate.nearest`, whose rule for ties holds here too.
 
     Returns
@@ -65,8 +74,10 @@ def retrieval_metrics(
     Raises
     ------
     InputError
-        Wrong shape, dtype or device, NaN or infinity, only one of `gallery` and `gallery_labels`, or no query that
-        has a relevant item.
+        Wrong shape, dtype or device, NaN or infinity, only one of `gallery` and `gallery_labels`, no query that has a
+        relevant item, or a metric that the engine does not have.
+    MissingExtra
+        faiss is missing, and asked for.
     """
     queries, scores = query_scores(
         embeddings,
@@ -77,6 +88,7 @@ def retrieval_metrics(
         exclude_self=exclude_self,
         metric=metric,
         chunk=chunk,
+        engine=engine,
     )
     *recalls, r_precision, map_at_r = scores.mean(0).tolist()
     return {
@@ -98,6 +110,7 @@ def query_scores(
     exclude_self: bool | Tensor | None = None,
     metric: Metric = "cosine",
     chunk: int | None = None,
+    engine: Engine = "torch",
 ) -> tuple[Tensor, Tensor]:
     """The metrics of each query, of which :func:`retrieval_metrics` is the average; its arguments are as there.
 
@@ -130,7 +143,7 @@ def query_scores(
     queries = relevant.argsort(stable=True)[int((relevant == 0).sum()) :]
     if not len(queries):
         raise InputError(f"none of the {len(embeddings)} queries has a gallery item of its label to be found")
-    index = Gallery(gallery.to(torch.promote_types(embeddings.dtype, gallery.dtype)), metric=metric, chunk=chunk)
+    index = searchable(gallery, embeddings, metric=metric, chunk=chunk, engine=engine)
     # A query that is in the gallery comes last among its own neighbours, where it counts for nothing; there is no
     # place for it only where every query is.
     available = index.size - (self_index is not None and bool((self_index >= 0).all()))

@@ -12,6 +12,9 @@ from torch import Tensor
 from nearfar.errors import InputError
 
 Metric = Literal["cosine", "dot", "euclidean", "squared_euclidean"]
+Engine = Literal["torch", "faiss"]
+#: What searches.
+ENGINES = get_args(Engine)
 
 # Similarities held at once: 4 MB of float32 make a product that runs at full speed and stay near the cache; a GPU wants
 # larger ones.
@@ -29,6 +32,7 @@ def nearest(
     metric: Metric = "cosine",
     exclude_self: bool | Tensor = False,
     chunk: int | None = None,
+    engine: Engine = "torch",
 ) -> tuple[Tensor, Tensor]:
     """The `k` nearest gallery items of every query, nearest first.
 
@@ -55,6 +59,9 @@ def nearest(
     chunk : int, optional
         The number of similarities held at once; 2**20 on the CPU (4 MB), 2**25 elsewhere. It bounds the memory and
         does not change the result, except that a product's last bit may depend on its shape.
+    engine : {"torch", "faiss"}
+        What searches. faiss, of ``nearfar[search]``, does so on the CPU, by cosine or dot and in float32, and finds the
+        same up to rounding and to which of equal items are the last of the k.
 
     Returns
     -------
@@ -67,12 +74,15 @@ def nearest(
     Raises
     ------
     InputError
-        Wrong shape, dtype or device, NaN or infinity, `k` out of range, or similarities that overflow.
+        Wrong shape, dtype or device, NaN or infinity, `k` out of range, similarities that overflow, or a metric that
+        the engine does not have.
+    MissingExtra
+        faiss is missing, and asked for.
     """
     check_embeddings("query", query)
     check_embeddings("gallery", gallery)
     check_fit(query, gallery)
-    index = Gallery(gallery.to(torch.promote_types(query.dtype, gallery.dtype)), metric=metric, chunk=chunk)
+    index = searchable(gallery, query, metric=metric, chunk=chunk, engine=engine)
     self_index = self_positions(exclude_self, query, gallery)
     available = len(gallery) - (self_index is not None)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= available:
@@ -190,6 +200,18 @@ class Gallery:
     def _columns(self, k: int) -> int:
         # Blocks far narrower than 4k would spend their time merging lists of k.
         return min(max(self.chunk // _ROWS, 4 * k), self.size)
+
+
+def searchable(gallery: Tensor, query: Tensor, *, metric: Metric, chunk: int | None, engine: Engine) -> Gallery:
+    """The gallery for such queries, as the engine searches it; arguments as in :func:`nearest`."""
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}, but must be one of {', '.join(ENGINES)}")
+    items = gallery.to(torch.promote_types(query.dtype, gallery.dtype))
+    if engine == "torch":
+        return Gallery(items, metric=metric, chunk=chunk)
+    from nearfar.evaluate.flat import FlatGallery  # it builds on what is here
+
+    return FlatGallery(items, metric=metric, chunk=chunk)
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,8 @@ class Check:
         return measured or ""
 
     def _try(self) -> None:
-        """Raise :class:`NotApplicable` where a plain call does not run, which is another law's affair."""
-        if not self.law.standalone and (trouble := self.subject.trouble):
+        """Raise :class:`NotApplicable` where the part cannot be imported or called, which is another law's affair."""
+        if (trouble := self.subject.trouble) and trouble.hides(self.law):
             raise NotApplicable(f"see the law `{trouble.law}`: {trouble.said}")
 
     def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:

@@ -12,6 +12,7 @@ import torch
 from nearfar.data import ImageSource
 from nearfar.data.size import Size, input_size
 from nearfar.errors import CheckpointError, ConfigError, DataError
+from nearfar.evaluate.topk import ENGINES, Engine
 from nearfar.inference.features import FLIPS, Flip
 from nearfar.models import load_model
 from nearfar.train.config import Config, saved_config
@@ -31,6 +32,7 @@ def evaluate(
     pairs: Sequence[str | os.PathLike[str]] = (),
     flip: Flip = "none",
     post: Post = "none",
+    engine: Engine = "torch",
     seed: int = 0,
 ) -> tuple[dict[str, Any], str]:
     """Recompute the table of a run, make it of other data, or judge the trained network by another protocol.
@@ -54,6 +56,8 @@ def evaluate(
     post : {"none", "expand", "k_reciprocal"}
         What is done with queries and their gallery before re-identification ranks them: average query expansion, or
         k-reciprocal re-ranking.
+    engine : {"torch", "faiss"}
+        What finds the neighbours of the protocol ``retrieval``, as in :func:`nearfar.evaluate.nearest`.
     seed : int
         Of what a protocol draws.
 
@@ -73,7 +77,7 @@ def evaluate(
     DataError
         The data or a verification set cannot be used.
     """
-    _check_asked(protocol, flip, post, pairs, data)
+    _check_asked(protocol, flip, post, engine, pairs, data)
     folder = RunFolder.open(path)
     if not folder.model.exists():
         then = f"nearfar train --resume {path} goes on" if folder.checkpoint.exists() else "it has to be started anew"
@@ -88,8 +92,12 @@ def evaluate(
     test, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     facts = data_facts(name, test)
     if protocol == "retrieval":
-        rows = network_table(config, folder, test, where, flip)
-        told = tag(model, flip, told_queries(test))
+        if engine == "faiss" and test.queries is not None:
+            raise ConfigError(
+                f"engine is faiss, which finds the nearest, and {name} has queries that rank a gallery whole"
+            )
+        rows = network_table(config, folder, test, where, flip, engine)
+        told = tag(model, flip, told_queries(test), *(["neighbours by faiss"] if engine == "faiss" else []))
         return {"test": rows, "protocol": told}, f"{render(rows, table_title(facts, unseen=own))}\n{told}"
     workers = loader_workers(config.data.workers, test)
     found = judged(protocol, model, test, flip=flip, seed=seed, device=where, workers=workers, post=post)
@@ -97,14 +105,22 @@ def evaluate(
     return {protocol: found}, described(title, found)
 
 
-def _check_asked(protocol: str, flip: str, post: str, pairs: Sequence[Any], data: Any) -> None:
-    for name, value, known in (("protocol", protocol, PROTOCOLS), ("flip", flip, FLIPS), ("post", post, POSTS)):
+def _check_asked(protocol: str, flip: str, post: str, engine: str, pairs: Sequence[Any], data: Any) -> None:
+    named = (
+        ("protocol", protocol, PROTOCOLS),
+        ("flip", flip, FLIPS),
+        ("post", post, POSTS),
+        ("engine", engine, ENGINES),
+    )
+    for name, value, known in named:
         if value not in known:
             raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
     if pairs and (data is not None or protocol != "retrieval"):
         raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
     if post != "none" and protocol != "reidentification":
         raise ConfigError(f"post is {post}, which is for the protocol reidentification")
+    if engine != "torch" and (pairs or protocol != "retrieval"):
+        raise ConfigError(f"engine is {engine}, which is for the protocol retrieval")
 
 
 def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[ImageSource, str, bool]:
@@ -135,12 +151,18 @@ def judged_source(config: Config, data: Any, *, image_size: Size) -> tuple[Image
 
 
 def network_table(
-    config: Config, folder: RunFolder, test: ImageSource, device: torch.device, flip: Flip = "none"
+    config: Config,
+    folder: RunFolder,
+    test: ImageSource,
+    device: torch.device,
+    flip: Flip = "none",
+    engine: Engine = "torch",
 ) -> dict[str, Scores]:
     """Score raw pixels, the network as it began, and the best weights of a run."""
     trained = load_model(folder.model)
     workers = loader_workers(config.data.workers, test)
-    return compare(test, untrained=build_model(config), trained=trained, device=device, workers=workers, flip=flip)
+    untrained = build_model(config)
+    return compare(test, untrained=untrained, trained=trained, device=device, workers=workers, flip=flip, engine=engine)
 
 
 def data_facts(source: str, test: ImageSource) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from nearfar.data.size import Size, input_size, told
 from nearfar.errors import ConfigError
 from nearfar.evaluate import (
     Identification,
+    KReciprocal,
     Verification,
     all_pairs,
     expand_queries,
     identification_metrics,
-    k_reciprocal,
     ranking_metrics,
     verification_metrics,
 )
@@ -144,7 +144,7 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
     seed : int
         Nothing is drawn.
     post : {"none", "expand", "k_reciprocal"}
-        :func:`~nearfar.evaluate.expand_queries` or :func:`~nearfar.evaluate.k_reciprocal` with their defaults; of
+        :func:`~nearfar.evaluate.expand_queries` or :class:`~nearfar.evaluate.KReciprocal` with their defaults; of
         queries and a gallery only.
 
     Raises
@@ -169,7 +169,7 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
         labels[asks],
         gallery,
         labels[searched],
-        similarities=-k_reciprocal(query, gallery) if post == "k_reciprocal" else None,
+        similarities=_nearness(KReciprocal(query, gallery)) if post == "k_reciprocal" else None,
         cameras=None if cameras is None else cameras[asks],
         gallery_cameras=None if cameras is None else cameras[searched],
     )
@@ -184,6 +184,10 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
         "k_reciprocal": ("re-ranked by k-reciprocal neighbours, k1 20, k2 6, weight 0.3",),
     }[post]
     return found | left_out | {"protocol": "; ".join([told_queries(source), *processed])}
+
+
+def _nearness(distances: KReciprocal) -> Callable[[int, int], Tensor]:
+    return lambda start, stop: -distances.rows(start, stop)
 
 
 _PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Ranks:
         """
         if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" in os.environ:
             begin(cuda=cuda)
+            # Not at the end of a run: the store that torchrun shares remembers a group, and no second one could open.
+            atexit.register(_end)
         if not dist.is_initialized():
             return cls()
         rank, world = dist.get_rank(), dist.get_world_size()
@@ -97,6 +100,12 @@ class Ranks:
 def begin(*, cuda: bool, **arguments: Any) -> None:
     """Open the process group: tensors on the CPU go by gloo, those on GPUs by nccl."""
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **arguments)
+
+
+def _end() -> None:
+    """Close the group while Python is whole: threads of gloo's that outlive it may abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Share(Sampler[list[Draw]]):

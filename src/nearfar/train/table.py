@@ -14,6 +14,7 @@ from nearfar.data import ImageSource
 from nearfar.data.prepare import resize
 from nearfar.evaluate.ranking import ranking_scores
 from nearfar.evaluate.retrieval import query_scores
+from nearfar.evaluate.topk import Engine
 from nearfar.inference.features import Flip, features
 from nearfar.models import EmbeddingModel
 from nearfar.train.sources import leave_interrupts_to_parent
@@ -90,17 +91,17 @@ def _loader(source: ImageSource, workers: int) -> DataLoader[tuple[Tensor, Tenso
     )
 
 
-def score(embeddings: Tensor, source: ImageSource) -> Scores:
+def score(embeddings: Tensor, source: ImageSource, *, engine: Engine = "torch") -> Scores:
     """The metrics of the table, by cosine similarity: each image a query among all others.
 
     Where the source says what its queries are, those search the gallery, without what their own cameras saw of their
     class.
     """
-    means = scores_of_queries(embeddings, source)[1].mean(0)
+    means = scores_of_queries(embeddings, source, engine=engine)[1].mean(0)
     return dict(zip(METRICS, means.tolist(), strict=True))
 
 
-def scores_of_queries(embeddings: Tensor, source: ImageSource) -> tuple[Tensor, Tensor]:
+def scores_of_queries(embeddings: Tensor, source: ImageSource, *, engine: Engine = "torch") -> tuple[Tensor, Tensor]:
     """The metrics of the table for each query, of which :func:`score` is the average.
 
     Parameters
@@ -109,6 +110,8 @@ def scores_of_queries(embeddings: Tensor, source: ImageSource) -> tuple[Tensor, 
         (n, d) finite.
     source : ImageSource
         n images.
+    engine : {"torch", "faiss"}
+        As in :func:`~nearfar.evaluate.nearest`; queries and their gallery are ranked to the end, by torch.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def scores_of_queries(embeddings: Tensor, source: ImageSource) -> tuple[Tensor, 
     """
     labels, asks, cameras = source.labels, source.queries, source.cameras
     if asks is None:
-        rows, values = query_scores(embeddings, labels, ks=(1, 5))
+        rows, values = query_scores(embeddings, labels, ks=(1, 5), engine=engine)
         return rows, values[:, [list(_TABLE).index(name) for name in METRICS]]
     rows, scores = ranking_scores(
         embeddings[asks],
@@ -154,13 +157,43 @@ def compare(
     device: torch.device,
     workers: int = 0,
     flip: Flip = "none",
+    engine: Engine = "torch",
 ) -> dict[str, Scores]:
     """Score the three rows of the table on one source; ``flip`` is of the networks' images."""
-    return {
-        "raw": score(raw_pixels(source, workers=workers), source),
-        "untrained": score(embed(untrained, source, device=device, workers=workers, flip=flip), source),
-        "trained": score(embed(trained, source, device=device, workers=workers, flip=flip), source),
-    }
+
+    def judged(model: EmbeddingModel) -> Scores:
+        return score(embed(model, source, device=device, workers=workers, flip=flip), source, engine=engine)
+
+    raw = score(raw_pixels(source, workers=workers), source, engine=engine)
+    return {"raw": raw, "untrained": judged(untrained), "trained": judged(trained)}
+
+
+def told_no_better(rows: Mapping[str, Mapping[str, float]], metric: str, *, best: int, steps: int) -> str:
+    """What to look at where the trained network finds no more than what nobody trained; empty where it does.
+
+    Parameters
+    ----------
+    rows
+        As :func:`compare` gives them.
+    metric
+        What the weights were kept by, one of :data:`METRICS`.
+    best, steps
+        After how many steps they were, of how many.
+    """
+    other = max(("raw", "untrained"), key=lambda row: rows[row][metric])
+    found, least = rows["trained"][metric], rows[other][metric]
+    if found > least:
+        return ""
+    said = (
+        f"the trained network is no better than {'raw pixels' if other == 'raw' else 'an untrained one'} "
+        f"({METRICS[metric]} {100 * found:.1f} against {100 * least:.1f})"
+    )
+    if best == steps:
+        return f"{said}: it validated best at its last step, so train it longer first (epochs)"
+    return (
+        f"{said}: it validated best after {best} of {steps} steps, so see in `nearfar report` whether the loss fell, "
+        "and lower optimizer.lr or choose another criterion first"
+    )
 
 
 def render(rows: Mapping[str, Mapping[str, float]], title: str) -> str:

@@ -13,6 +13,8 @@ __all__ = ["LOG2_E", "blocks", "held", "own_columns"]
 #: Powers of 2 are computed several times as fast as those of e: e^x is 2^(x log₂ e).
 LOG2_E = 1 / math.log(2)
 
+#: Rows of a matrix that the kernels of products take at once: blocks leave none over.
+WHOLE = 16
 #: Elements of batch × classes that are held at once: what stays in a processor's cache, and what keeps a GPU busy.
 _HELD = {"cpu": 2**18, "cuda": 2**24}
 
@@ -25,6 +27,8 @@ def held(vectors: Tensor) -> int:
 def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
     """Slices of the rows of ``vectors`` (num_classes, d), for a batch of ``n``."""
     step = max(1, held(vectors) // max(n, 1))
+    if step > WHOLE:
+        step -= step % WHOLE
     for start in range(0, len(vectors), step):
         yield slice(start, min(start + step, len(vectors)))
 

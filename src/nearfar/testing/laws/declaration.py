@@ -24,8 +24,7 @@ from nearfar.testing.recorder import Recorder
 from nearfar.testing.refusal import names_what_is_wrong
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import every_sort, pairs, thinned, triplets
-from nearfar.testing.subject import Subject
-from nearfar.testing.unchecked import target_of
+from nearfar.testing.subject import Subject, target_of
 from nearfar.testing.variants import variants
 from nearfar.told import told
 

@@ -5,14 +5,17 @@ Yu, Tao (2019): Deep Metric Learning with Tuplet Margin Loss. ICCV.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.excess_losses import ExcessLoss, Line
+from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
-from nearfar_pair.row_losses import PairLoss
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.sides import Rows
 
@@ -22,7 +25,7 @@ __all__ = ["IntraPairVariance"]
 NONE = 2.0
 
 
-class IntraPairVariance(PairLoss):
+class IntraPairVariance(ExcessLoss):
     r"""Positive pairs no less similar than positive pairs are on average, negative ones no more than negative ones.
 
     .. math::
@@ -71,6 +74,8 @@ class IntraPairVariance(PairLoss):
         self.pos_epsilon = non_negative("pos_epsilon", pos_epsilon)
         self.neg_epsilon = non_negative("neg_epsilon", neg_epsilon)
 
+    link = SQUARED_HINGE
+
     def default_distance(self) -> Distance:
         return Cosine()
 
@@ -85,11 +90,12 @@ class IntraPairVariance(PairLoss):
         counts = (positives.sum().clamp_min(1), negatives.sum().clamp_min(1))
         return tuple(total / count for total, count in zip(sums, counts, strict=True))
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(d - (1 - self.pos_epsilon) * of_anchor[0]).square()
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        near, far = of_anchor
+        return Line(1, (self.pos_epsilon - 1) * near), Line(-1, (1 + self.neg_epsilon) * far)
 
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu((1 + self.neg_epsilon) * of_anchor[1] - d).square()
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any, Any]:
+        return (self.pos_epsilon - 1) * positive[1], (1 + self.neg_epsilon) * negative[1]
 
     def extra_repr(self) -> str:
         return f"pos_epsilon={self.pos_epsilon}, neg_epsilon={self.neg_epsilon}"
