@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -62,10 +64,18 @@ def decoupled_contrastive_weighted(x, y):
     return (lse(s / 0.1, n).repeat_interleave(size) - weights * near / 0.1).mean()
 
 
-def siglip(x, y):
-    s, (p, n) = cosines(x), masks(y)
-    z = p.to(s.dtype) - n.to(s.dtype)
-    return -(F.logsigmoid(z * (10 * s - 10)) * z.abs()).sum() / len(x)
+class SigLIP:
+    """It learns its scale and its bias."""
+
+    def __init__(self):
+        self.log_scale = torch.tensor(math.log(10.0), requires_grad=True)
+        self.bias = torch.tensor(-10.0, requires_grad=True)
+
+    def __call__(self, x, y):
+        s, (p, n) = cosines(x), masks(y)
+        z = p.to(s.dtype) - n.to(s.dtype)
+        scale, bias = self.log_scale.to(s.dtype).exp(), self.bias.to(s.dtype)
+        return -(F.logsigmoid(z * (scale * s + bias)) * z.abs()).sum() / len(x)
 
 
 def n_pair(x, y):
@@ -127,10 +137,17 @@ def intra_pair_variance(x, y):
     return (torch.relu(0.99 * near.mean() - near) ** 2).mean() + (torch.relu(far - 1.01 * far.mean()) ** 2).mean()
 
 
-def margin_beta(x, y):
-    d, (p, n) = distances(x), masks(y)
-    near, far = torch.relu(d - 1.0)[p], torch.relu(1.4 - d)[n]
-    return (near.sum() + far.sum()) / ((near > 0).sum() + (far > 0).sum())
+class MarginBeta:
+    """It learns its boundary."""
+
+    def __init__(self):
+        self.beta = torch.tensor(1.2, requires_grad=True)
+
+    def __call__(self, x, y):
+        d, (p, n) = distances(x), masks(y)
+        beta = self.beta.to(d.dtype)
+        near, far = torch.relu(d - beta + 0.2)[p], torch.relu(beta + 0.2 - d)[n]
+        return (near.sum() + far.sum()) / ((near > 0).sum() + (far > 0).sum())
 
 
 def centroid_triplet(x, y):
@@ -178,14 +195,16 @@ class DynamicSoftMargin:
 DENSE = {
     "decoupled_contrastive(sigma=0.5)": decoupled_contrastive_weighted,
     "dynamic_soft_margin": DynamicSoftMargin(),
+    "margin_beta": MarginBeta(),
+    "siglip": SigLIP(),
     'contrastive(hinge="linear")': contrastive,
     "multi_similarity(base=0.5)": multi_similarity,
     **{
         f.__name__: f
         for f in (
-            *(sup_con, info_nce, nt_xent, decoupled_contrastive, siglip, n_pair, circle, generalized_lifted),
+            *(sup_con, info_nce, nt_xent, decoupled_contrastive, n_pair, circle, generalized_lifted),
             *(lifted_structure, nca, ranked_list, tuplet_margin, threshold_consistent_margin, intra_pair_variance),
-            *(margin_beta, fast_ap, centroid_triplet, graded_log_ratio),
+            *(fast_ap, centroid_triplet, graded_log_ratio),
         )
     },
 }

@@ -1,4 +1,4 @@
-"""Peak memory of every loss on pairs and triplets with every miner that fits it, a line of JSON each."""
+"""Peak memory of losses on pairs and triplets with every miner and reducer that fits them, a line of JSON each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ AROUND = {"cross_batch_memory", "gather", "matryoshka", "symmetric"}
 #: Of two views, the second of which is the first with noise.
 OF_VIEWS = {"vicreg"}
 #: What the losses that have no margin give these miners.
-MARGINS = {"semihard": 0.2, "hard": 0.0, "easy": 0.2}
+MARGINS = {"semihard": 0.2, "easy": 0.2}
+#: What reducers are given, in a batch of so many classes.
+REDUCERS = {
+    "class_weighted": lambda classes: f"(class_weights={[1.0] * classes})",
+    "threshold": lambda classes: "(low=0.1)",
+    "top_k": lambda classes: "(k=64)",
+}
 
 
-def compositions(losses, miners):
-    """``(loss, miner)`` by name, the miner empty for none, of which recipes that do not fit are left out."""
+def compositions(losses, miners, reducers):
+    """Recipes, and the names of reducers, empty for the loss's own, of which those that do not fit are left out."""
     import nearfar
 
     for loss in nearfar.list_losses("pair.*"):
@@ -30,12 +36,24 @@ def compositions(losses, miners):
             if fnmatch.fnmatch(miner, miners):
                 margin = f"(margin={MARGINS[miner]})" if miner in MARGINS else ""
                 recipe = f"pair.{loss}(miner=pair.{miner}{margin})" if miner else f"pair.{loss}"
-                problems = nearfar.Recipe.of(recipe).check(num_classes=2, embedding_size=2)
-                if not any(problem.severity == "error" for problem in problems):
-                    yield recipe
+                for reducer in ["", *nearfar.list_reducers("core.*")]:
+                    if fnmatch.fnmatch(reducer, reducers) and _fits(recipe, reducer):
+                        yield recipe, reducer
 
 
-def way(recipe, n, args):
+def _fits(recipe, reducer):
+    import nearfar
+
+    whole = nearfar.Recipe.of(recipe, **reduced(reducer, 2))
+    return not any(problem.severity == "error" for problem in whole.check(num_classes=2, embedding_size=2))
+
+
+def reduced(reducer, classes):
+    """The reducer, as an argument."""
+    return {"reducer": f"core.{reducer}{REDUCERS.get(reducer, lambda classes: '')(classes)}"} if reducer else {}
+
+
+def way(recipe, reducer, n, args):
     """A step, forward and backward, on a batch of n embeddings."""
     import torch
 
@@ -45,7 +63,8 @@ def way(recipe, n, args):
     labels = (torch.arange(n) // args.per_class)[torch.randperm(n)]
     # Half of the way to clusters, so that triplets of every kind are many.
     data = torch.randn(n, args.dim)[labels] * 0.5 + torch.randn(n, args.dim)
-    criterion = nearfar.compose(recipe, num_classes=n, embedding_size=args.dim)
+    classes = math.ceil(n / args.per_class)
+    criterion = nearfar.compose(recipe, **reduced(reducer, classes), num_classes=n, embedding_size=args.dim)
     x = data.requires_grad_()
     view = data.detach() + 0.3 * torch.randn(n, args.dim)
     reference = {"ref_emb": view} if args.reference or recipe.split(".")[1] in OF_VIEWS else {}
@@ -59,13 +78,13 @@ def way(recipe, n, args):
     return step
 
 
-def megabytes(recipe, n, args):
+def megabytes(recipe, reducer, n, args):
     """MB of one step in this process; None where it has not the room."""
     warm = argparse.Namespace(**vars(args))
     for _ in range(2):
-        way(recipe, 320, warm)()  # too large for the whole matrix at once, so that rows are warmed up
+        way(recipe, reducer, 320, warm)()  # too large for the whole matrix at once, so that rows are warmed up
     ctypes.CDLL(None).malloc_trim(0)  # what warming up has freed would be at hand otherwise
-    step = way(recipe, n, args)
+    step = way(recipe, reducer, n, args)
     used = resource.getrusage(resource.RUSAGE_SELF)
     held = _data()
     resource.setrlimit(resource.RLIMIT_DATA, (held + args.limit * 2**20,) * 2)
@@ -88,6 +107,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--losses", default="*", help="pattern")
     parser.add_argument("--miners", default="*", help="pattern; an empty one for losses alone")
+    parser.add_argument("--reducers", default="", help="pattern; an empty one for those of the losses alone")
     parser.add_argument("--n", nargs="+", type=int, default=[1024, 2048, 4096], help="each twice the one before")
     parser.add_argument("--per-class", type=int, default=4)
     parser.add_argument("--dim", type=int, default=128)
@@ -102,16 +122,16 @@ def main():
     from nearfar.errors import NearfarWarning
 
     warnings.simplefilter("ignore", NearfarWarning)
-    for recipe in compositions(args.losses, args.miners):
+    for recipe, reducer in compositions(args.losses, args.miners, args.reducers):
         peaks, seconds = {}, 0.0
         for n in args.n:
-            measured = forked(lambda recipe=recipe, n=n: megabytes(recipe, n, args))
+            measured = forked(lambda recipe=recipe, reducer=reducer, n=n: megabytes(recipe, reducer, n, args))
             if measured is None:
                 break
             peaks[n], seconds = measured
             if peaks[n] is None or 4 * peaks[n] > args.limit:
                 break
-        found = {"composition": recipe, "megabytes": peaks, "seconds": seconds}
+        found = {"composition": recipe, "reducer": reducer, "megabytes": peaks, "seconds": seconds}
         last = [peak for peak in peaks.values() if peak]
         if len(last) > 1:
             found["power"] = round(math.log2(last[-1] / last[-2]), 2)

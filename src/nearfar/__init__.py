@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nearfar.recipe import Recipe
     from nearfar.registry import list_distances, list_losses, list_miners, list_plugins, list_reducers
     from nearfar.schedule import Schedule
-    from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, Paper, Preset, ReducerSpec
+    from nearfar.spec import Defect, DistanceSpec, LossSpec, MinerSpec, Paper, Preset, ReducerSpec
 
 __version__ = "0.1.0"
 
@@ -59,7 +59,7 @@ _HOME = {
     "nearfar.recipe": ("Recipe",),
     "nearfar.registry": ("list_distances", "list_losses", "list_miners", "list_plugins", "list_reducers"),
     "nearfar.schedule": ("Schedule",),
-    "nearfar.spec": ("DistanceSpec", "LossSpec", "MinerSpec", "Paper", "Preset", "ReducerSpec"),
+    "nearfar.spec": ("Defect", "DistanceSpec", "LossSpec", "MinerSpec", "Paper", "Preset", "ReducerSpec"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -67,6 +67,7 @@ __all__ = [
     "ClassLoss",
     "CommandSpec",
     "Criterion",
+    "Defect",
     "Distance",
     "DistanceSpec",
     "EmbeddingLoss",

@@ -17,7 +17,7 @@ from nearfar.nn.criterion import Criterion, CriterionTerm
 from nearfar.nn.losses import Loss
 from nearfar.nn.matching import Matcher
 from nearfar.nn.schedules import Scheduled, attach, mark, unmovable, with_copies
-from nearfar.plan import PlannedPart
+from nearfar.plan import PlannedPart, refusal
 from nearfar.planner import plan_part
 from nearfar.recipe import Recipe
 from nearfar.registry import Entry, Registry, default_registry
@@ -67,10 +67,7 @@ def compose(
         if problem.severity == "warning":
             warnings.warn(problem.message, NearfarWarning, stacklevel=2)
     if planned.errors:
-        messages = [problem.message for problem in planned.errors]
-        listed = "".join(f"\n  - {message}" for message in messages)
-        text = f"{len(messages)} things are wrong with {read}:{listed}" if len(messages) > 1 else messages[0]
-        raise RecipeError(text, problems=messages)
+        raise refusal(planned.errors, read)
     terms: list[CriterionTerm] = []
     bench = _Bench()
     for term in planned.terms:
@@ -165,6 +162,10 @@ def _make(planned: PlannedPart, bench: _Bench) -> Any:
         raise ArgumentError(
             f"{entry.full_name}({written}) could not be made: {type(error).__name__}: {reason}"
         ) from error
+    if not isinstance(made, nn.Module):
+        raise ArgumentError(
+            f"{entry.full_name} makes an object of {type(made).__name__}, and a {entry.kind} is a torch module"
+        )
     for name, value in planned.attributes.items():
         if not isinstance(made, Loss):
             raise ArgumentError(f"{entry.full_name} takes no {name}: its constructor has no such parameter")

@@ -65,6 +65,7 @@ def nearfar_reducers() -> list[ReducerSpec]:
             target="nearfar.nn.reducers:ClassWeighted",
             summary="The mean of all terms, each times the weight of its anchor's class.",
             example="class_weights=[1, 2, 0.5, 3, 0.25, 1.5]",
+            asks=("labels",),
             definition="nearfar.definitions:class_weighted",
             memory=1,
             synchronizations=0,
@@ -80,6 +81,7 @@ def nearfar_reducers() -> list[ReducerSpec]:
         ReducerSpec(
             name="per_group",
             target="nearfar.nn.reducers:PerGroup",
+            asks=("labels", "groups"),
             summary="The mean over groups, such as images or else classes, of the mean within each.",
             definition="nearfar.definitions:per_group",
             memory=1,

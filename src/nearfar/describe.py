@@ -144,7 +144,7 @@ def describe(entry: Entry, registry: Registry) -> Description:
             for name, preset in spec.presets.items()
         },
         deviations=spec.deviations,
-        defects=spec.defects,
+        defects=tuple(map(str, spec.defects)),
         paper=str(spec.paper) if spec.paper else "",
         names=(*spec.aliases, *(f"{name} (former)" for name in spec.deprecated)),
         check=_check(entry, registry),
@@ -192,6 +192,8 @@ def _composes(spec: PartSpec) -> Iterator[str]:
         yield _distances(spec.distances, spec.default_distance or "that of the loss")
     elif isinstance(spec, ReducerSpec):
         yield f"reduces: {', '.join(spec.reduces)}"
+        if spec.asks:
+            yield f"takes losses that have the {' or '.join(spec.asks)} of each term"
     elif isinstance(spec, DistanceSpec):
         sort = "a similarity (larger is nearer)" if spec.similarity else "a distance (smaller is nearer)"
         yield f"{sort}, in [{spec.range[0]:g}, {spec.range[1]:g}]"

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import __version__
+from nearfar.cores import usable_cores
 from nearfar.discovery import RESERVED, Plugin, canonical, discover
 from nearfar.hookspecs import PROJECT
-from nearfar.probe import look
+from nearfar.probe import PACKAGES, look
 from nearfar.source import declares
 
 __all__ = ["Finding", "examine"]
@@ -63,15 +63,16 @@ def examine(*, no_plugin: Sequence[str] = ()) -> list[Finding]:
     """
     found = discover()
     requirements = metadata.requires(PROJECT) if installed(PROJECT) else None
+    seen = look(modules_of(found))
     return [
         *this_program(),
         *dependencies(requirements or ()),
-        *packages(look()),
+        *packages({name: seen[name] for name in PACKAGES if name in seen}),
         *extras(requirements or ()),
         *plugins(found),
         *their_requirements(found),
         *selection(found, os.environ, no_plugin),
-        *parts(found),
+        *parts(found, {name: row["error"] for name, row in seen.items() if row.get("error")}),
     ]
 
 
@@ -176,7 +177,7 @@ def packages(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     Parameters
     ----------
     found
-        What :func:`nearfar.probe.look` returns.
+        What :func:`nearfar.probe.look` returns of packages.
     """
     for name, row in found.items():
         version = row.get("version") or installed(name)
@@ -219,16 +220,6 @@ def _device(row: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(area="threads", says=f"{said}: they wait for each other", level="note", mend=mend)
     else:
         yield Finding(area="threads", says=said)
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many cores this process may keep busy: those it may run on, and no more than its container is granted."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        granted, period = quota.read_text(encoding="ascii").split()
-        return max(1, min(cores, int(granted) // int(period)))
-    except (OSError, ValueError):  # no such file, or no limit ("max")
-        return cores
 
 
 # ---- plugins
@@ -314,27 +305,54 @@ def _split(text: str) -> list[str]:
 # ---- parts
 
 
-def parts(found: Iterable[Plugin]) -> Iterator[Finding]:
-    """Parts that cannot be made: of a package that is not installed, or whose class is not where the spec says."""
+def modules_of(found: Iterable[Plugin]) -> list[str]:
+    """The modules of all parts whose optional package is there; not the packages that are looked at for themselves."""
+    named = dict.fromkeys(
+        target.partition(":")[0]
+        for plugin in found
+        for spec in plugin.specs
+        if not spec.requires or _available(spec.requires)
+        for target in filter(None, (spec.target, spec.definition))
+    )
+    return [module for module in named if module not in PACKAGES.values()]
+
+
+def parts(found: Iterable[Plugin], broken: Mapping[str, str]) -> Iterator[Finding]:
+    """Parts that cannot be made: of a package that is not installed, whose class is not where the spec says, or whose
+    module cannot be imported.
+
+    Parameters
+    ----------
+    found
+        The plugins.
+    broken
+        Module → what its import raised.
+    """
     for plugin in found:
         missing: dict[str, list[str]] = {}
         nowhere: dict[str, list[str]] = {}
+        unimported: dict[str, list[str]] = {}
         for spec in plugin.specs:
             name = f"{plugin.namespace}.{spec.name}"
             if spec.requires and not _available(spec.requires):
                 missing.setdefault(spec.requires, []).append(name)
                 continue
             for target in filter(None, (spec.target, spec.definition)):
+                module = target.partition(":")[0]
                 if _declared(target) is False:
                     nowhere.setdefault(target, []).append(name)
+                elif module in broken:
+                    unimported.setdefault(module, []).append(name)
         for distribution, names in missing.items():
             says = f"{_some(names)} needs {distribution}, which is not installed"
             yield Finding(area="part", says=says, level="note", mend=f"pip install {distribution}")
         for target, names in nowhere.items():
             module, _, wanted = target.partition(":")
             says = f"{_some(names)} should be {wanted} of {module}, and there is none"
-            mend = f"pip install --upgrade --force-reinstall {plugin.distribution}"
-            yield Finding(area="part", says=says, level="wrong", mend=mend)
+            yield Finding(area="part", says=says, level="wrong", mend=_reinstall(plugin))
+        for module, names in unimported.items():
+            says = f"{_some(dict.fromkeys(names))} cannot be imported from {module}: {broken[module]}"
+            yield Finding(area="part", says=says, level="wrong", mend=_reinstall(plugin))
 
 
 def _available(distribution: str) -> bool:
@@ -348,6 +366,11 @@ def _declared(target: str) -> bool | None:
     return declares(module, name)
 
 
-def _some(names: Sequence[str]) -> str:
+def _reinstall(plugin: Plugin) -> str:
+    return f"pip install --upgrade --force-reinstall {plugin.distribution}"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -127,6 +127,12 @@ def _check_reducer(name: str, spec: LossSpec, reducer: Any) -> Iterator[Problem]
         assert isinstance(reducer_spec, ReducerSpec)
         if cannot := [kind for kind in spec.emits if kind not in (*reducer_spec.reduces, "already_reduced")]:
             yield _error(f"{reducer_spec.name} does not reduce {' or '.join(cannot)} terms, which {name} emits")
+        elif reducer_spec.asks and not {*reducer_spec.asks} & {*spec.tells}:
+            asked, inputs = " or ".join(reducer_spec.asks), ", ".join(spec.inputs)
+            yield _error(
+                f"{reducer_spec.name} asks for the {asked} of each term, and {name}, which takes {inputs}, has none: "
+                "choose another reducer"
+            )
 
 
 def _check_distance(name: str, spec: LossSpec, distance: Any) -> Iterator[Problem]:

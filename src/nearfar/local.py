@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from nearfar.errors import RegistrationError
 from nearfar.registry import check_local_name, default_registry
 from nearfar.signature import read_class
-from nearfar.spec import KINDS
+from nearfar.spec import EMBEDDING_INPUTS, KINDS
 
 __all__ = ["register", "unregister"]
 
@@ -27,7 +28,7 @@ def register(name: str, target: Any = None, /, *, kind: str | None = None, **spe
     name
         An identifier; the part answers to ``name`` and ``local.name``.
     target
-        The class, or whatever makes the part when it is called.
+        A class of torch modules, or a function that makes one.
     kind
         ``"loss"``, ``"miner"``, ``"reducer"`` or ``"distance"``; may be left out for subclasses of
         nearfar's.
@@ -38,13 +39,13 @@ def register(name: str, target: Any = None, /, *, kind: str | None = None, **spe
     Raises
     ------
     RegistrationError
-        The name cannot be used, or the kind cannot be told.
+        The name cannot be used, the kind cannot be told, or the target is no class of modules and makes none.
     """
     if target is None:
         return lambda cls: register(name, cls, kind=kind, **spec) or cls
     check_local_name(name)
-    if not callable(target):
-        raise RegistrationError(f"{name!r} must be registered with a class, not with {target!r}")
+    if wrong := _no_maker(target):
+        raise RegistrationError(f"{name!r} must be registered with a class of torch modules{wrong}")
     found = kind or _kind_of(target)
     if found not in KINDS:
         raise RegistrationError(f"what kind of part is {name!r}? say kind=, one of {', '.join(KINDS)}")
@@ -65,6 +66,34 @@ def unregister(name: str, *, kind: str = "loss") -> None:
         This session registered no such part.
     """
     default_registry().unregister(kind, name)
+
+
+#: What a part is called with, and no constructor has.
+_INPUTS = {*EMBEDDING_INPUTS, "query", "reference", "losses", "terms", "logits", "targets", "inputs", "x", "y"}
+
+
+def _no_maker(target: Any) -> str:
+    """What is wrong with a target that makes no module when it is called; empty where that cannot be told."""
+    if isinstance(target, type):
+        # A torch module, told by its ways: torch is not imported here.
+        return "" if hasattr(target, "state_dict") else f", and {target.__name__} is none"
+    if hasattr(target, "state_dict") or not callable(target):
+        return f", not with {_shortened(target)}"
+    if not inspect.isfunction(target):
+        return ""
+    if target.__name__ == "<lambda>":
+        return ", or with a function that has a name, not with a lambda"
+    needed = [parameter for parameter in read_class(target).parameters if parameter.required]
+    if inputs := [p.name for p in needed if p.name in _INPUTS or "Tensor" in p.annotation]:
+        return (
+            f", or with a function that makes one; {target.__name__} is itself called with {', '.join(inputs)}: write "
+            "it as the forward of a class"
+        )
+    return ""
+
+
+def _shortened(target: Any) -> str:
+    return f"an object of {type(target).__name__}" if hasattr(target, "state_dict") else repr(target)
 
 
 def _kind_of(target: Callable[..., Any]) -> str:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nearfar.errors import NearfarError
+from nearfar.errors import NearfarError, RecipeError
 from nearfar.grammar import Live
 from nearfar.registry import Entry
 from nearfar.schedule import Schedule
 
-__all__ = ["Plan", "PlannedPart", "PlannedTerm", "Problem"]
+__all__ = ["Plan", "PlannedPart", "PlannedTerm", "Problem", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong with a recipe: an error stops composition, a warning is told and goes on.
 
-    ``cause`` is the error it was found by, where there was one.
+    Attributes
+    ----------
+    severity, message
+        Of which sort it is, and what is wrong.
+    cause
+        The error it was found by, where there was one.
+    lacks
+        What the context would have to supply, where that is all that is wrong: ``num_classes`` …
     """
 
     severity: Literal["error", "warning"]
     message: str
     cause: NearfarError | None = field(default=None, compare=False)
+    lacks: str = ""
 
     def __str__(self) -> str:
         return self.message
@@ -73,3 +81,11 @@ class Plan:
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+def refusal(errors: Sequence[Problem], recipe: object) -> RecipeError:
+    """The exception that says all that is wrong with a recipe."""
+    messages = [problem.message for problem in errors]
+    listed = "".join(f"\n  - {message}" for message in messages)
+    text = f"{len(messages)} things are wrong with {recipe}:{listed}" if len(messages) > 1 else messages[0]
+    return RecipeError(text, problems=messages)

@@ -18,7 +18,7 @@ from nearfar.plan import Plan, PlannedPart, PlannedTerm, Problem
 from nearfar.registry import Entry, Registry
 from nearfar.schedule import Schedule, read_schedule
 from nearfar.signature import REQUIRED, Parameter, Signature, read_class, read_target
-from nearfar.spec import KINDS, LossSpec, MinerSpec
+from nearfar.spec import KINDS, Defect, LossSpec, MinerSpec
 
 __all__ = ["plan", "plan_part", "signature_of"]
 
@@ -72,8 +72,8 @@ class _Planner:
         self.context = {name: plain(value) for name, value in context.items()}
         self.problems: list[Problem] = []
 
-    def error(self, message: str, cause: NearfarError | None = None) -> None:
-        self.problems.append(Problem("error", message, cause))
+    def error(self, message: str, cause: NearfarError | None = None, *, lacks: str = "") -> None:
+        self.problems.append(Problem("error", message, cause, lacks))
 
     def warn(self, message: str) -> None:
         self.problems.append(Problem("warning", message))
@@ -101,13 +101,14 @@ class _Planner:
         self.check_values(entry, signature, bound)
         if entry.spec.requires and not _installed(entry.spec.requires):
             self.error(f"{entry.full_name} needs {entry.spec.requires}: pip install {entry.spec.requires}")
-        for defect in entry.spec.defects:
-            self.warn(f"{entry.full_name}: {defect}")
         for name, value in (bound | slots).items():
             if name in SLOTS and (wrong := _no_part(name, value)):
                 self.error(f"{entry.spec.name}: {wrong}")
         slots = {name: self.value(value, name) for name, value in slots.items() if value is not None}
         arguments = {name: self.value(value, name) for name, value in bound.items()}
+        for defect in entry.spec.defects:
+            if isinstance(defect, str) or _shows(defect, arguments | slots, signature):
+                self.warn(f"{entry.full_name}: {defect}")
         rest = next((p.name for p in signature.parameters if p.variadic), "")
         planned = PlannedPart(
             entry,
@@ -177,7 +178,7 @@ class _Planner:
         short, missing = self.registry.short_name(entry), signature.missing(bound)
         for name in missing:
             if name in entry.spec.needs:
-                self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)")
+                self.error(f"{short} needs {name}: write {short}({name}=…), or give compose(…, {name}=…)", lacks=name)
         if lacking := [name for name in missing if name not in entry.spec.needs]:
             self.error(f"{short} lacks {', '.join(lacking)}; {signature.takes(short)}")
 
@@ -209,7 +210,8 @@ class _Planner:
         spec = entry.spec
         if parameter.name not in spec.schedulable:
             can = f"{' and '.join(spec.schedulable)} can" if spec.schedulable else "none of its numbers can"
-            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {can}")
+            why = spec.unschedulable.get(parameter.name, can)
+            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {why}")
         for end in dict.fromkeys((schedule.start, schedule.end)):
             self.check_range(entry, parameter, end)
 
@@ -244,7 +246,7 @@ class _Planner:
         known |= {"num_classes", "embedding_size", "image_size"}
         for name in self.context:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name, known | set(SLOTS), n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; parts ask for {', '.join(sorted(known))}"
                 if taker := next(
                     (term.loss.name for term in terms if isinstance(term.loss, Part) and self.takes(term.loss, name)),
@@ -273,6 +275,15 @@ def _choices(parameter: Parameter) -> list[str]:
     """The texts a parameter may be; empty where it may be any, or none."""
     any_text = "str" in {piece.strip() for piece in parameter.annotation.split("|")}
     return [] if any_text else [choice for choice in parameter.choices if isinstance(choice, str)]
+
+
+def _shows(defect: Defect, given: Mapping[str, Any], signature: Signature) -> bool:
+    """Whether an argument is one that a defect shows with."""
+    name = defect.argument
+    if name not in given or (name in signature and given[name] == signature[name].default):
+        return False
+    value = given[name]
+    return defect.shows_with(value.entry.spec.name if isinstance(value, PlannedPart) else value)
 
 
 def _no_part(slot: str, value: Any) -> str:

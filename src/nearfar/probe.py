@@ -1,7 +1,7 @@
 """Import the heavy packages and say what came of it, in a process that may die of it.
 
-Run as ``python -m nearfar.probe`` it writes a line of JSON before and after each import, so that whoever reads knows
-which one a process died in: a broken binary ends Python rather than raising an error.
+Run as ``python -m nearfar.probe [MODULE …]`` it writes a line of JSON before and after each import, so that whoever
+reads knows which one a process died in: a broken binary ends Python rather than raising an error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -27,23 +28,25 @@ PACKAGES = {
 }
 
 
-def look(timeout: float = 300) -> dict[str, dict[str, Any]]:
-    """What came of importing each of :data:`PACKAGES` that is installed.
+def look(modules: Sequence[str] = (), *, timeout: float = 300) -> dict[str, dict[str, Any]]:
+    """What came of importing each of :data:`PACKAGES` that is installed, and then further modules.
 
     Parameters
     ----------
+    modules
+        By name, in the order in which they are imported; none is where torch cannot be.
     timeout
         [seconds] How long all of them may take.
 
     Returns
     -------
     dict
-        Distribution → ``error``, a sentence, where it cannot be imported; else what was found. Packages after one that
-        ended the process, or that kept it busy for too long, are missing.
+        Distribution, or module → ``error``, a sentence, where it cannot be imported; else what was found. What comes
+        after one that ended the process, or that kept it busy for too long, is missing.
     """
     # As this process finds its modules, whatever put them on its path.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-P", "-m", "nearfar.probe"]
+    command = [sys.executable, "-P", "-m", "nearfar.probe", *modules]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=timeout)
         output, end = done.stdout, _ending(done.returncode)
@@ -76,7 +79,7 @@ def _tell(**row: Any) -> None:
     print("\n" + json.dumps({"nearfar.probe": name} | row), flush=True)
 
 
-def _run() -> None:
+def _run(modules: Sequence[str]) -> None:
     for distribution, module in PACKAGES.items():
         try:
             version = metadata.version(distribution)
@@ -96,6 +99,14 @@ def _run() -> None:
         else:
             about_devices = [" ".join(str(w.message).split()) for w in told if "CUDA" in str(w.message)]
             _tell(distribution=distribution, version=version, warnings=about_devices, **found)
+    for name in modules:
+        _tell(distribution=name, pending=True)
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            _tell(distribution=name, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            _tell(distribution=name)
 
 
 def _torch(torch: Any) -> dict[str, Any]:
@@ -111,4 +122,4 @@ def _torch(torch: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _run()
+    _run(sys.argv[1:])

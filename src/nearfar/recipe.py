@@ -12,7 +12,7 @@ from typing import Any
 
 from nearfar.errors import RecipeError
 from nearfar.grammar import SLOTS, Live, Part, Term, parse_part, parse_terms, walk
-from nearfar.plan import Plan, Problem
+from nearfar.plan import Plan, Problem, refusal
 from nearfar.planner import plan
 from nearfar.registry import Registry, default_registry
 from nearfar.schedule import Schedule
@@ -132,6 +132,17 @@ class Recipe:
     def check(self, registry: Registry | None = None, **context: Any) -> tuple[Problem, ...]:
         """Every problem of the recipe at once; see :meth:`plan`. Nothing wrong: an empty tuple."""
         return self.plan(registry, **context).problems
+
+    def refuse_mistakes(self, registry: Registry | None = None) -> None:
+        """Refuse what is wrong with the recipe wherever it is used: only what parts need from there may be missing.
+
+        Raises
+        ------
+        RecipeError
+            ``problems`` has everything that is wrong.
+        """
+        if errors := [problem for problem in self.plan(registry).errors if not problem.lacks]:
+            raise refusal(errors, self)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from nearfar.contributions import CommandSpec, RecipeSpec
 from nearfar.discovery import Plugin, discover
-from nearfar.errors import AmbiguousPart, DeprecatedName, PluginError, RegistrationError, UnknownPart
+from nearfar.errors import AmbiguousPart, ArgumentError, DeprecatedName, PluginError, RegistrationError, UnknownPart
 from nearfar.spec import KINDS, LossSpec, PartSpec, is_identifier
 
 #: Plugins whose parts answer to their full name only, so that they never make a bare name ambiguous.
@@ -273,7 +273,11 @@ def _by_name(found: Iterable[tuple[_Contribution, Plugin]]) -> dict[str, tuple[_
 
 
 def _patterns(pattern: str | Sequence[str]) -> Sequence[str]:
-    return (pattern,) if isinstance(pattern, str) else tuple(pattern)
+    if isinstance(pattern, str):
+        return (pattern,)
+    if not isinstance(pattern, Iterable) or not all(isinstance(each, str) for each in pattern):
+        raise ArgumentError(f"a pattern is a text such as '*face*', or several; got {pattern!r}")
+    return tuple(pattern)
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:
@@ -304,8 +308,16 @@ def default_registry() -> Registry:
     return Registry(plugins)
 
 
-def list_parts(kind: str, pattern: str | Sequence[str] = "*", **filters: Any) -> list[str]:
+_FILTERS = ("exclude", "family", "plugin", "inputs")
+
+
+def list_parts(kind: str, pattern: str | Sequence[str] = "*", /, **filters: Any) -> list[str]:
     """Names of parts; see :meth:`Registry.find` for the filters."""
+    for name in filters:
+        if name not in _FILTERS:
+            close = difflib.get_close_matches(name, _FILTERS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ArgumentError(f"no filter {name!r}; {hint}parts are listed by {', '.join(_FILTERS)}")
     registry = default_registry()
     return [registry.short_name(entry) for entry in registry.find(kind, pattern, **filters)]
 

@@ -21,6 +21,7 @@ from nearfar.errors import RegistrationError
 __all__ = [
     "EMBEDDING_INPUTS",
     "KINDS",
+    "Defect",
     "DistanceSpec",
     "LossSpec",
     "MinerSpec",
@@ -49,6 +50,9 @@ EMBEDDING_INPUTS = ("embeddings", "labels", "indices_tuple", "ref_emb", "ref_lab
 
 #: What a loss around others may ask of them.
 ASKED = frozenset({"embeddings", "reference"})
+
+#: What a loss may tell a reducer of each of its values.
+TOLD = ("labels", "groups")
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -85,6 +89,35 @@ class Preset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Defect:
+    """What is wrong with a part where one of its arguments is given, and is not what it is by default.
+
+    Parameters
+    ----------
+    says
+        The defect in a sentence, as it would stand in ``defects`` by itself.
+    argument
+        A parameter of the constructor, or ``miner``, ``reducer`` or ``distance``.
+    shows
+        The values it shows with, a part by its bare name; without any, every value.
+    spares
+        Values, besides the default, that it does not show with.
+    """
+
+    says: str
+    argument: str
+    shows: tuple[Any, ...] = ()
+    spares: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return self.says
+
+    def shows_with(self, value: Any) -> bool:
+        """Whether a value of the argument, of a part its bare name, is one that it shows with."""
+        return value in self.shows if self.shows else value not in self.spares
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PartSpec:
     """What every kind of part says of itself.
 
@@ -107,7 +140,8 @@ class PartSpec:
     deviations
         How it differs from its paper, and why; one sentence each.
     defects
-        What is known to be wrong with it, shown by ``show`` and by ``recipe check``.
+        What is known to be wrong with it, shown by ``show``, and told by ``recipe check`` and whenever it is composed;
+        a :class:`Defect` only where it shows.
     presets
         Name → :class:`Preset`; asked for with ``part(preset="name")``.
     needs
@@ -138,6 +172,8 @@ class PartSpec:
     schedulable
         Parameters that it reads from attributes of the same name at each call, so that a recipe may have them move
         with the steps: ``margin=linear(0, 0.5, steps=10000)``.
+    unschedulable
+        Parameter → why it cannot be moved so, where one would look for it: what a recipe that tries is told.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
@@ -152,7 +188,7 @@ class PartSpec:
     aliases: tuple[str, ...] = ()
     deprecated: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
-    defects: tuple[str, ...] = ()
+    defects: tuple[str | Defect, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     requires: str = ""
@@ -163,6 +199,7 @@ class PartSpec:
     memory: int | None = None
     synchronizations: int | None = None
     schedulable: tuple[str, ...] = ()
+    unschedulable: Mapping[str, str] = field(default_factory=dict)
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -328,6 +365,15 @@ class LossSpec(PartSpec):
         """Whether it asks its reducer at all."""
         return self.emits != ("already_reduced",)
 
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """What a reducer can know of each value: ``labels``, its class, or ``groups``, if an input brings them.
+
+        An input does that is called so, or ends so: ``box_groups``. References' labels are of no value's anchor.
+        """
+        known = [name for name in (*self.inputs, *self.optional_inputs) if name != "ref_labels"]
+        return tuple(told for told in TOLD if any(name == told or name.endswith(f"_{told}") for name in known))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MinerSpec(PartSpec):
@@ -381,16 +427,29 @@ class MinerSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReducerSpec(PartSpec):
-    """A reducer: which kinds of terms it ``reduces``, and whether it ``keeps`` them as they are."""
+    """A reducer.
+
+    Parameters
+    ----------
+    reduces
+        Which kinds of terms it takes.
+    keeps
+        Whether it leaves the terms as they are.
+    asks
+        What it has to know of each value beside the value: ``labels``, its class, or ``groups``, its group; of several
+        any one will do. A loss that tells none of them is refused.
+    """
 
     kind: ClassVar[str] = "reducer"
 
     reduces: tuple[str, ...] = ("element", "pos_pair", "neg_pair", "triplet")
     keeps: bool = False
+    asks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PartSpec.__post_init__(self)
         self._among("reduces", self.reduces, TERM_KINDS)
+        self._among("asks", self.asks, frozenset(TOLD))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

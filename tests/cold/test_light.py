@@ -51,6 +51,31 @@ def test_nothing_light_imports_anything_heavy(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{file}"], "unknown key optimiser; did you mean optimizer?"),
+        (["--resume", "{file}", "--set", "epohcs=3"], "unknown key epohcs; did you mean epochs?"),
+        (["--criterion", "arcface(margn=1)"], "no parameter 'margn'; did you mean 'margin'?"),
+        (["--criterion", "triplet(miner=semihrad)"], "semihard"),
+        (["--criterion", "triplet(margin=0.2) +"], "cannot be read"),
+        (["--criterion", "nothing_of_the_sort"], "nothing_of_the_sort"),
+    ],
+)
+def test_what_is_misspelt_for_training_is_told_before_torch_is_loaded(arguments, message, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("criterion: sup_con\noptimiser:\n  lr: 1.0e-3\n", encoding="utf-8")
+    args = ["train", *(argument.format(file=file) for argument in arguments)]
+    code = (
+        "import sys, nearfar.errors\nfrom nearfar.cli import cli\n"
+        f"try:\n    cli.main(args={args!r}, standalone_mode=False)\n"
+        f"except nearfar.errors.NearfarError as error:\n    assert {message!r} in str(error), error\n"
+        f"else:\n    raise SystemExit('it began')\nassert not [m for m in {HEAVY!r} if m in sys.modules]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_lists_the_commands_without_importing_them():
     code = CLI.format(args=["--help"]) + "\nimport sys; assert 'nearfar.registry' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 
-from nearfar import pml
+from nearfar import Recipe, pml
+from nearfar.grammar import SLOTS
+from nearfar.signature import read_target
 
 SPECS = {
     spec.name: spec
@@ -469,11 +471,39 @@ def batches_return_nothing(part):
 
 @pytest.mark.parametrize(("part", "words", "check"), CHECKS)
 def test_the_defect_is_still_there(part, words, check):
-    assert len([sentence for sentence in SPECS[part].defects if words in sentence]) == 1
+    assert len([defect for defect in SPECS[part].defects if words in str(defect)]) == 1
     check(part)
 
 
 @pytest.mark.parametrize("part", [spec.name for spec in SPECS.values() if spec.defects])
 def test_every_defect_has_its_check(part):
     checked = [words for name, words, _ in (param.values for param in CHECKS) if name == part]
-    assert [sentence for sentence in SPECS[part].defects if not any(words in sentence for words in checked)] == []
+    assert [defect for defect in SPECS[part].defects if not any(words in str(defect) for words in checked)] == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part", "words", "told"),
+    [
+        ("pml.triplet_margin_loss", "triplet_margin_loss", "swap=True", False),
+        ("pml.triplet_margin_loss(swap=False)", "triplet_margin_loss", "swap=True", False),
+        ("pml.triplet_margin_loss(swap=True)", "triplet_margin_loss", "swap=True", True),
+        ("triplet(miner=pml.triplet_margin_miner)", "triplet_margin_miner", "means 'all'", False),
+        ("triplet(miner=pml.TripletMarginMiner(0.1, 'semihard'))", "triplet_margin_miner", "means 'all'", False),
+        ("triplet(miner=pml.triplet_margin_miner(0.1, 'semi-hard'))", "triplet_margin_miner", "means 'all'", True),
+        ("pml.angular_loss(reducer=mean)", "angular_loss", "are a column", False),
+        ("pml.angular_loss(reducer=pml.PerAnchorReducer)", "angular_loss", "are a column", True),
+        ("pml.circle_loss(distance=pml.cosine_similarity)", "cosine_similarity", "no cosines", False),
+        ("pml.circle_loss(distance=pml.cosine_similarity(p=1))", "cosine_similarity", "no cosines", True),
+        ("pml.smooth_ap_loss", "smooth_ap_loss", "embedding_regularizer", False),
+    ],
+)
+def test_a_defect_of_an_argument_is_told_where_the_argument_is_one_that_it_shows_with(recipe, part, words, told):
+    said = [str(problem) for problem in Recipe.of(recipe).check() if f"pml.{part}: " in str(problem)]
+    assert any(words in sentence for sentence in said) == told
+
+
+def test_a_defect_of_an_argument_is_of_one_that_there_is():
+    for spec in SPECS.values():
+        for defect in spec.defects:
+            if not isinstance(defect, str):
+                assert defect.argument in {*SLOTS, *(p.name for p in read_target(spec.target).parameters)}, spec.name

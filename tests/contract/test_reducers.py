@@ -95,8 +95,7 @@ def defined(spec: Any, terms: list[dict[str, Any]]) -> float:
 
 def lacks(spec: Any, terms: list[dict[str, Any]]) -> bool:
     """Whether the elements say nothing of what the reducer goes by."""
-    needed = {"class_weighted": ("labels",), "per_group": ("labels", "groups")}.get(spec.name, ())
-    return bool(needed) and any(all(each[name] is None for name in needed) for each in terms)
+    return bool(spec.asks) and any(all(each[name] is None for name in spec.asks) for each in terms)
 
 
 @pytest.mark.parametrize("entry", losses(reducible=True))
@@ -125,6 +124,23 @@ def test_a_reduced_loss_is_the_reducers_definition_of_its_elements(entry: Entry)
                     continue
                 expected = defined(reducer, kept.terms)
                 assert float(found.detach()) == pytest.approx(expected, rel=1e-8, abs=1e-12), (name, miner, way)
+
+
+@pytest.mark.parametrize("entry", losses(reducible=True))
+def test_what_no_call_can_tell_a_reducer_is_refused_at_composition(entry: Entry) -> None:
+    subject = Subject(entry, default_registry())
+    kept = Kept()
+    called(subject, subject.scene(), kept, None)
+    for name, reducer in REDUCERS.items():
+        recipe = nearfar.Recipe.of(str(subject.part()), reducer=str(parse_part(f"{name}({reducer.example})")))
+        problems = [problem.message for problem in recipe.check() if problem.severity == "error"]
+        # A call brings groups or leaves them out.
+        may_come = "groups" in reducer.asks and any(each.endswith("groups") for each in subject.loss.optional_inputs)
+        if lacks(reducer, kept.terms) and not may_come:
+            assert len(problems) == 1
+            assert problems[0].startswith(f"{name} asks for the {' or '.join(reducer.asks)} of each term, and ")
+        else:
+            assert not problems
 
 
 @pytest.mark.parametrize(

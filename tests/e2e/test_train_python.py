@@ -157,6 +157,13 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         train(TINY, data=Squares(), output=tmp_path / "run", quiet=True)
 
 
+def test_a_run_that_finds_no_more_than_raw_pixels_do_says_so(tmp_path: Path, capsys) -> None:
+    steps = {"epochs": 1, "steps_per_epoch": 2, "optimizer": {"lr": 1e-9}, "criterion": "sup_con"}
+    quiet = train(TINY | steps, data=Squares(), output=tmp_path / "run").metrics["test"]
+    assert quiet["trained"]["map@r"] <= max(quiet["raw"]["map@r"], quiet["untrained"]["map@r"])
+    assert "\n\nthe trained network is no better than " in capsys.readouterr().out
+
+
 def test_the_model_embeds(run: Run) -> None:
     assert run.model()(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
 

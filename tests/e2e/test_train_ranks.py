@@ -107,6 +107,20 @@ def test_classes_shared_out_give_what_one_process_gives(photos: str, tmp_path: P
     torch.testing.assert_close(together.vectors[name], alone.vectors[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_class_vectors_that_start_at_means_start_alike_on_two_devices(photos: str, tmp_path: Path, shard: bool) -> None:
+    # With steps of next to no length proxies stay where they started; centres have no rate and move on from there.
+    changes = {"criterion": "proxy_anchor + 0.1 * center(normalize=True)", "optimizer": SGD | {"lr": 1e-9}}
+    one = run(photos, tmp_path / "one", head={"start": "class_means"}, **changes)
+    two = run(photos, tmp_path / "two", head={"start": "class_means", "shard": shard}, devices=2, **changes)
+    drawn = run(photos, tmp_path / "drawn", **changes).class_vectors().vectors
+    alone, together = one.class_vectors().vectors, two.class_vectors().vectors
+    assert not torch.allclose(alone["proxy_anchor.weight"], drawn["proxy_anchor.weight"], rtol=0.1)
+    for name, vectors in alone.items():
+        torch.testing.assert_close(together[name], vectors, rtol=1e-4, atol=1e-6)
+    assert_the_same(one, two)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_classes_shared_out_beside_what_is_not_and_clipped_give_what_one_process_gives(
@@ -164,6 +178,35 @@ def test_a_run_on_a_share_of_the_classes_goes_on_to_the_bit(photos: str, tmp_pat
         assert torch.equal(tensors(again)[name], value), name
     assert rows(whole) == rows(again)
     assert rows(whole) != rows(every_class)
+
+
+def test_class_vectors_that_the_backward_pass_steps_end_where_sgd_has_them(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "0.5 * triplet + arcface", "optimizer": SGD | {"lr": 0.01}}
+    afterwards = run(photos, tmp_path / "afterwards", **changes)
+    fused = run(photos, tmp_path / "fused", head={"fused": True}, **changes)
+    assert_the_same(afterwards, fused)
+    vectors, begun = "criterion.losses.arcface.weight", run(photos, tmp_path / "begun", **changes, epochs=1)
+    assert (tensors(fused)[vectors] - tensors(begun)[vectors]).abs().max() > 1e-3
+
+
+def test_a_run_whose_backward_pass_steps_goes_on_to_the_bit(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "arcface", "optimizer": SGD | {"lr": 0.01}, "head": {"fused": True}}
+    whole = run(photos, tmp_path / "whole", **changes)
+    config = Config.of({**CONFIG, "data": {"source": photos, "workers": 0}, **changes})
+    with pytest.raises(Interrupted):
+        start(config, output=tmp_path / "again", narrator=_StopsAt(3))
+    again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
+    for name, value in tensors(whole).items():
+        assert torch.equal(tensors(again)[name], value), name
+    assert rows(whole) == rows(again)
+
+
+@pytest.mark.long
+def test_the_backward_pass_steps_the_classes_of_each_device(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "arcface", "optimizer": SGD}
+    one = run(photos, tmp_path / "one", head={"fused": True}, **changes)
+    two = run(photos, tmp_path / "two", head={"fused": True, "shard": True}, devices=2, **changes)
+    assert_the_same(one, two)
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:

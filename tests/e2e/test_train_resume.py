@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from nearfar.cli import main
+from photos import noisy_photos
 
 # Weights and running centres in the criterion, dropout in the network, augmentation: all that could differ.
 CONFIG = """
@@ -36,18 +37,7 @@ STOPPED = ("killed", "interrupted", "terminated")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen classes of four noisy images."""
-    from PIL import Image
-
-    root = tmp_path_factory.mktemp("photos")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        (root / f"class{number}").mkdir()
-        base = torch.rand(3, 4, 4, generator=generator)
-        for view in range(4):
-            noisy = (base + 0.4 * torch.rand(3, 4, 4, generator=generator)).clamp(0, 1)
-            pixels = torch.nn.functional.interpolate(noisy[None], size=24)[0].permute(1, 2, 0)
-            Image.fromarray((pixels * 255).byte().numpy()).save(root / f"class{number}" / f"{view}.png")
-    return root
+    return noisy_photos(tmp_path_factory.mktemp("photos"), classes=16, views=4, noise=0.4)
 
 
 class Process:

@@ -43,6 +43,25 @@ def test_list_filters():
     assert "giou" in run("list", "--inputs", "pred_boxes").output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tripl"], "no part is called 'tripl'; did you mean triplet, "),
+        (["face", "--kind", "loss"], "no loss is called 'face'; did you mean adaface, arcface, cosface, magface? "),
+        (["trip"], "nearfar list '*trip*' shows all "),
+        (["semihrad"], "no part is called 'semihrad'; did you mean semihard, semihard_one?"),
+        (["semihard", "--kind", "reducer"], "no reducer is called 'semihard'; `nearfar list` without a pattern"),
+        (["--family", "margn"], "no part is of the family 'margn'; did you mean 'margin'?"),
+        (["--inputs", "pred_box"], "no loss takes 'pred_box'; did you mean 'pred_boxes'?"),
+        (["arcface", "--plugin", "pair"], "no part matches all of that"),
+    ],
+)
+def test_list_suggests_what_is_near_where_nothing_matches(arguments, said):
+    found = run("list", *arguments)
+    assert found.stdout == ""
+    assert said in found.stderr
+
+
 def test_list_as_json_has_everything_the_specs_say():
     rows = json.loads(run("list", "--json", "arcface").output)
     assert rows[0]["full_name"] == "margin.arcface"
@@ -294,11 +313,22 @@ def test_a_namespace_nobody_has_is_answered_with_those_there_are(broken, capsys,
 
 
 @pytest.mark.parametrize(
-    ("command", "plugin"), [("check-plugin", []), ("docs", ["-o", "there", "--plugin"]), ("list", ["--plugin"])]
+    ("command", "plugin", "takes_folder"),
+    [
+        ("check-plugin", [], True),
+        ("docs", ["-o", "there", "--plugin"], True),
+        ("list", ["--plugin"], False),
+        ("show", [], False),
+    ],
 )
-def test_who_forgot_to_install_the_plugin_of_the_folder_is_told_so(tmp_path, monkeypatch, capsys, command, plugin):
+def test_who_forgot_to_install_the_plugin_of_the_folder_is_told_so(
+    tmp_path, monkeypatch, capsys, command, plugin, takes_folder
+):
     assert run("new-plugin", "zeta-losses", "-o", str(tmp_path / "zeta")).exit_code == 0
     monkeypatch.chdir(tmp_path / "zeta")
-    said = "that of this folder is not installed: `python -m pip install -e .`, or give . in its place"
-    assert said in fails(capsys, command, *plugin, "zeta")
-    assert said not in fails(capsys, command, *plugin, "theta")
+    said = "that of this folder is not installed: `python -m pip install -e .`"
+    end = ".zeta" if command == "show" else ""
+    found = fails(capsys, command, *plugin, f"zeta{end}")
+    assert said in found
+    assert (f"{said}, or give . in its place" in found) == takes_folder
+    assert said not in fails(capsys, command, *plugin, f"theta{end}")

@@ -121,6 +121,14 @@ def test_a_folder_that_is_not_divided_has_folds_too(photos: Path) -> None:
     assert loader_workers(None, crossed.train) > 0
 
 
+def test_images_are_loaded_by_no_more_processes_than_there_are_cores_for_this_one(photos: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nearfar.cores.os.cpu_count", lambda: 64)
+    monkeypatch.setattr("nearfar.cores.os.sched_getaffinity", lambda pid: {3}, raising=False)
+    train = open_sources(str(photos), None, image_size=8).train
+    assert loader_workers(None, train) == 1
+    assert loader_workers(5, train) == 5
+
+
 def test_data_from_python_has_folds_too(photos: Path) -> None:
     pairs = [(Image.new("RGB", (8, 8)), number // 2) for number in range(40)]
     crossed = open_sources("", Adapted(pairs, image_size=8), image_size=8, fold="3/3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -245,4 +246,18 @@ def test_numbers_out_of_range_are_refused_by_name(changes, message):
 @pytest.mark.parametrize("labels", [torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3)])
 def test_labels_that_are_no_class_ids_are_refused(labels):
     with pytest.raises(ArgumentError, match="give one integer for each image"):
+        PKSampler(labels, classes_per_batch=1, samples_per_class=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (["ape", "ape", "bee"], "'ape'"),
+        (np.array(["ape", "bee"]), "'ape'"),
+        ([[0, 1], [2]], "\\[0, 1\\]"),
+        (None, "None"),
+    ],
+)
+def test_labels_that_are_no_numbers_are_refused_by_the_first(labels, found):
+    with pytest.raises(ArgumentError, match=f"labels have .*{found}.*: give one integer for each image, such as "):
         PKSampler(labels, classes_per_batch=1, samples_per_class=1, steps=1)

@@ -111,6 +111,7 @@ def test_the_docstring_is_told_in_its_own_order(part):
         (LossSpec, {"order_dependent": True}, "its value depends on the order of the batch"),
         (MinerSpec, {"produces": "pairs", "random": True}, "it draws random numbers"),
         (ReducerSpec, {"keeps": True}, "it keeps the terms as they are"),
+        (ReducerSpec, {"asks": ("labels",)}, "takes losses that have the labels of each term"),
         (DistanceSpec, {"metric": True}, "it obeys the triangle inequality"),
         (DistanceSpec, {"symmetric": False}, "from x to y it is not what it is from y to x"),
         (LossSpec, {"thresholds": {"m": "negative"}}, "m is compared with the distance itself: negative pairs cost"),

@@ -108,6 +108,43 @@ def test_near_points_are_measured_as_exactly_as_far_ones(distance, apart):
     torch.testing.assert_close(distance(x.float(), y).diagonal().double(), exact, rtol=2e-3, atol=0)
 
 
+@pytest.mark.parametrize("to_itself", [True, False])
+@pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+def test_the_gradient_of_near_points_is_as_exact_as_that_of_far_ones(apart, to_itself):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(32, 128, generator=generator))
+    y = x + apart * torch.nn.functional.normalize(torch.randn(32, 128, generator=generator))
+    weights = torch.rand(64, 64, generator=generator)
+
+    def gradient(matrix, dtype, only_near):
+        points = torch.cat((x, y)).to(dtype).requires_grad_()
+        others = points if to_itself else points.detach().clone().requires_grad_()
+        found = matrix(points, others)
+        of = found[:32, 32:].diagonal().sum() if only_near else (found * weights.to(dtype)).sum()
+        leaves = (points,) if to_itself else (points, others)
+        return torch.cat(torch.autograd.grad(of, leaves)).double()
+
+    def plainly(points, others):
+        square = (points[:, None] - others).square().sum(-1)
+        return square.masked_fill(square == 0, 1).sqrt().masked_fill(square == 0, 0)
+
+    for only_near in (True, False):
+        exact = gradient(plainly, torch.float64, only_near)
+        error = gradient(Euclidean(normalize=False), torch.float32, only_near) - exact
+        assert error.norm() < 1e-4 * exact.norm()
+
+
+@pytest.mark.parametrize("to_itself", [True, False])
+def test_derivatives_of_near_points_are_right(to_itself):
+    x = torch.tensor([[1.0, 0.0, 0.5], [1.0, 1e-3, 0.5], [0.0, 1.0, 0.0], [0.0, 1.0, 2e-3]], dtype=torch.float64)
+    distance = Euclidean(normalize=False)
+    of = (lambda points: distance(points)) if to_itself else (lambda points: distance(points, x + 1e-3))
+    # Steps much smaller than the distances, whose curvature is their inverse.
+    arguments = {"eps": 1e-8, "atol": 1e-4, "rtol": 1e-4}
+    assert torch.autograd.gradcheck(of, (x.clone().requires_grad_(),), **arguments)
+    assert torch.autograd.gradgradcheck(of, (x.clone().requires_grad_(),), eps=1e-8, atol=1e-2, rtol=1e-4)
+
+
 def test_exact_duplicates_are_at_distance_zero():
     x = torch.randn(64, 128)
     assert (Euclidean()(x, x.clone()).diagonal() == 0).all()

@@ -22,6 +22,7 @@ from nearfar.doctor import (
     dependencies,
     examine,
     extras,
+    modules_of,
     packages,
     parts,
     plugins,
@@ -140,7 +141,7 @@ def with_target(target: str, **fields: object) -> Plugin:
 @pytest.mark.parametrize("target", ["{}:Spraed", "{}.deeper:Spread", "nowhere_{}:Spread"])
 def test_a_target_that_does_not_exist_is_found_without_an_import(module, target):
     target = target.format(module("class Spread: ..."))
-    ((says, mend),) = wrong(parts([with_target(target)]))
+    ((says, mend),) = wrong(parts([with_target(target)], {}))
     place, _, name = target.partition(":")
     assert says == f"acme.spread should be {name} of {place}, and there is none"
     assert mend == "pip install --upgrade --force-reinstall acme-losses"
@@ -158,33 +159,60 @@ def test_a_target_that_does_not_exist_is_found_without_an_import(module, target)
     ],
 )
 def test_a_target_that_exists_or_may_exist_is_no_finding(module, source):
-    assert list(parts([with_target(f"{module(source)}:Spread")])) == []
+    assert list(parts([with_target(f"{module(source)}:Spread")], {})) == []
 
 
 def test_a_target_that_is_imported_from_where_it_is_not_does_not_exist(module):
     facade = module(f"from {module('class Spraed: ...')} import Spread")
-    assert len(wrong(parts([with_target(f"{facade}:Spread")]))) == 1
+    assert len(wrong(parts([with_target(f"{facade}:Spread")], {}))) == 1
 
 
 def test_targets_of_compiled_modules_are_given_the_benefit_of_the_doubt():
-    assert list(parts([with_target("math:Spread")])) == []
+    assert list(parts([with_target("math:Spread")], {})) == []
 
 
 def test_a_definition_is_looked_for_too(module):
     name = module("class Spread: ...")
-    ((says, _),) = wrong(parts([with_target(f"{name}:Spread", definition=f"{name}:plain")]))
+    ((says, _),) = wrong(parts([with_target(f"{name}:Spread", definition=f"{name}:plain")], {}))
     assert f"should be plain of {name}" in says
 
 
 def test_a_part_whose_optional_package_is_not_installed_is_a_note_and_its_target_no_matter():
     spec = LossSpec(name="spread", target="acme_extras.x:Spread", summary="s", requires="acme-extras")
-    (finding,) = parts([plugin(specs=(spec,))])
+    (finding,) = parts([plugin(specs=(spec,))], {})
     assert (finding.level, finding.mend) == ("note", "pip install acme-extras")
     assert finding.says == "acme.spread needs acme-extras, which is not installed"
 
 
+def test_a_part_whose_module_cannot_be_imported_is_told_with_what_its_import_raised(install, tmp_path):
+    source = """
+        from nearfar import LossSpec, hookimpl
+
+        @hookimpl
+        def nearfar_losses():
+            names = {"here": "acme_fine:Here", "broken": "acme_torn:Broken", "gone": "acme_torn:Gone"}
+            return [LossSpec(name=name, target=target, summary="s") for name, target in names.items()]
+    """
+    install("acme-losses", "acme", source)
+    (tmp_path / "site" / "acme_fine.py").write_text("class Here: ...", encoding="utf-8")
+    (tmp_path / "site" / "acme_torn.py").write_text("import acme_nowhere\nclass Broken: ...", encoding="utf-8")
+    acme = [plugin for plugin in discover() if plugin.namespace == "acme"]
+    assert modules_of(acme) == ["acme_fine", "acme_torn"]
+    broken = {name: row["error"] for name, row in look(modules_of(acme)).items() if row.get("error")}
+    assert wrong(parts(acme, broken)) == [
+        (
+            "acme.gone should be Gone of acme_torn, and there is none",
+            "pip install --upgrade --force-reinstall acme-losses",
+        ),
+        (
+            "acme.broken cannot be imported from acme_torn: ModuleNotFoundError: No module named 'acme_nowhere'",
+            "pip install --upgrade --force-reinstall acme-losses",
+        ),
+    ]
+
+
 def test_all_installed_parts_have_their_classes():
-    assert wrong(parts(discover())) == []
+    assert wrong(parts(discover(), {})) == []
 
 
 # ---- what is installed
@@ -385,7 +413,7 @@ def test_the_doctor_loads_no_torch_itself_and_works_where_strict_mode_stops_the_
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import nearfar.doctor\n"
-        "nearfar.doctor.look = dict\n"
+        "nearfar.doctor.look = lambda *_: {}\n"
         "from nearfar.cli import main\n"
         "try:\n    main(['doctor'])\nexcept SystemExit as end:\n    print('code', end.code)\n"
         "assert not {'torch', 'numpy', 'rich', 'timm'} & set(sys.modules)\n"

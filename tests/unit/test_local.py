@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import nearfar
 from nearfar.cli import cli
-from nearfar.errors import RegistrationError
+from nearfar.errors import ArgumentError, RecipeError, RegistrationError
 from nearfar.registry import default_registry
 
 
@@ -16,6 +17,19 @@ class MyLoss(nearfar.EmbeddingLoss):
 
     def __init__(self, num_classes: int, margin: float = 0.5, *, distance=None, reducer=None) -> None:
         super().__init__(distance=distance, reducer=reducer)
+
+
+def on_embeddings(embeddings, labels, margin=0.2):
+    raise AssertionError("nobody calls it")
+
+
+def on_tensors(first: torch.Tensor, second: torch.Tensor):
+    raise AssertionError("nobody calls it")
+
+
+def of_two_classes(margin: float = 0.5) -> MyLoss:
+    """A loss of two classes."""
+    return MyLoss(2, margin)
 
 
 @pytest.fixture
@@ -51,12 +65,41 @@ def test_it_can_be_registered_with_a_decorator():
         nearfar.unregister("decorated", kind="miner")
 
 
+def test_a_function_that_makes_a_part_is_registered_as_a_class_is():
+    nearfar.register("of_two", of_two_classes, kind="loss")
+    try:
+        assert isinstance(nearfar.create_loss("of_two", margin=0.25), MyLoss)
+        with pytest.raises(RecipeError, match="no parameter 'margn'; did you mean 'margin'"):
+            nearfar.compose("of_two(margn=1)")
+    finally:
+        nearfar.unregister("of_two")
+
+
+def test_a_function_that_makes_no_module_is_told_when_it_is_called():
+    def makes_a_number(margin: float = 0.5):
+        return margin
+
+    nearfar.register("of_none", makes_a_number, kind="reducer")
+    try:
+        with pytest.raises(
+            ArgumentError, match=r"local\.of_none makes an object of float, and a reducer is a torch module"
+        ):
+            nearfar.create_reducer("of_none")
+    finally:
+        nearfar.unregister("of_none", kind="reducer")
+
+
 @pytest.mark.parametrize(
     ("name", "target", "fields", "message"),
     [
         ("my-loss", MyLoss, {}, "'my-loss' is not an identifier"),
         ("mine", 3, {}, "must be registered with a class"),
-        ("mine", object, {}, "what kind of part is 'mine'? say kind="),
+        ("mine", object, {"kind": "loss"}, "with a class of torch modules, and object is none"),
+        ("mine", MyLoss(3), {}, "with a class of torch modules, not with an object of MyLoss"),
+        ("mine", lambda: MyLoss(3), {"kind": "loss"}, "not with a lambda"),
+        ("mine", on_embeddings, {"kind": "loss"}, "; on_embeddings is itself called with embeddings, labels: write"),
+        ("mine", on_tensors, {"kind": "distance"}, "; on_tensors is itself called with first, second: write it as the"),
+        ("mine", torch.nn.Identity, {}, "what kind of part is 'mine'? say kind="),
         ("mine", MyLoss, {"kind": "lossy"}, "what kind of part is 'mine'? say kind="),
         ("mine", MyLoss, {"acepts": ()}, "the spec of the loss 'mine' cannot be made"),
         ("mine", MyLoss, {"accepts": ("quads",)}, "accepts has 'quads'"),

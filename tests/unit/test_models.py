@@ -138,6 +138,15 @@ def test_images_of_another_shape_are_refused() -> None:
         model(images()[0])
 
 
+def test_pixels_that_nobody_scaled_are_refused() -> None:
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    model = create_model("test_resnet", 8).eval()
+    with pytest.raises(InputError, match=r"images must be floats, .* not torch.uint8: nearfar.data.Prepare makes"):
+        model(pixels)
+    about = model.data_config
+    assert model(Prepare(32, mean=about["mean"], std=about["std"])(pixels)).shape == (2, 8)
+
+
 # Heads
 
 

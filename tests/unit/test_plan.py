@@ -106,6 +106,8 @@ PARTS = [
     part(LossSpec, "histogram", Plain, emits=("already_reduced",)),
     part(LossSpec, "buggy", Plain, defects=("it fails on duplicates",)),
     part(LossSpec, "giou", Plain, inputs=("pred_boxes", "target_boxes")),
+    part(LossSpec, "grouped", Plain, inputs=("pred_boxes", "target_boxes"), optional_inputs=("box_groups",)),
+    part(LossSpec, "views", Plain, inputs=("embeddings", "ref_emb", "ref_labels")),
     part(LossSpec, "memory", Wrapper, emits=("already_reduced",)),
     part(LossSpec, "picky", Wrapper, emits=("already_reduced",), wraps=("pml.*",)),
     part(LossSpec, "multiple", Many),
@@ -117,6 +119,8 @@ PARTS = [
     part(ReducerSpec, "mean", Plain),
     part(ReducerSpec, "none", Plain, keeps=True),
     part(ReducerSpec, "elementwise", Plain, reduces=("element",)),
+    part(ReducerSpec, "by_class", Plain, asks=("labels",)),
+    part(ReducerSpec, "by_group", Plain, asks=("labels", "groups")),
     part(DistanceSpec, "euclidean", Plain, range=(0.0, 2.0)),
     part(DistanceSpec, "cosine", Plain, similarity=True, range=(-1.0, 1.0)),
     part(MinerSpec, "twin", Miner, produces="pairs"),
@@ -155,6 +159,9 @@ def problems(registry, text, **context):
         ("multiple([triplet, circle], default_reducer=mean)", {}),
         ("multiple({'a': triplet})", {"num_classes": 3}),
         ("multiple([twin])", {}),
+        ("triplet(reducer=by_class)", {}),
+        ("triplet(reducer=by_group)", {}),
+        ("grouped(reducer=by_group)", {}),
     ],
 )
 def test_what_fits_has_no_problems(registry, text, context):
@@ -187,6 +194,14 @@ def test_what_fits_has_no_problems(registry, text, context):
         ("giou(miner=hard)", "error", "giou takes pred_boxes, target_boxes, and local.hard selects among embeddings"),
         ("histogram(reducer=mean)", "error", "histogram reduces itself; the reducer local.mean would be ignored"),
         ("triplet(reducer=elementwise)", "error", "elementwise does not reduce triplet terms, which triplet emits"),
+        (
+            "grouped(reducer=by_class)",
+            "error",
+            "by_class asks for the labels of each term, and grouped, which takes pred_boxes, target_boxes, has none",
+        ),
+        ("views(reducer=by_class)", "error", "views, which takes embeddings, ref_emb, ref_labels, has none"),
+        ("giou(reducer=by_group)", "error", "by_group asks for the labels or groups of each term, and giou"),
+        ("memory(views(reducer=by_class))", "error", "by_class asks for the labels of each term, and views"),
         ("head(1, 2, distance=cosine)", "error", "head works on no distance; local.cosine would be ignored"),
         ("circle(distance=euclidean)", "error", "circle works on cosine, not on local.euclidean"),
         ("triplet(miner=mean)", "error", "no miner is called 'mean'; there is a reducer of that name"),
@@ -245,6 +260,8 @@ def test_a_context_that_no_part_asks_for_is_a_mistake(registry):
     ((severity, message),) = problems(registry, "triplet", num_clases=3)
     assert severity == "error"
     assert message == "no part needs 'num_clases'; did you mean 'num_classes'?"
+    ((_, message),) = problems(registry, "triplet", minner="hard")
+    assert message == "no part needs 'minner'; did you mean 'miner'?"
 
 
 def test_a_plan_holds_bound_arguments(registry):

@@ -53,7 +53,7 @@ def test_name_and_alias_follow_from_the_class(spec):
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_every_sentence_is_one(spec):
-    for text in (spec.summary, *spec.deviations, *spec.defects, *spec.expected_failures.values()):
+    for text in (spec.summary, *spec.deviations, *map(str, spec.defects), *spec.expected_failures.values()):
         assert text.endswith(".")
         assert text.strip() == text
         assert "  " not in text

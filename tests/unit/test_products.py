@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from nearfar.nn import products
-from nearfar.nn.memory import LARGE, LINE, empty_like
 from nearfar.nn.products import add_product, product
 
 #: Large enough for oneDNN, and with no side a multiple of a vector's width.
@@ -95,24 +94,3 @@ def test_who_has_turned_onednn_off_has_it_off(monkeypatch):
     monkeypatch.setattr(products, "_available", lambda: True)
     with torch.backends.mkldnn.flags(enabled=False):
         refused(drawn(N, K, "rows"), drawn(K, M, "rows"))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("rows", [3, 2**15 + 1])
-def test_memory_is_of_the_shape_and_can_be_a_gradient(dtype, rows):
-    weight = torch.nn.Parameter(torch.zeros(129, rows, dtype=dtype).T)
-    assert (weight.numel() * weight.itemsize >= LARGE) == (rows > 3)
-    room = empty_like(weight)
-    assert (room.shape, room.dtype, room.device) == (weight.shape, weight.dtype, weight.device)
-    assert room.is_contiguous()
-    assert not room.requires_grad
-    assert rows == 3 or room.data_ptr() % LINE == 0
-    weight.grad = room.fill_(1)
-    torch.optim.SGD([weight], lr=0.5).step()
-    assert (weight == -0.5).all()
-
-
-def test_memory_of_another_device_is_made_there():
-    room = empty_like(torch.empty(2**20, 2, device="meta"))
-    assert room.device.type == "meta"
-    assert room.shape == (2**20, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nearfar.discovery import Plugin
-from nearfar.errors import AmbiguousPart, DeprecatedName, RegistrationError, UnknownPart
-from nearfar.registry import Registry, default_registry
+from nearfar.errors import AmbiguousPart, ArgumentError, DeprecatedName, RegistrationError, UnknownPart
+from nearfar.registry import Registry, default_registry, list_losses
 from nearfar.spec import KINDS, LossSpec, MinerSpec
 
 
@@ -74,6 +74,21 @@ def test_names_come_in_natural_order_bare_where_that_is_enough(registry):
 )
 def test_parts_are_found_by_pattern_and_filter(registry, pattern, filters, expected):
     assert names(registry, pattern, **filters) == expected
+
+
+def test_a_filter_that_there_is_not_is_a_sentence_with_the_nearest():
+    with pytest.raises(
+        ArgumentError, match="no filter 'famly'; did you mean 'family'\\? parts are listed by exclude, "
+    ):
+        list_losses(famly="triplet")
+    with pytest.raises(ArgumentError, match="no filter 'kind'; parts are listed by "):
+        list_losses(kind="miner")
+
+
+@pytest.mark.parametrize("pattern", [3, ["*face*", None]])
+def test_a_pattern_that_is_none_is_a_sentence(pattern):
+    with pytest.raises(ArgumentError, match=r"a pattern is a text such as '\*face\*', or several; got "):
+        list_losses(pattern)
 
 
 def test_a_bare_name_that_two_plugins_have_is_an_error_that_lists_both(registry):

@@ -204,7 +204,7 @@ def test_another_process_has_the_same_checks_in_the_same_order():
     assert done.stdout.split("\n")[:-1] == ids_of("iou", "proxy")
 
 
-def test_parts_that_cannot_even_be_read_fail_by_themselves(install):
+def test_a_part_that_cannot_be_imported_says_so_once_and_by_itself(install):
     source = """
         from nearfar import LossSpec, hookimpl
 
@@ -217,10 +217,15 @@ def test_parts_that_cannot_even_be_read_fail_by_themselves(install):
     """
     install("acme-losses", "acme", source, requires="nearfar")
     registry = Registry(discover())
-    results = {c.id: c.run() for c in checks_of(registry, "acme") if c.law.name in ("runs", "presets", "gradient")}
-    assert results["acme.gone::runs"].status == "failed"
-    assert "acme_no_such_module" in results["acme.gone::runs"].reason
-    assert results["acme.here::runs"].status == "passed"
+    checks = checks_of(registry, "acme")
+    gone = {c.key: c.run() for c in checks if c.subject.name == "acme.gone"}
+    told = gone.pop("target_exists")
+    assert told.status == "failed"
+    assert "acme_no_such_module:Gone cannot be imported: ModuleNotFoundError" in told.reason
+    assert {result.status for result in gone.values()} == {"skipped"}, "it is told once"
+    assert all(result.reason.startswith("see the law `target_exists`: ") for result in gone.values())
+    (here,) = (c for c in checks if c.id == "acme.here::runs")
+    assert here.run().status == "passed"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from nearfar.train.logs import CsvTable
 from nearfar.train.optimizer import make_optimizer, parameter_groups, told_rates
 from nearfar.train.schedule import factor
 from nearfar.train.spread import CollapseWatch, spread
-from nearfar.train.table import render
+from nearfar.train.table import render, told_no_better
 
 # ---- schedules
 
@@ -310,3 +310,30 @@ def test_the_table_has_three_rows_of_four_metrics_in_per_cent() -> None:
     for line, name in zip(text.splitlines()[2:], ("raw pixels", "untrained network", "trained network"), strict=True):
         assert line.startswith(name)
         assert line.split()[-4:] == ["25.0", "50.0", "12.5", "100.0"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "untrained", "trained", "best", "said"),
+    [
+        (0.2, 0.1, 0.21, 4, ""),
+        (
+            0.2,
+            0.1,
+            0.15,
+            40,
+            "no better than raw pixels (MAP@R 15.0 against 20.0): it validated best at its last step, ",
+        ),
+        (
+            0.2,
+            0.1,
+            0.20,
+            4,
+            "no better than raw pixels (MAP@R 20.0 against 20.0): it validated best after 4 of 40 steps",
+        ),
+        (0.1, 0.3, 0.2, 4, "no better than an untrained one (MAP@R 20.0 against 30.0): "),
+    ],
+)
+def test_a_training_that_came_to_nothing_is_told_with_what_to_look_at(raw, untrained, trained, best, said) -> None:
+    rows = {"raw": {"map@r": raw}, "untrained": {"map@r": untrained}, "trained": {"map@r": trained}}
+    found = told_no_better(rows, "map@r", best=best, steps=40)
+    assert (said in found) if said else (found == "")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -137,6 +141,39 @@ def test_the_processes_there_are_are_those_that_were_asked_for(group: None) -> N
     with pytest.raises(ConfigError, match="devices is 2, and 1 processes were started: leave devices out"):
         Ranks.join(2, cuda=False)
     assert Ranks.join(1, cuda=False) == Ranks()
+
+
+def test_a_group_that_torchrun_asked_for_is_closed_before_python_ends() -> None:
+    code = (
+        "import torch.distributed as dist\nfrom nearfar.train.ranks import Ranks\n"
+        "assert Ranks.join(1, cuda=False) == Ranks() == Ranks.join(1, cuda=False)\n"
+        "close = dist.destroy_process_group\n"
+        "dist.destroy_process_group = lambda: print('closed', close(), dist.is_initialized())"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    by_torchrun = {"TORCHELASTIC_RUN_ID": "run", "RANK": "0", "WORLD_SIZE": "1"}
+    where = {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | by_torchrun | where, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "closed None False\n"), done.stderr
+
+
+@pytest.mark.parametrize("goes_well", [True, False])
+def test_the_command_closes_a_group_once_its_run_went_well(goes_well: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: object, **kwargs: object) -> None:
+        if not goes_well:
+            raise ConfigError("no")
+
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    monkeypatch.setattr("nearfar.train.run.start", start)
+    left: list[bool] = []
+    monkeypatch.setattr("nearfar.train.ranks.leave", lambda: left.append(True))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train"])
+    assert (ended.value.code, left) == ((0, [True]) if goes_well else (2, []))
 
 
 def prepared(config: dict[str, object]) -> Job:

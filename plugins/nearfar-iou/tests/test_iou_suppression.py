@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision import ops
 
 import nearfar
-from nearfar.errors import ArgumentError, InputError
+from nearfar.errors import ArgumentError, InputError, NearfarWarning
+from nearfar.registry import default_registry
 from nearfar_iou.suppression import cluster_nms, diou_nms, matrix_nms, nms, soft_nms, weighted_nms
 from nearfar_iou.suppression.greedy import BLOCK
 
@@ -138,8 +139,10 @@ def test_points_inverted_and_huge_boxes_are_one_with_their_equals() -> None:
     ])  # fmt: skip
     scores = torch.linspace(1, 0.1, 9)
     for function in (nms, cluster_nms):
-        assert function(boxes, scores, 0.5).tolist() == [0, 2, 3, 5, 7]
-        assert function(boxes[:7], scores[:7], 0.5).tolist() == [0, 2, 3, 5]
+        with pytest.warns(NearfarWarning, match="1 of 9 boxes, the first at 3, have an end before their start"):
+            assert function(boxes, scores, 0.5).tolist() == [0, 2, 3, 5, 7]
+        with pytest.warns(NearfarWarning, match="1 of 7 boxes"):
+            assert function(boxes[:7], scores[:7], 0.5).tolist() == [0, 2, 3, 5]
 
 
 def test_half_precision_is_compared_in_float32() -> None:
@@ -263,6 +266,34 @@ def test_of_no_boxes_none_are_kept_and_wrong_ones_are_refused(function) -> None:
         function(boxes, scores * float("nan"))
     with pytest.raises(InputError, match=r"class ids \(5,\)"):
         function(boxes, scores, classes=torch.zeros(5))
+
+
+@pytest.mark.parametrize("function", [nms, diou_nms, cluster_nms, soft_nms, matrix_nms, weighted_nms])
+def test_boxes_of_another_format_are_told_where_they_are_suppressed(function) -> None:
+    boxes = torch.tensor([[90.0, 90, 20, 20], [0, 0, 40, 40], [50, 10, 20, 30]])  # corners and sides
+    with pytest.warns(
+        NearfarWarning, match="2 of 3 boxes, the first at 0, .* read as xyxy, .* with that box_format"
+    ) as told:
+        function(boxes, torch.rand(3))
+    if function is not diou_nms:
+        assert told[0].filename == __file__
+        function(boxes, torch.rand(3), distance=nearfar.create_distance("iou", box_format="xywh"))
+
+
+@pytest.mark.parametrize("name", ["iou", "giou", "diou", "ciou", "probiou"])
+@pytest.mark.parametrize("function", [nms, cluster_nms, soft_nms, weighted_nms])
+def test_a_threshold_that_no_similarity_is_beyond_is_refused_and_one_at_an_end_is_not(function, name) -> None:
+    spec = default_registry().resolve("distance", name).spec
+    distance = nearfar.create_distance(name)
+    assert (distance.lowest, 1.0) == spec.range
+    if name == "probiou" and function is weighted_nms:
+        distance = nearfar.create_distance("iou")
+    boxes = torch.tensor([[0.0, 0, 2, 2, 0], [1, 1, 3, 3, 0.5]])[:, : distance.width]
+    for threshold in (1.01, 50, spec.range[0] - 0.01):
+        with pytest.raises(ArgumentError, match=r"threshold lies in .*\.\.1; got"):
+            function(boxes, torch.ones(2), threshold=threshold, distance=distance)
+    for threshold in spec.range:
+        function(boxes, torch.ones(2), threshold=threshold, distance=distance)
 
 
 def test_arguments_that_mean_nothing_are_refused() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 import nearfar
 from nearfar.errors import ArgumentError, InputError, NearfarWarning, RecipeError
 from nearfar.nn.distances import Cosine
+from nearfar.testing.waiting import waits
 from nearfar_pair.combinators.cross_batch_memory import CrossBatchMemory
 from nearfar_pair.combinators.matryoshka import Matryoshka
 from nearfar_pair.combinators.symmetric import Symmetric
@@ -103,6 +104,18 @@ def test_a_resumed_memory_goes_on_where_it_was() -> None:
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for step in range(3, 7):
         assert torch.equal(one(batch(step), LABELS), other(batch(step), LABELS))
+
+
+def test_a_gpu_is_waited_for_to_count_the_steps_of_the_warm_up_alone() -> None:
+    cold, warm = CrossBatchMemory(SupCon(), size=8), CrossBatchMemory(SupCon(), size=8, warm_up=2)
+    early = copy.deepcopy(warm.state_dict())
+    for step in range(5):
+        plain, counted = (waits(lambda of=of, step=step: of(batch(step), LABELS)) for of in (cold, warm))
+    assert len(counted) == len(plain)
+    warm.load_state_dict(early)
+    warm(batch(3), LABELS)
+    alone = SupCon()(batch(4), LABELS)
+    assert torch.equal(warm(batch(4), LABELS), alone), "a state of the warm-up warms up again"
 
 
 def test_the_oldest_goes_first_also_where_a_memory_goes_on_at_a_larger_size() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nearfar.errors import ArgumentError
-from nearfar_pair.miners.hdc import HDC
+from nearfar_pair.miners.hdc import HDC, how_many
 from nearfar_pair.miners.uniform_histogram import UniformHistogram
 
 LABELS = [0, 0, 0, 1, 1, 2, 2, 2]
@@ -33,6 +33,22 @@ def test_a_share_of_a_hundred_is_not_rounded_up_by_rounding() -> None:
     x, y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10).repeat(2)
     (a1, _, a2, _) = HDC(0.55)(x, y)
     assert (len(a1), len(a2)) == (11, 198)  # of 20 and of 360; 0.55 × 20 is above 11 in floats
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count", "share"),
+    [
+        (0.01, 16_000_001, 160_001),  # 160,000.01
+        (0.7, 10, 7),
+        (0.07, 100, 7),  # 7.000000000000001 in floats
+        (1e-9, 16_000_000, 1),
+        (1.0, 16_769_024, 16_769_024),
+        (0.501, 1_000, 501),
+        (0.5, 0, 0),
+    ],
+)
+def test_a_share_of_however_many_pairs_is_rounded_up_once(fraction: float, count: int, share: int) -> None:
+    assert how_many(fraction, count) == share
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5, float("nan"), -0.5])

@@ -55,7 +55,7 @@ def a_few_rows_at_a_time() -> Iterator[None]:
         stack.enter_context(mock.patch.object(quadruplet, "WHOLE", 0))
         for module in (row_pass, pair_pass, pair_distances):
             stack.enter_context(mock.patch.object(module, "CPU_ELEMENTS", 2**12))
-        for module in (triplet_pairs, triplet_terms, angle_rule, bins):
+        for module in (triplet_pairs, angle_rule, bins):
             stack.enter_context(mock.patch.object(module, "ELEMENTS", 2**12))
         yield
 
@@ -114,6 +114,16 @@ BESIDE = [
 def test_memory_grows_with_the_batch_beside_a_reference_set(recipe: str) -> None:
     with a_few_rows_at_a_time():
         assert growth(recipe, with_reference=True) < MOST
+
+
+@pytest.mark.parametrize("reducer", ["threshold(low=0.3)", "top_k(k=64)"])
+@pytest.mark.parametrize("loss", ["triplet", "triplet(swap=True)", "arcface_triplet", "triplet(miner=semihard)"])
+def test_reducers_that_look_at_each_triplet_keep_a_few_bytes_of_it(loss: str, reducer: str) -> None:
+    # Their indices alone would be 24 bytes each, and as much again in the graph.
+    n, k = 2 * FEW, PER_CLASS - 1
+    recipe = f"{loss.rstrip(')')}{', ' if '(' in loss else '('}reducer={reducer})"
+    with a_few_rows_at_a_time():
+        assert peak_bytes(step(recipe, n, with_reference=False)) < 6 * n * k * (n - PER_CLASS)
 
 
 def test_a_matrix_of_all_pairs_would_be_seen() -> None:

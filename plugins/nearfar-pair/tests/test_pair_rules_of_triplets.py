@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import nearfar
-from nearfar.nn.reducers import Mean, NoReduction, PerAnchor
+from nearfar.nn.reducers import Mean, NoReduction, PerAnchor, Threshold, TopK
 from nearfar.nn.selection import IndexSelection, Selection
 from nearfar_pair import (
     angle_rule,
@@ -39,7 +39,7 @@ MORE_RULES = [
     "angular(angle=0.6)",
     "multi_similarity(epsilon=0.05)",
     "pair_margin(pos_margin=0.4, neg_margin=1.2)",
-    "hdc(fraction=0.2)",  # of an even number: either end of a pair may be the anchor, and rounding would tell which
+    "hdc(fraction=0.2)",  # an even number; for an odd one see below
     "batch_easy_hard(pos_strategy='hard', neg_strategy='all')",
 ]
 #: Losses as they are asked for; of triplets those too that two rows of distances do not tell.
@@ -100,6 +100,27 @@ def test_a_rule_costs_what_its_triplets_cost(
     for value, gradient in zip(values[1:], gradients[1:], strict=True):
         torch.testing.assert_close(value, values[0], rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
+@pytest.mark.parametrize("elements", [40, 400])
+@pytest.mark.parametrize("name", [*LOSSES, *VARIANTS])
+def test_a_share_that_ends_between_the_two_ways_of_a_pair_ends_there_for_every_loss(
+    name: str, elements: int, brute: SimpleNamespace
+) -> None:
+    # Both ways are as far, and rounding tells which comes first: however few rows a loss takes, it has to be the same.
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{name}").double()
+    with by_rows(), mock.patch.object(row_pass, "CPU_ELEMENTS", elements):
+        selection = select(loss, "hdc(fraction=0.33)", x.detach())
+        a1, p, a2, n = indices = selection.indices()
+        for first, second in ((a1, p), (a2, n)):
+            ways = set(zip(first.tolist(), second.tolist(), strict=True))
+            assert sum((j, i) not in ways for i, j in ways) == 1
+        values = [loss(x, LABELS, each) for each in (indices, selection)]
+        gradients = [torch.autograd.grad(value, x)[0] for value in values]
+    torch.testing.assert_close(values[1], values[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
 
 
 def _sides(values: Any) -> list[Tensor]:
@@ -163,14 +184,11 @@ def test_no_triplet_is_made(name: str, rule: str, brute: SimpleNamespace) -> Non
         loss(x, LABELS, selection).backward()
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("variant", [*VARIANTS, "triplet", "quadruplet", "angular"])
-def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, brute: SimpleNamespace) -> None:
-    x = (brute.grid(len(LABELS)) + 0.5 if ties else brute.clustered(LABELS.tolist())).requires_grad_()
-    loss = nearfar.create_loss(f"pair.{variant}").double()
+def check_both_derivatives(value_of: Callable[[], Tensor], x: Tensor) -> None:
+    """That a value by rows, its gradient and its second derivative are those that it has as a whole."""
 
     def twice() -> list[Tensor]:
-        value = loss(x, LABELS)
+        value = value_of()
         (gradient,) = torch.autograd.grad(value, x, create_graph=True)
         return [value, gradient, *torch.autograd.grad(gradient.square().sum(), x)]
 
@@ -178,3 +196,23 @@ def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, 
     with by_rows():
         for found, expected in zip(twice(), wanted, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("reducer", [Threshold(low=0.3), TopK(20)])
+@pytest.mark.parametrize("rule", [None, *RULES, "hdc(fraction=0.2)"])
+@pytest.mark.parametrize("variant", ["triplet", *VARIANTS, "arcface_triplet"])
+def test_reducers_that_look_at_each_triplet_have_the_gradients_of_those_that_are_made(
+    variant: str, rule: str | None, reducer: Any, brute: SimpleNamespace
+) -> None:
+    x, _ = batch(brute, False)
+    loss = nearfar.create_loss(f"pair.{variant}", reducer=reducer).double()
+    selection = None if rule is None else select(loss, rule, x.detach())
+    check_both_derivatives(lambda: loss(x, LABELS, selection), x)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("variant", [*VARIANTS, "triplet", "quadruplet", "angular"])
+def test_second_derivatives_are_those_of_what_is_made(variant: str, ties: bool, brute: SimpleNamespace) -> None:
+    x = (brute.grid(len(LABELS)) + 0.5 if ties else brute.clustered(LABELS.tolist())).requires_grad_()
+    loss = nearfar.create_loss(f"pair.{variant}").double()
+    check_both_derivatives(lambda: loss(x, LABELS), x)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from pytorch_metric_learning import losses as pml
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
 import nearfar
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.class_weights import class_vectors, load_weight
 from nearfar.nn.distances import Euclidean
 from nearfar.testing import run_on_ranks
+from nearfar_proxy import blocks, nearest
 from nearfar_proxy.center import Center
 from nearfar_proxy.center_invariant import CenterInvariant
 from nearfar_proxy.island import Island
@@ -20,7 +23,9 @@ from nearfar_proxy.proxy_anchor import ProxyAnchor
 from nearfar_proxy.proxy_gml import ProxyGML
 from nearfar_proxy.proxy_nca import ProxyNCA
 from nearfar_proxy.proxy_nca_pp import ProxyNCAPlusPlus
+from nearfar_proxy.ranks import Share
 from nearfar_proxy.ring import Ring
+from nearfar_proxy.selecting import kth_greatest
 from nearfar_proxy.sharding import shard
 from nearfar_proxy.soft_triple import SoftTriple
 from nearfar_proxy.starts import initialize
@@ -87,6 +92,66 @@ def compare(rank, world, folder):
             close(name, loss.logits(x), whole.logits(x))
         with torch.no_grad():
             close(name, loss(x[own], y[own]), whole(x, y))
+
+
+def numbers(dtype):
+    """Rows of 31 columns: any numbers; ties, at the k-th too and over all ranks; infinite ones; few that differ."""
+    g = torch.Generator().manual_seed(9)
+    x = torch.randn(5, 31, generator=g, dtype=torch.float64).to(dtype)
+    x[1] = x[1].round()
+    x[2] = -0.25
+    x[3, ::4], x[3, 1::4] = torch.inf, -torch.inf
+    x[4] = 1 + torch.arange(31) % 3 * torch.finfo(dtype).eps
+    return x
+
+
+def the_kth_of_all_ranks_is_found(rank, world, folder):
+    # Blocks of another number of columns on each rank, one rank of three without any.
+    bounds = {2: (0, 9, 31), 3: (0, 17, 17, 31)}[world]
+    share = Share.of(31)
+    for dtype in (torch.float32, torch.float64):
+        x = numbers(dtype)
+        own = x[:, bounds[rank] : bounds[rank + 1]]
+        ordered = x.sort(1, descending=True).values
+        for k in (1, 2, 8, 16, 30, 31):
+            found = kth_greatest(lambda own=own: iter(own.split(4 + rank, 1)), len(x), k, x, share)
+            assert torch.equal(found, ordered[:, k - 1]), (dtype, k)
+
+
+def proxies_kept_in_many_blocks_are_the_same(rank, world, folder):
+    """More than is held at once, so that the last one kept is found by its bits; some proxies equally near."""
+    calls = []
+    nearest.kth_greatest = lambda *given: calls.append(given[-1]) or kth_greatest(*given)
+    blocks._HELD["cpu"] = 20
+    x, y = batch()
+
+    def tied():
+        loss = made("proxy_gml")
+        with torch.no_grad():
+            loss.weight[5:] = loss.weight[4]
+        return loss
+
+    whole, leaf = tied(), x.clone().requires_grad_()
+    expected = whole(leaf, y)
+    to_x, to_weight = torch.autograd.grad(expected, (leaf, whole.weight))
+    loss, part = shard(tied()), x[own_of(rank, world)].clone().requires_grad_()
+    found = loss(part, y[own_of(rank, world)])
+    found.backward()
+    assert calls == [None, loss.shard]
+    close("value", found, expected)
+    close("x", part.grad, to_x[own_of(rank, world)] * world)
+    close("weight", loss.weight.grad.to_local(), to_weight[loss.shard.classes()])
+
+
+def proxies_of_another_program_are_shared_out_and_put_together(rank, world, folder):
+    theirs = pml.SoftTripleLoss(C, D, centers_per_class=3).double()
+    dist.broadcast(theirs.fc.detach(), 0)
+    x, y = batch()
+    loss = shard(SoftTriple(C, D, centers=3, tau=0.0).double())
+    load_weight(loss, theirs)
+    own = own_of(rank, world)
+    close("loaded", loss(x[own], y[own]), theirs(x, y))
+    assert torch.equal(class_vectors(loss, "columns", key="fc")["fc"], theirs.fc)
 
 
 def refusals(rank, world, folder):
@@ -225,12 +290,23 @@ def a_ring_starts_at_the_length_of_all(rank, world, folder):
 
 def test_two_ranks_do_what_one_process_does(tmp_path):
     """Values, gradients, centres, and what is refused: ranks take seconds to start, so that they are started once."""
-    run_on_ranks(works_of, 2, tmp_path, (compare, centres_move_together, refusals))
+    kept = (
+        proxies_of_another_program_are_shared_out_and_put_together,
+        the_kth_of_all_ranks_is_found,
+        proxies_kept_in_many_blocks_are_the_same,
+    )
+    run_on_ranks(
+        works_of,
+        2,
+        tmp_path,
+        (compare, centres_move_together, refusals, *kept),
+    )
 
 
 @pytest.mark.long
 def test_three_ranks_do_so_with_one_that_has_no_samples_and_two_go_on_from_their_checkpoint(tmp_path):
     run_on_ranks(works_of, 3, tmp_path, (compare, centres_move_together, a_ring_starts_at_the_length_of_all, write))
+    run_on_ranks(works_of, 3, tmp_path, (the_kth_of_all_ranks_is_found, proxies_kept_in_many_blocks_are_the_same))
     run_on_ranks(works_of, 2, tmp_path, (start_on_the_meta_device, read_and_go_on))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from nearfar.cli.complete import families, namespaces, part_names
+from nearfar.cli.matches import nothing_matches
 from nearfar.cli.namespaces import require_active, tell_inactive
 from nearfar.registry import Entry, Registry, default_registry
 from nearfar.spec import KINDS
@@ -39,23 +40,23 @@ def command(
     registry = default_registry()
     if plugin is not None:
         require_active(registry, plugin)
+    kinds = list(KINDS) if kind == "all" else [kind]
     found = {
         name: registry.find(name, patterns or "*", exclude=exclude, family=family, plugin=plugin, inputs=inputs)
-        for name in (KINDS if kind == "all" else [kind])
+        for name in kinds
     }
     if as_json:
         rows = [_row(registry, entry) for entries in found.values() for entry in entries]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
-    else:
+    elif any(found.values()):
         _print(registry, found)
+    else:
+        click.echo(nothing_matches(registry, kinds, patterns, family=family, inputs=inputs), err=True)
     tell_inactive(registry)
 
 
 def _print(registry: Registry, found: Mapping[str, Sequence[Entry]]) -> None:
     """By kind, a line a part, and one for its presets where it has any."""
-    if not any(found.values()):
-        click.echo("no part matches; `nearfar list` without a pattern shows all", err=True)
-        return
     # Plain columns rather than rich: a table costs more to draw than everything else here together.
     width = max(len(registry.short_name(entry)) for entries in found.values() for entry in entries)
     origin = max(len(entry.plugin.provider) for entries in found.values() for entry in entries)

@@ -97,9 +97,8 @@ def _train(
     resume: str | None,
     recipe: str | None,
 ) -> None:
-    import nearfar.train
+    from nearfar.recipe import Recipe
     from nearfar.train import config
-    from nearfar.train.progress import Narrator
     from nearfar.train.signals import TERMINATED, Terminated, terminable
 
     said: list[config.Layer] = [(flag, config.nested(key, value)) for flag, (key, value) in flags.items()]
@@ -107,16 +106,24 @@ def _train(
     if recipe is not None:
         said.insert(0, _recipe_layer(recipe))
     files = [config.file_layer(file)] if file is not None else []
-    from nearfar.train.run import start
+    base = files if files or resume is not None else [config.default_layer(), *config.own_pooling(said)]
+    read = config.Config.of(*base, *said)
+    if resume is None:
+        Recipe.of(read.criterion).refuse_mistakes()
+
+    # What is misspelt is told by now: importing these takes seconds.
+    from nearfar.train import run
+    from nearfar.train.progress import Narrator
+    from nearfar.train.ranks import leave
 
     try:
         with terminable():
             if resume is not None:
-                nearfar.train.resume(resume, *files, *said, narrator=Narrator())
-                return
-            base = files or [config.default_layer(), *config.own_pooling(said)]
-            start(config.Config.of(*base, *said), output=output, narrator=Narrator())
-    except nearfar.train.Interrupted as interrupted:
+                run.resume(resume, *files, *said, narrator=Narrator())
+            else:
+                run.start(read, output=output, narrator=Narrator())
+            leave()
+    except run.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
         raise click.exceptions.Exit(TERMINATED if interrupted.terminated else 130) from None
     except Terminated:

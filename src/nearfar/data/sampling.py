@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -93,7 +94,8 @@ class PKSampler(Sampler[list[Draw]]):
             raise ArgumentError(f"PKSampler cannot start at step {start_step} of a run of {steps} steps")
         if rank >= world_size:
             raise ArgumentError(f"PKSampler cannot use rank={rank}: there are {world_size} ranks, counted from 0")
-        members = _members(torch.as_tensor(labels))
+        class_ids = _class_ids(labels)
+        members = _members(class_ids)
         if len(members) < classes_per_batch * world_size:
             if world_size > 1:
                 raise DataError(
@@ -112,6 +114,7 @@ class PKSampler(Sampler[list[Draw]]):
         self.start_step = start_step
         self.rank = rank
         self.world_size = world_size
+        self._class_ids = class_ids
         self._members = members
         self._order: tuple[int, list[int]] = (-1, [])
 
@@ -221,7 +224,7 @@ class HardSampler(PKSampler):
             rank=rank,
             world_size=world_size,
         )
-        self._class_of = torch.unique(torch.as_tensor(labels), return_inverse=True)[1].tolist()
+        self._class_of = torch.unique(self._class_ids, return_inverse=True)[1].tolist()
         self._hard = anchors.tolist(), positives.tolist(), negatives.tolist()
         if anchors.ndim != 1 or any(x.ndim != 2 or len(x) != len(anchors) for x in (positives, negatives)):
             shapes = ", ".join(str(tuple(x.shape)) for x in (anchors, positives, negatives))
@@ -296,10 +299,24 @@ class Keyed(Dataset[tuple[Tensor, int, int]]):
         return image, label, counted.key(self.seed, _AUGMENTATION, draw.step, draw.position)
 
 
+def _class_ids(labels: Tensor | Sequence[int]) -> Tensor:
+    """The labels as a tensor (n,) of integers."""
+    try:
+        ids = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        listed = labels if isinstance(labels, Iterable) else [labels]
+        odd = next((label for label in listed if not isinstance(label, Integral)), labels)
+        raise ArgumentError(
+            f"labels have {odd!r}: give one integer for each image, such as the place of its class's name in a sorted "
+            "list"
+        ) from None
+    if ids.dim() != 1 or ids.is_floating_point():
+        raise ArgumentError(f"labels are {tuple(ids.shape)} of {ids.dtype}: give one integer for each image")
+    return ids
+
+
 def _members(labels: Tensor) -> list[Tensor]:
     """Return the images of each class that has any."""
-    if labels.dim() != 1 or labels.is_floating_point():
-        raise ArgumentError(f"labels are {tuple(labels.shape)} of {labels.dtype}: give one integer for each image")
     order = torch.argsort(labels, stable=True)
     counts = torch.unique(labels, return_counts=True)[1]
     return list(torch.split(order, counts.tolist()))

@@ -91,11 +91,16 @@ class EmbeddingModel(nn.Module):
         Raises
         ------
         InputError
-            The images are not a batch of `in_chans` channels.
+            The images are not a batch of `in_chans` channels, or not scaled floats.
         """
         if images.ndim != 4 or images.shape[1] != self.data_config["input_size"][0]:
             channels = self.data_config["input_size"][0]
             raise InputError(f"images must have shape (batch, {channels}, height, width), not {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise InputError(
+                f"images must be floats, scaled as data_config says, not {images.dtype}: nearfar.data.Prepare makes "
+                "them of pixels"
+            )
         if self.pool == "flatten" and tuple(images.shape[1:]) != tuple(self.data_config["input_size"]):
             wanted = tuple(self.data_config["input_size"])
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,7 +97,7 @@ class Loss(nn.Module):
             return next(iter(values.values()))
         if any(value.ndim for value in values.values()):
             return values
-        return torch.stack(list(values.values())).sum()
+        return functools.reduce(torch.add, values.values())
 
     def _reduce_foreign(self, named: Mapping[str, Terms], inputs: Tensor, labels: Tensor | None) -> Any:
         """Ask a reducer that wants dictionaries of materialised losses: pytorch-metric-learning's contract."""

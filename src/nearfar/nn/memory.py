@@ -1,30 +1,58 @@
-"""Memory for large results."""
+"""Memory for large gradients."""
 
 from __future__ import annotations
 
+import threading
+import weakref
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["empty_like"]
+__all__ = ["gradient_like"]
 
-#: Bytes from which on NumPy asks Linux for pages of 2 MB.
+#: Bytes from which on memory is kept.
 LARGE = 2**22
 #: Bytes of a cache line, which torch's own memory begins with.
 LINE = 64
 
 
-def empty_like(tensor: Tensor) -> Tensor:
-    """Uninitialised memory for the gradient of a large tensor, contiguous, as ``torch.empty_like`` gives it.
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Memory, and whoever was given it last, which a tensor holds on to as long as it lives."""
 
-    Of memory that is new each step the first touch costs more than what is written: on the CPU large tensors are taken
-    from NumPy, which asks for huge pages, and are touched in a fraction of the time. Such a tensor cannot be resized.
+    memory: npt.NDArray[np.uint8]
+    user: weakref.ref[npt.NDArray[np.uint8]]
+
+
+#: By the storage of a weight, with which they go.
+_rooms = WeakIdKeyDictionary(ref_type=weakref.ref)
+_lock = threading.Lock()
+
+
+def gradient_like(weight: Tensor) -> Tensor:
+    """Uninitialised memory for the gradient of a weight, contiguous, as ``torch.empty_like`` gives it.
+
+    On the CPU that of a large one is kept for as long as the weight lives, and given again once nobody has the gradient
+    any more, as after ``zero_grad()``: to touch new memory for the first time costs several times what is written, and
+    torch would take new memory each step. Such a tensor cannot be resized.
     """
-    size = tensor.numel() * tensor.itemsize
-    if tensor.device.type != "cpu" or size < LARGE or type(tensor) not in (Tensor, torch.nn.Parameter):
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    size = weight.numel() * weight.itemsize
+    if weight.device.type != "cpu" or size < LARGE or type(weight) not in (Tensor, torch.nn.Parameter):
+        return torch.empty_like(weight, memory_format=torch.contiguous_format)
     if torch.compiler.is_compiling():
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    room = np.empty(size + LINE, np.uint8)
-    start = -room.ctypes.data % LINE
-    return torch.from_numpy(room[start : start + size]).view(tensor.dtype).view(tensor.shape)
+        return torch.empty_like(weight, memory_format=torch.contiguous_format)
+    with _lock:
+        storage = weight.untyped_storage()
+        room: _Room | None = _rooms.get(storage)  # type: ignore[no-untyped-call]  # of torch
+        if room is None or room.user() is not None or room.memory.nbytes != size + LINE:
+            memory = np.empty(size + LINE, np.uint8)
+        else:
+            memory = room.memory
+        start = -memory.ctypes.data % LINE
+        user = memory[start : start + size]
+        _rooms[storage] = _Room(memory, weakref.ref(user))
+    return torch.from_numpy(user).view(weight.dtype).view(weight.shape)

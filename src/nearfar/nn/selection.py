@@ -65,7 +65,9 @@ class Selection(ABC):
         indices = self.indices()
         anchors = (indices[0],) if len(indices) == 3 else (indices[0], indices[2])
         counted = indices if reference_is_batch else anchors
-        counts = torch.bincount(torch.cat(counted), minlength=size).double()
+        chosen = torch.cat(counted)
+        # Not by bincount, which waits for a GPU to know the greatest.
+        counts = chosen.new_zeros(size).index_add(0, chosen, torch.ones_like(chosen)).double()
         return counts / counts.max().clamp_min(1) if size else counts
 
 

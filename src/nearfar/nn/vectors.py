@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["through_unit", "unit"]
+__all__ = ["scaled", "through_unit", "unit"]
 
 #: A vector not longer than this has no direction; torch.nn.functional.normalize has the same bound.
 TINY = 1e-12
@@ -23,12 +23,27 @@ def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     return units, lengths
 
 
-def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
-    """The gradient by vectors, of that by their ``units``; both as :func:`unit` gave them."""
-    return _through(grad, units, lengths, dim, have_direction=False)
+def scaled(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, bool]:
+    """What :func:`unit` gives, without a gradient, and whether it is known that all have a direction."""
+    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
+    on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and length.numel() and _have_direction(length):
+        return vectors / length, length.squeeze(dim), True
+    none = length <= TINY
+    units = vectors / length.masked_fill(none, 1)
+    if not on_cpu or bool(none.any()):
+        units.masked_fill_(none, 0)
+    too_long = length.isinf()
+    if vectors.shape[dim] and (not on_cpu or bool(too_long.any())):
+        shorter = vectors / torch.linalg.vector_norm(vectors, torch.inf, dim=dim, keepdim=True)
+        shorter /= torch.linalg.vector_norm(shorter, dim=dim, keepdim=True)
+        units = torch.where(too_long, shorter, units)
+    return units, length.masked_fill(none, 0).squeeze(dim), False
 
 
-def _through(grad: Tensor, units: Tensor, lengths: Tensor, dim: int, *, have_direction: bool) -> Tensor:
+def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1, *, have_direction: bool = False) -> Tensor:
+    """The gradient by vectors, of that by their ``units``; both as :func:`unit` or :func:`scaled` gave them."""
     length = lengths.unsqueeze(dim)
     radial = torch.linalg.vecdot(grad, units, dim=dim).unsqueeze(dim)
     across = torch.addcmul(grad, units, radial, value=-1)
@@ -52,27 +67,9 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+        units, lengths, ctx.have_direction = scaled(vectors, dim)
         ctx.dim = dim
         ctx.set_materialize_grads(False)
-        # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
-        on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu and length.numel() and _have_direction(length):
-            units, lengths = vectors / length, length.squeeze(dim)
-            ctx.save_for_backward(units, lengths)
-            ctx.have_direction = True
-            return units, lengths
-        ctx.have_direction = False
-        none = length <= TINY
-        units = vectors / length.masked_fill(none, 1)
-        if not on_cpu or bool(none.any()):
-            units.masked_fill_(none, 0)
-        too_long = length.isinf()
-        if vectors.shape[dim] and (not on_cpu or bool(too_long.any())):
-            scaled = vectors / torch.linalg.vector_norm(vectors, torch.inf, dim=dim, keepdim=True)
-            scaled /= torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
-            units = torch.where(too_long, scaled, units)
-        lengths = length.masked_fill(none, 0).squeeze(dim)
         ctx.save_for_backward(units, lengths)
         return units, lengths
 
@@ -81,7 +78,7 @@ class _Unit(torch.autograd.Function):
         units, lengths = ctx.saved_tensors
         grad = None
         if to_units is not None:
-            grad = _through(to_units, units, lengths, ctx.dim, have_direction=ctx.have_direction)
+            grad = through_unit(to_units, units, lengths, ctx.dim, have_direction=ctx.have_direction)
         if to_lengths is not None:
             along = to_lengths.unsqueeze(ctx.dim) * units
             grad = along if grad is None else grad + along

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.pml.failures import failing
 from nearfar.pml.names import NO_VARIANCE, SIGNAL_TO_NOISE, named
-from nearfar.spec import DistanceSpec
+from nearfar.spec import Defect, DistanceSpec
 
 _INFINITY = float("inf")
 _BFLOAT16 = "Embeddings in bfloat16 raise an error on a CPU."
@@ -28,7 +28,12 @@ DISTANCES = (
         summary="Cosine similarity; larger is nearer.",
         similarity=True,
         range=(-1.0, 1.0),
-        defects=("p=1 is accepted and gives similarities that are no cosines: an embedding with itself is not 1.",),
+        defects=(
+            Defect(
+                says="p=1 is accepted and gives similarities that are no cosines: an embedding with itself is not 1.",
+                argument="p",
+            ),
+        ),
     ),
     DistanceSpec(
         **named("distances.dot_product_similarity:DotProductSimilarity"),

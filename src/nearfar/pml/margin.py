@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.pml.failures import CAST, CLASSES, EMPTY, LABEL_DTYPE, LABEL_RANGE, NOT_ROWS, failing
 from nearfar.pml.names import ANY, CASTS_WEIGHTS, COSINE, DOT, IGNORES_DISTANCE, MEAN, WEIGHTS, named
-from nearfar.spec import LossSpec, Paper
+from nearfar.spec import Defect, LossSpec, Paper
 
 _CLASSIFIER = ("num_classes", "embedding_size")
 _DEGREES = "margin is in degrees (28.6), where the paper and other libraries give radians (0.5)."
@@ -162,7 +162,7 @@ LOSSES = (
             "gradient shrinks with the number of classes: from 0.053 with 4 to 0.0007 with 4000.",
             "The size of the embeddings is called descriptors_dim, and comes first.",
         ),
-        defects=(_ZEROS, IGNORES_DISTANCE, CASTS_WEIGHTS),
+        defects=(_ZEROS, Defect(says=IGNORES_DISTANCE, argument="distance"), CASTS_WEIGHTS),
         expected_failures=LABEL_RANGE
         | CAST
         | EMPTY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.pml.failures import NOT_ROWS, REFERENCE_SIZE, SILENT_SHAPE, failing
 from nearfar.pml.names import ANGULAR, ANY, COSINE, FACENET, HERMANS, IGNORES_DISTANCE, LP, MULTI_SIMILARITY, WU, named
-from nearfar.spec import MinerSpec, Paper
+from nearfar.spec import Defect, MinerSpec, Paper
 
 _NOTHING = failing(
     "An empty batch or reference set raises an error of torch's about a reduction of nothing.",
@@ -126,7 +126,13 @@ MINERS = (
         distances=ANY,
         default_distance=LP,
         deviations=("The margin is on distances; the paper's is on squared ones (LpDistance(power=2)).",),
-        defects=("A type_of_triplets that it does not know, such as 'semi-hard', means 'all' without a word.",),
+        defects=(
+            Defect(
+                says="A type_of_triplets that it does not know, such as 'semi-hard', means 'all' without a word.",
+                argument="type_of_triplets",
+                spares=("hard", "semihard", "easy"),
+            ),
+        ),
         expected_failures=REFERENCE_SIZE,
     ),
     MinerSpec(

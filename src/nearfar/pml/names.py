@@ -31,6 +31,8 @@ CASTS_WEIGHTS = (
     "A batch in half precision outside CUDA autocast casts the learned weights to half precision in place, "
     "and what float32 kept of them is lost."
 )
+#: The two of their reducers that need a value for each element of the batch.
+BY_ANCHOR = ("class_weighted_reducer", "per_anchor_reducer")
 IGNORES_DISTANCE = "A distance given to it is ignored without a word."
 SQUARED = "The default distance is squared: LpDistance(power=2)."
 COLUMN = (

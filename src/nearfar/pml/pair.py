@@ -19,6 +19,7 @@ from nearfar.pml.failures import (
 from nearfar.pml.names import (
     ANY,
     AVG_NON_ZERO,
+    BY_ANCHOR,
     COLUMN,
     COSINE,
     DOT,
@@ -38,7 +39,7 @@ from nearfar.pml.names import (
     WEIGHTS,
     named,
 )
-from nearfar.spec import LossSpec, Paper
+from nearfar.spec import Defect, LossSpec, Paper
 
 _PAIRS = ("pos_pair", "neg_pair")
 _THRESHOLDS = {"pos_margin": "positive", "neg_margin": "negative"}
@@ -138,7 +139,7 @@ LOSSES = (
         defects=(
             _ARC_COSINE,
             SINGLE_PAIR,
-            COLUMN,
+            Defect(says=COLUMN, argument="reducer", shows=BY_ANCHOR),
         ),
         expected_failures=ONE_PAIR
         | REFERENCE_SIZE
@@ -166,7 +167,7 @@ LOSSES = (
         defects=(
             _TWO_SETS,
             SINGLE_PAIR,
-            COLUMN,
+            Defect(says=COLUMN, argument="reducer", shows=BY_ANCHOR),
         ),
         expected_failures=ONE_PAIR
         | REFERENCE_SIZE
@@ -353,7 +354,7 @@ LOSSES = (
         thresholds={"margin_plus": "positive", "margin_minus": "negative"},
         defects=(
             _NO_REFERENCE,
-            IGNORES_DISTANCE,
+            Defect(says=IGNORES_DISTANCE, argument="distance"),
         ),
         expected_failures=VALUE_IN_HALF
         | failing(_NO_REFERENCE, "reference_used")

@@ -13,7 +13,7 @@ from nearfar.pml.failures import (
     failing,
 )
 from nearfar.pml.names import ANY, CASTS_WEIGHTS, COSINE, DIVISOR, DOT, LP, MEAN, SQUARED, WEIGHTS, named
-from nearfar.spec import LossSpec, Paper
+from nearfar.spec import Defect, LossSpec, Paper
 
 _NEEDS = ("num_classes", "embedding_size")
 #: As in the authors' code of Proxy-Anchor (--lr 1e-4, proxies at 100 times that) and of SoftTriple (--modellr 1e-4,
@@ -77,7 +77,7 @@ LOSSES = (
             "a factor of e⁻¹ rather than 0.",
         ),
         defects=(
-            _PROXIES_AS_ELEMENTS,
+            Defect(says=_PROXIES_AS_ELEMENTS, argument="reducer", shows=("class_weighted_reducer",)),
             CASTS_WEIGHTS,
         ),
         expected_failures=CLASSES | SUMMED_IN_HALF | failing(_PROXIES_AS_ELEMENTS, "emits", "pml_reducers"),

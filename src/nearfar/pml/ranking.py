@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.pml.failures import EMPTY, LP_BFLOAT16, PRODUCT_IN_HALF, SQUARED_DISTANCE, VALUE_IN_HALF, failing
 from nearfar.pml.names import COSINE, DOT, LP, MEAN, SNR, SQUARED, TUPLES, WEIGHTS, named
-from nearfar.spec import LossSpec, Paper
+from nearfar.spec import Defect, LossSpec, Paper
 
 _CLASSES_FOR_SAMPLES = (
     "The number of samples a class is taken for the number of classes: the value is wrong unless the two are equal."
@@ -50,7 +50,10 @@ LOSSES = (
         defects=(
             _CLASSES_FOR_SAMPLES,
             "A batch whose samples are not in the order of their classes is accepted and gives a wrong value.",
-            "With an embedding_regularizer the reducer asked for becomes the mean without a word.",
+            Defect(
+                says="With an embedding_regularizer the reducer asked for becomes the mean without a word.",
+                argument="embedding_regularizer",
+            ),
         ),
         expected_failures=failing(_CLASSES_FOR_SAMPLES, "clustering", "permutation")
         | failing(
@@ -119,7 +122,11 @@ LOSSES = (
         ),
         defects=(
             _FREE,
-            "A similarity is read as a distance, so it would push positives apart.",
+            Defect(
+                says="A similarity is read as a distance, so it would push positives apart.",
+                argument="distance",
+                shows=("cosine", "dot", "cosine_similarity", "dot_product_similarity"),
+            ),
         ),
         expected_failures=EMPTY | LP_BFLOAT16 | VALUE_IN_HALF | failing(_FREE, "clustering"),
     ),

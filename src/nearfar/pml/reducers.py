@@ -24,6 +24,7 @@ REDUCERS = (
     ReducerSpec(
         **named("reducers.class_weighted_reducer:ClassWeightedReducer"),
         example="weights=[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]",
+        asks=("labels",),
         summary="The mean of the terms, each weighted by the class of its anchor.",
         deviations=(_TENSOR,),
         defects=("The weights are not saved with state_dict.",),

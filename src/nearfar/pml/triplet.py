@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from nearfar.pml.failures import COLUMNS, LP_BFLOAT16, NOT_ROWS, REFERENCE_SIZE, SUMMED_IN_HALF, VALUE_IN_HALF, failing
-from nearfar.pml.names import ANGULAR, ANY, AVG_NON_ZERO, COLUMN, DIVISOR, FACENET, LP, MEAN, TUPLES, WU, named
-from nearfar.spec import LossSpec, Paper
+from nearfar.pml.names import (
+    ANGULAR,
+    ANY,
+    AVG_NON_ZERO,
+    BY_ANCHOR,
+    COLUMN,
+    DIVISOR,
+    FACENET,
+    LP,
+    MEAN,
+    TUPLES,
+    WU,
+    named,
+)
+from nearfar.spec import Defect, LossSpec, Paper
 
 _SWAP = (
     "swap=True with a reference set, as in cross_batch_memory, looks positives up among the batch: IndexError, or a "
@@ -36,7 +49,7 @@ LOSSES = (
             "The margin of 0.05 is on distances; the paper's, 0.2, is on squared ones (LpDistance(power=2)).",
             "An integer triplets_per_anchor draws triplets at random.",
         ),
-        defects=(_SWAP,),
+        defects=(Defect(says=_SWAP, argument="swap"),),
         expected_failures=REFERENCE_SIZE
         | LP_BFLOAT16
         | failing(_SWAP, "reference_used[swap=True]", "reference_permutation", "gradient[swap=True]"),
@@ -82,7 +95,7 @@ LOSSES = (
             "Anchors and positives are normalised but negatives are not, so the value grows with the length of the "
             "embeddings.",
             _MINED_NEGATIVES,
-            COLUMN,
+            Defect(says=COLUMN, argument="reducer", shows=BY_ANCHOR),
         ),
         expected_failures=REFERENCE_SIZE
         | VALUE_IN_HALF

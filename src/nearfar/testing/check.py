@@ -101,8 +101,8 @@ class Check:
         return measured or ""
 
     def _try(self) -> None:
-        """Raise :class:`NotApplicable` where a plain call does not run, which is another law's affair."""
-        if not self.law.standalone and (trouble := self.subject.trouble):
+        """Raise :class:`NotApplicable` where the part cannot be imported or called, which is another law's affair."""
+        if (trouble := self.subject.trouble) and trouble.hides(self.law):
             raise NotApplicable(f"see the law `{trouble.law}`: {trouble.said}")
 
     def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
@@ -239,7 +239,7 @@ def _unknown(registry: Registry, namespace: str) -> str:
     known = sorted({p.namespace for p in registry.plugins})
     close = difflib.get_close_matches(namespace, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}; or give the folder of a plugin"
-    hint = not_installed(namespace) or hint
+    hint = not_installed(namespace, takes_folder=True) or hint
     return f"no plugin has the namespace {namespace!r}; {hint}"
 
 

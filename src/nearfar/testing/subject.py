@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ from nearfar.testing.scene import CLASSES, DIM, ChoiceMaker, Maker, Scene, batch
 if TYPE_CHECKING:
     from nearfar.testing.trouble import Trouble
 
-__all__ = ["PluginSubject", "Subject", "refuse_chance", "seeded"]
+__all__ = ["PluginSubject", "Subject", "refuse_chance", "seeded", "target_of"]
 
 
 @contextlib.contextmanager
@@ -303,6 +304,14 @@ def _said_with(scene: Scene) -> Iterator[None]:
         with contextlib.suppress(AttributeError):
             error.scene = scene  # type: ignore[attr-defined]
         raise
+
+
+def target_of(subject: Subject) -> Any:
+    """The class of a part, or the function that makes it; whatever its import raises is raised."""
+    if subject.entry.target is not None:
+        return subject.entry.target
+    module, _, name = subject.spec.target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def refuse_chance(subject: Subject) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nearfar.testing.exercise import tensors_in, usual
-from nearfar.testing.law import NotApplicable
+from nearfar.testing.law import Law, NotApplicable
 from nearfar.testing.scene import Scene
-from nearfar.testing.subject import seeded
+from nearfar.testing.subject import seeded, target_of
 from nearfar.told import told
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Trouble:
     said: str
     scene: Scene | None = None
 
+    def hides(self, law: Law) -> bool:
+        """Whether ``law`` would speak of nothing else: without a class there is nothing that any of them is about."""
+        return law.name != self.law and (not law.standalone or self.law == "target_exists")
+
 
 def trouble_of(subject: Subject) -> Trouble | None:
     """The first of the root laws that a part does not keep; None where it keeps all of them."""
@@ -44,6 +48,18 @@ def trouble_of(subject: Subject) -> Trouble | None:
 
 #: What is wrong and what with; None where nothing is.
 _Found = tuple[str, Scene | None] | None
+
+
+# ---- its class
+
+
+def _of_target(subject: Subject) -> _Found:
+    where = subject.spec.target
+    try:
+        target_of(subject)
+    except (Exception, SystemExit) as error:
+        return f"{where} cannot be imported: {told(error, only_own=True)}", None
+    return None
 
 
 # ---- the sample
@@ -167,6 +183,7 @@ def _wrong_gradient(value: Tensor, leaves: dict[str, Tensor], scene: Scene) -> _
 #: The root laws, and what finds out, in the order in which they are asked: one that is not kept says it for all
 #: after it.
 ROOTS: dict[str, Callable[[Subject], _Found]] = {
+    "target_exists": _of_target,
     "sample": _of_sample,
     "runs": _of_call,
     "differentiable": _of_gradient,

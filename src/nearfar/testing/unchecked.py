@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -13,15 +12,7 @@ from nearfar.grammar import Live
 from nearfar.planner import plan_part
 from nearfar.testing.subject import Subject, seeded
 
-__all__ = ["target_of", "unchecked"]
-
-
-def target_of(subject: Subject) -> Any:
-    """The class of a part, or the function that makes it; whatever its import raises is raised."""
-    if subject.entry.target is not None:
-        return subject.entry.target
-    module, _, name = subject.spec.target.partition(":")
-    return getattr(importlib.import_module(module), name)
+__all__ = ["unchecked"]
 
 
 def unchecked(subject: Subject, **arguments: Any) -> nn.Module:

@@ -127,6 +127,8 @@ class Head(Section):
     shard: bool = False
     #: The share of the classes that are not in the batch which a step takes besides those that are.
     sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    #: Whether the backward pass steps them itself, so that their gradient is never held; of SGD.
+    fused: bool = False
     #: Where they start: ``drawn``, as each loss draws its own; ``class_means``, at the means of the untrained network's
     #: embeddings of their classes.
     start: Literal["drawn", "class_means"] = "drawn"

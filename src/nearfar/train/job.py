@@ -21,6 +21,7 @@ from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
 from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
+from nearfar.train.fused import check_fused, fused_optimizers
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, give_whole_batches
@@ -96,6 +97,7 @@ def prepare(
     config = config.model_copy(update={"devices": ranks.world})
     _check_share(config)
     _check_head(config)
+    check_fused(config)
     narrator.quiet = narrator.quiet or not ranks.first
     if config.precision == "16" and device.type == "cpu":
         raise ConfigError("precision 16 needs a GPU: use bf16 or 32 on a CPU")
@@ -126,7 +128,10 @@ def prepare(
     if config.head.sample_rate < 1:
         sample_classes(criterion, config.head.sample_rate, counted.key(config.seed, SAMPLE_KEY))
     groups = parameter_groups(model, criterion, config.optimizer)
-    optimizer = make_optimizer(groups, config.optimizer, row_optimizers(criterion))
+    fused: list[torch.optim.Optimizer] = []
+    if config.head.fused:
+        groups, fused = fused_optimizers(groups, criterion, config.optimizer.momentum)
+    optimizer = make_optimizer(groups, config.optimizer, row_optimizers(criterion), fused)
     criterion.follow(optimizer)
     job = Job(
         config=config,

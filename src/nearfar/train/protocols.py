@@ -147,16 +147,10 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
     ConfigError
         The source knows of neither, or not of queries where their ranking is to be processed.
     """
+    _check_reidentifiable(source, post)
     cameras, labels = source.cameras, source.labels
-    if cameras is None and source.queries is None:
-        raise ConfigError(
-            "re-identification needs to know the cameras, or which images are queries: give a table with a column "
-            "camera, or with the splits query and gallery"
-        )
     every = torch.ones(len(labels), dtype=torch.bool)
     asks, searched = (every, every) if source.queries is None else (source.queries, ~source.queries)
-    if post != "none" and source.queries is None:
-        raise ConfigError(f"{post} looks at queries and a gallery: give a table with the splits query and gallery")
     query, gallery = x[asks], x[searched]
     query = expand_queries(query, gallery, k=min(_EXPANDED, len(gallery))) if post == "expand" else query
     found: dict[str, Any] = ranking_metrics(
@@ -185,6 +179,16 @@ def _nearness(distances: KReciprocal) -> Callable[[int, int], Tensor]:
     return lambda start, stop: -distances.rows(start, stop)
 
 
+def _check_reidentifiable(source: ImageSource, post: Post) -> None:
+    if source.cameras is None and source.queries is None:
+        raise ConfigError(
+            "re-identification needs to know the cameras, or which images are queries: give a table with a column "
+            "camera, or with the splits query and gallery"
+        )
+    if post != "none" and source.queries is None:
+        raise ConfigError(f"{post} looks at queries and a gallery: give a table with the splits query and gallery")
+
+
 _PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "verification": verification,
     "identification": identification,
@@ -204,8 +208,8 @@ def judged(
     post: Post = "none",
 ) -> dict[str, Any]:
     """The figures of one protocol, with their tag as ``protocol``."""
-    if protocol == "reidentification" and source.cameras is None and source.queries is None:
-        reidentification(torch.empty(0), source)  # refused before anything is embedded
+    if protocol == "reidentification":
+        _check_reidentifiable(source, post)  # before anything is embedded
     x = embed(model, source, device=device, workers=workers, flip=flip)
     made = told_templates(source)
     x, source = by_template(x, source)

@@ -30,7 +30,7 @@ from nearfar.train.progress import Narrator
 from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
 from nearfar.train.signals import Terminated
 from nearfar.train.sources import FROM_PYTHON, Sources
-from nearfar.train.table import render
+from nearfar.train.table import render, told_no_better
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -360,4 +360,6 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     run = Run(job.folder.path, job.config, metrics)
     from_python = job.config.data.source.startswith(FROM_PYTHON)
     again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
-    job.narrator.say(f"\n{run.table()}\n\n{job.folder} holds the run; {again} recomputes this")
+    warned = told_no_better(test, job.config.validation.metric, best=job.best["step"], steps=job.steps)
+    said = f"{run.table()}\n\n{warned}" if warned else run.table()
+    job.narrator.say(f"\n{said}\n\n{job.folder} holds the run; {again} recomputes this")

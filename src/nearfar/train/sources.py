@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nearfar.cores import usable_cores
 from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, has_split, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
 from nearfar.data.size import Size
@@ -132,7 +133,7 @@ def loader_workers(wanted: int | None, source: ImageSource) -> int:
     """
     if wanted is not None:
         return wanted
-    return min(8, os.cpu_count() or 1) if any(whole.reads_files for whole in _wholes(source)) else 0
+    return min(8, usable_cores()) if any(whole.reads_files for whole in _wholes(source)) else 0
 
 
 def leave_interrupts_to_parent(_: int) -> None:

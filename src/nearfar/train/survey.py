@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from nearfar.cores import usable_cores
 from nearfar.data import NAMED, TABLES, ClassSubset, ClassUnion, ImageFolder, ImageSource, ImageTable, RecordFaces
 from nearfar.data.image import dimensions
 from nearfar.errors import DataError
@@ -91,7 +92,7 @@ def survey(source: str | os.PathLike[str]) -> Survey:
     fold = None if validates(said) else FOLD
     splits = open_sources(said, None, image_size=64, fold=fold)
     images = [place for part in splits for place in _places(part)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         sizes = list(pool.map(_size, _spread(images, MOST_HEADERS)))
     return Survey(
         source=said,

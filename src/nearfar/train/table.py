@@ -168,6 +168,34 @@ def compare(
     return {"raw": raw, "untrained": judged(untrained), "trained": judged(trained)}
 
 
+def told_no_better(rows: Mapping[str, Mapping[str, float]], metric: str, *, best: int, steps: int) -> str:
+    """What to look at where the trained network finds no more than what nobody trained; empty where it does.
+
+    Parameters
+    ----------
+    rows
+        As :func:`compare` gives them.
+    metric
+        What the weights were kept by, one of :data:`METRICS`.
+    best, steps
+        After how many steps they were, of how many.
+    """
+    other = max(("raw", "untrained"), key=lambda row: rows[row][metric])
+    found, least = rows["trained"][metric], rows[other][metric]
+    if found > least:
+        return ""
+    said = (
+        f"the trained network is no better than {'raw pixels' if other == 'raw' else 'an untrained one'} "
+        f"({METRICS[metric]} {100 * found:.1f} against {100 * least:.1f})"
+    )
+    if best == steps:
+        return f"{said}: it validated best at its last step, so train it longer first (epochs)"
+    return (
+        f"{said}: it validated best after {best} of {steps} steps, so see in `nearfar report` whether the loss fell, "
+        "and lower optimizer.lr or choose another criterion first"
+    )
+
+
 def render(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
     """Draw the table, in per cent; with lines and colour on a terminal, as plain columns elsewhere."""
     cells = [[ROWS[row], *(f"{100 * values[name]:.1f}" for name in METRICS)] for row, values in rows.items()]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import InputError
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.products import add_product
 from nearfar_margin.chunks import Block, Chunks
 from nearfar_margin.closure import with_fields
@@ -32,7 +32,7 @@ class Gradients:
         self.left = torch.zeros_like(left)
         self.bias = None if bias is None else torch.empty_like(bias)
         kept = chunks.needs_weight and chunks.fused is None
-        self.weight = empty_like(chunks.weight) if kept else None
+        self.weight = gradient_like(chunks.weight) if kept else None
         self._chunks, self._narrow = chunks, narrow
 
     def add(self, block: Block, g: Tensor, c: Tensor, shares: Tensor | None, to_lengths: Tensor | None = None) -> None:

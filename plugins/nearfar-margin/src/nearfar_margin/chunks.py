@@ -19,7 +19,7 @@ from nearfar_margin.shard import Shard
 __all__ = ["NO_LOGIT", "Block", "Chunks", "overwrite", "reciprocal"]
 
 #: Cosines in a chunk: about as many as stay in a cache, with the copies that products of matrices take.
-CHUNK = 1 << 19
+CHUNK = 1 << 18
 #: Classes in a chunk at least, whatever the size of the batch: matrices that are too narrow multiply slowly.
 NARROWEST = 256
 #: In a target's place among the others: its exponential is 0, and so is 0 times it, which of −∞ is not a number.

@@ -47,10 +47,7 @@ class _MaskSides(Sides):
         if self._narrow:
             self._from_masks()
         else:
-            self._valid, self._same = batch.positive_mask(), ~batch.negative_mask()
-            self._none = ~self._valid
-            self._every = torch.arange(m, device=self.device)
-            self._positives, self._negatives = self._valid.sum(1), m - self._same.sum(1)
+            self._none, self._same = ~batch.positive_mask(), ~batch.negative_mask()
         self.width = max(1, int(self._positives.max()) if self._narrow and n else m)
 
     def _from_masks(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar_pair.again import again
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import SMALL
 
@@ -69,7 +70,7 @@ class _OneByOne(torch.autograd.Function):
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         query, reference, i, j, found = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _again(ctx, by)
+            return _again(ctx.distance, (query, reference, i, j), by)
         distance: Distance = ctx.distance
         gradients = Gradients(query, query if reference is None else reference)
         by = _by_square(distance, by, found)
@@ -106,7 +107,7 @@ class _ByRow(torch.autograd.Function):
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         query, reference, i, j, found = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _again(ctx, by)
+            return _again(ctx.distance, (query, reference, i, j), by)
         distance: Distance = ctx.distance
         rows = RowDistance(distance, query, query if reference is None else reference)
         gradients = rows.gradients()
@@ -153,14 +154,12 @@ def _by_row(query: Tensor, reference: Tensor, i: Tensor, j: Tensor) -> Iterator[
         yield slice(start, min(start + step, n)), some, (i[some] - start) * m + j[some]
 
 
-def _again(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+def _again(
+    distance: Distance, given: tuple[Tensor, Tensor | None, Tensor, Tensor], by: Tensor
+) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated once more, with every pair's embeddings at once."""
-    query, reference, i, j, _ = ctx.saved_tensors
-    # Under other names, so that nothing before them is gone back through.
-    inputs = [x.view_as(x) for x in (query, reference) if x is not None]
-    found = _fetched(ctx.distance, inputs[0], inputs[-1], i, j)
-    wanted = [x for x in inputs if x.requires_grad]
-    gradients = iter(torch.autograd.grad(found, wanted, by, create_graph=True))
-    to_query = next(gradients) if query.requires_grad else None
-    to_reference = next(gradients) if reference is not None and reference.requires_grad else None
-    return None, to_query, to_reference, None, None
+
+    def found(query: Tensor, reference: Tensor | None, i: Tensor, j: Tensor) -> list[Tensor]:
+        return [_fetched(distance, query, query if reference is None else reference, i, j)]
+
+    return None, *again(found, given, [by])

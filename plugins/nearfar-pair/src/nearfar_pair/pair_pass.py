@@ -6,7 +6,7 @@ of both. The pairs of a few anchors at a time are computed and forgotten, and on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar_pair.again import again
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import rule_of
-from nearfar_pair.rule_distance import RuleDistance
+from nearfar_pair.row_pass import measured, rule_of
 from nearfar_pair.sides import PairRule, Rows, Sides
 
 __all__ = ["PairPass", "Pairs"]
@@ -86,8 +86,8 @@ class PairPass:
         self, batch: Batch, query: Tensor, reference: Tensor, formula: PairFormula, *, rule: PairRule | None = None
     ) -> None:
         rule = rule_of(batch) if rule is None else rule
-        measured = None if rule is None else RuleDistance(rule.batch, rule.distance)
-        self.sides: Sides = sides_of(batch, rule, narrow=True, measured=measured)
+        distances = None if rule is None else measured(rule)
+        self.sides: Sides = sides_of(batch, rule, narrow=True, measured=distances)
         # Something has to be in a row, of which there may be asked the least.
         self._reference = reference if len(reference) else query.new_zeros(1, query.shape[1])
         self._query, self.formula = query, formula
@@ -104,6 +104,14 @@ class PairPass:
     def table(self) -> tuple[Tensor, Tensor]:
         """(n, k) the positives of each anchor, and which of them there are before a rule chooses."""
         return self.sides.table(slice(0, self.sides.shape[0]))
+
+    def each(self, formula: PairFormula) -> Iterator[tuple[Tensor, ...]]:
+        """What another formula makes of a few anchors after another, lists as long as they come out; differentiable.
+
+        The graph keeps none of it: the backward pass computes it once more.
+        """
+        for anchors in self.chunks():
+            yield _Each.apply(self, formula, anchors, self._query, self._reference)
 
     def every(self, query: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
         """The outputs for all anchors at once, in ordinary torch."""
@@ -148,32 +156,50 @@ class _Outputs(torch.autograd.Function):
         query, reference = ctx.saved_tensors
         work: PairPass = ctx.work
         if torch.is_grad_enabled():
-            return None, *_again(work, (query, reference), by_output)
-        to_query, to_reference = torch.zeros_like(query), torch.zeros_like(reference)
-        whole = reference.detach().requires_grad_()
+            return None, *again(work.every, (query, reference), by_output)
+        totals = torch.zeros_like(query), torch.zeros_like(reference)
         for anchors in work.chunks():
             pairs = work.pairs(anchors, query, reference)
-            a, p = (x.detach().requires_grad_() for x in (pairs.a, pairs.p))
-            leaves = Pairs(pairs.rows, pairs.anchor, pairs.place, a, p, whole)
-            with torch.enable_grad():
-                outputs = work.formula(leaves)
-            used = [(o, g[anchors]) for o, g in zip(outputs, by_output, strict=True) if g is not None]
-            roots, by_root = zip(*((o, g) for o, g in used if o.requires_grad), strict=True)
-            by_a, by_p, by_reference = torch.autograd.grad(roots, (a, p, whole), by_root, materialize_grads=True)
-            to_query[anchors] += by_a
-            to_reference.index_add_(0, pairs.positives, by_p).add_(by_reference)
-        return None, to_query, to_reference
+            _pull(work.formula, pairs, [None if g is None else g[anchors] for g in by_output], totals)
+        return None, *totals
 
 
-def _again(
-    work: PairPass, given: tuple[Tensor, Tensor], by_output: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, of all pairs at once."""
-    # Under other names, so that nothing before them is gone back through.
-    query, reference = (x.view_as(x) for x in given)
-    outputs = work.every(query, reference)
+class _Each(torch.autograd.Function):
+    """What a formula makes of a few anchors; the backward pass computes it once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, work: PairPass, formula: PairFormula, anchors: slice, query: Tensor, reference: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs = formula(work.pairs(anchors, query, reference))
+        ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
+        ctx.set_materialize_grads(False)
+        ctx.given = work, formula, anchors
+        ctx.save_for_backward(query, reference)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        query, reference = ctx.saved_tensors
+        work, formula, anchors = ctx.given
+        if torch.is_grad_enabled():
+            made = again(lambda q, r: formula(work.pairs(anchors, q, r)), (query, reference), by_output)
+            return None, None, None, *made
+        totals = torch.zeros_like(query), torch.zeros_like(reference)
+        _pull(formula, work.pairs(anchors, query, reference), by_output, totals)
+        return None, None, None, *totals
+
+
+def _pull(
+    formula: PairFormula, pairs: Pairs, by_output: Sequence[Tensor | None], totals: tuple[Tensor, Tensor]
+) -> None:
+    """Add to the gradients of the query and the reference what comes of those of a formula of some anchors' pairs."""
+    leaves = [x.detach().requires_grad_() for x in (pairs.a, pairs.p, pairs.reference)]
+    with torch.enable_grad():
+        outputs = formula(Pairs(pairs.rows, pairs.anchor, pairs.place, *leaves))
     used = [(o, g) for o, g in zip(outputs, by_output, strict=True) if g is not None and o.requires_grad]
     roots, by_root = zip(*used, strict=True)
-    wanted = [x for x in (query, reference) if x.requires_grad]
-    found = iter(torch.autograd.grad(roots, wanted, by_root, create_graph=True, materialize_grads=True))
-    return tuple(next(found) if x.requires_grad else None for x in (query, reference))
+    by_a, by_p, by_reference = torch.autograd.grad(roots, leaves, by_root, materialize_grads=True)
+    to_query, to_reference = totals
+    to_query[pairs.rows.anchors] += by_a
+    to_reference.index_add_(0, pairs.positives, by_p).add_(by_reference)

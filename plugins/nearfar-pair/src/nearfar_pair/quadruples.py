@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar_pair.again import again
 from nearfar_pair.ends import turned
 from nearfar_pair.places import Places
 from nearfar_pair.row_distance import Gradients, RowDistance
@@ -64,6 +65,11 @@ class Quadruples:
             return bounds
         found: Tensor = _Costs.apply(self, own, bounds, self.query, self.reference)
         return found
+
+    def differentiable(self, own: Tensor, bounds: Tensor, query: Tensor, reference: Tensor | None) -> list[Tensor]:
+        """The same means from the whole matrix: for second derivatives."""
+        matrix = self.distance.matrix(query, query if reference is None else reference)
+        return [self.whole(bounds, own, -matrix if self.distance.is_inverted else matrix)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +170,7 @@ class _Costs(torch.autograd.Function):
         count, own, t, query, reference = ctx.saved_tensors
         work, bounds = ctx.work, ctx.bounds
         if torch.is_grad_enabled():
-            return None, None, *_again(work, own, (t, query, reference), by)
+            return None, *again(work.differentiable, (own, t, query, reference), [by])
         by = torch.where(count > 0, by, 0)
         each = -by / count.clamp_min(1).to(by)
         # Each distance has the share of all bounds above it.
@@ -199,20 +205,6 @@ class _Costs(torch.autograd.Function):
 def _exchanged(query: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The references for the query; of a batch with itself it is the same."""
     return (query, None) if reference is None else (reference, query)
-
-
-def _again(
-    work: Quadruples, own: Tensor, given: tuple[Tensor, Tensor, Tensor | None], by: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, by way of the whole matrix."""
-    # Under other names, so that nothing before them is gone back through.
-    t, query = (x.view_as(x) for x in given[:2])
-    reference = None if given[2] is None else given[2].view_as(given[2])
-    matrix = work.distance.matrix(query, query if reference is None else reference)
-    found = work.whole(t, own, -matrix if work.distance.is_inverted else matrix)
-    wanted = [x for x in (t, query, reference) if x is not None and x.requires_grad]
-    gradients = iter(torch.autograd.grad(found, wanted, by, create_graph=True, materialize_grads=True))
-    return tuple(next(gradients) if x is not None and x.requires_grad else None for x in (t, query, reference))
 
 
 def _shares(bounds: _Bounds, of_class: Tensor, d: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
+from nearfar.nn.products import product
+from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["RowDistance", "row_distance"]
@@ -38,16 +40,20 @@ class RowDistance:
         self.width = len(reference)
         self._is_self = query is reference
         self._is_similarity = distance.is_inverted
-        self._has_root = isinstance(distance, Euclidean)
+        #: Whether distances are roots, so that their gradient has them.
+        self.has_root = isinstance(distance, Euclidean)
+        #: Whether two points may be one of the distances that were made last.
+        self._has_near = True
         if not self._is_similarity:
             self._squares = reference.square().sum(1)
             self._query_squares = self._squares if self._is_self else query.square().sum(1)
             # Of distances among themselves; no sum of two squares is larger.
-            self._near = NEAR * (self._squares.max() + self._query_squares.max())
+            self._near = 3 * NEAR if distance.normalize_embeddings else NEAR * self._largest()
 
     def rows(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
-        query = self._query[anchors]
+        # Of a small batch a view of all is a share of the whole.
+        query = self._query if len(out) == len(self._query) else self._query[anchors]
         if self._is_similarity:
             return torch.mm(-query, self._reference.T, out=out)
         torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
@@ -55,10 +61,15 @@ class RowDistance:
         if self._is_self:
             out.diagonal(anchors.start).fill_(FAR)
         # On a GPU asking whether there are any would stall the stream.
-        if out.device.type == "cpu" and bool(out.amin() < self._near):
-            self._mend_near(out, anchors)
-        out.clamp_min_(0)
-        return out.sqrt_() if self._has_root else out
+        self._has_near = out.device.type != "cpu" or not out.amin().item() >= self._near
+        if self._has_near:
+            if out.device.type == "cpu":
+                self._mend_near(out, anchors)
+            out.clamp_min_(0)
+        return out.sqrt_() if self.has_root else out
+
+    def _largest(self) -> Tensor:
+        return self._squares.max() + self._query_squares.max()
 
     def _mend_near(self, square: Tensor, anchors: slice) -> None:
         """Take squared distances that cancellation has spoiled from the differences themselves."""
@@ -70,7 +81,7 @@ class RowDistance:
             square[i, j] = (query[i] - self._reference[j]).square().sum(1)
 
     def pull(self, rows: Rows, by_ap: Tensor | None, by_an: Tensor | None, gradients: Gradients) -> None:
-        """Add to the gradients of the embeddings what comes of those of the distances.
+        """Add to the gradients of the embeddings what comes of those of the distances that were made last.
 
         Parameters
         ----------
@@ -83,11 +94,11 @@ class RowDistance:
             What is added to.
         """
         query, to_query = self._query[rows.anchors], gradients.query[rows.anchors]
-        factor = 1 if self._is_similarity or self._has_root else 2
+        factor = 1 if self._is_similarity or self.has_root else 2
         if by_ap is not None:
             by_ap = by_ap.masked_fill(~rows.valid, 0)
-            if self._has_root:
-                by_ap = _over(by_ap, rows.d_ap, rows.d_ap.abs())
+            if self.has_root:
+                by_ap = self._over(by_ap, rows.d_ap)
             # Few positives are gathered; many are as cheap as all references.
             if by_an is None and by_ap.shape[1] * query.shape[1] <= len(self._reference):
                 self._pull_few(rows.positives, by_ap, query, to_query, gradients, factor)
@@ -96,11 +107,19 @@ class RowDistance:
             weight = torch.zeros_like(rows.d_an)
         else:
             weight = by_an.contiguous()
-            if self._has_root:
-                weight = _over(weight, rows.d_an, rows.d_an)
+            if self.has_root:
+                weight = self._over(weight, rows.d_an)
         if by_ap is not None:
             weight.scatter_add_(1, rows.positives, by_ap)
         self.pull_weight(rows.anchors, weight, gradients, factor)
+
+    def _over(self, gradient: Tensor, distance: Tensor) -> Tensor:
+        """``gradient / distance`` in place, and 0 where two points are one: the subgradient of smallest norm.
+
+        That none are one is known of the distances that were made last.
+        """
+        gradient.div_(distance)
+        return gradient.masked_fill_(distance == 0, 0) if self._has_near else gradient
 
     def pull_weight(self, anchors: slice, weight: Tensor, gradients: Gradients, factor: int = 1) -> None:
         """Add to the gradients what comes of those by half the squared distances, or by the negated similarities.
@@ -117,11 +136,36 @@ class RowDistance:
             What the weights are to be multiplied with.
         """
         query, to_query = self._query[anchors], gradients.query[anchors]
-        to_query.addmm_(weight, self._reference, alpha=-factor)
-        gradients.reference.addmm_(weight.T, query, alpha=-factor)
+        # No tie depends on these, so that they may be of another library than the distances.
+        to_query.sub_(product(weight, self._reference), alpha=factor)
+        gradients.turned.sub_(product(query.T, weight), alpha=factor)
         if not self._is_similarity:
             to_query.addcmul_(weight.sum(1, keepdim=True), query, value=factor)
             gradients.columns.add_(weight.sum(0), alpha=factor)
+
+    def pulled(self, weight: Tensor, root: Tensor | None) -> tuple[Tensor, ...]:
+        """The gradients of the query and, where it is another, of the reference, of a whole matrix of distances.
+
+        Parameters
+        ----------
+        weight
+            (n, m) the gradient by the distances; written to.
+        root
+            (n, m) these, where they are roots.
+        """
+        if root is not None:
+            weight = self._over(weight, root)
+        if self._is_self:
+            # Both ends of a pair are of the batch, so that one product does.
+            return (self._pulled(weight + weight.T, self._query, self._query),)
+        to_query = self._pulled(weight, self._query, self._reference)
+        return to_query, self._pulled(weight.T, self._reference, self._query)
+
+    def _pulled(self, weight: Tensor, points: Tensor, others: Tensor) -> Tensor:
+        if self._is_similarity:
+            return torch.mm(weight, others).neg_()
+        factor = -1 if self.has_root else -2
+        return torch.addmm(points * weight.sum(1, keepdim=True), weight, others, beta=-factor, alpha=factor)
 
     def _pull_few(
         self, positives: Tensor, weight: Tensor, query: Tensor, to_query: Tensor, gradients: Gradients, factor: int
@@ -150,23 +194,19 @@ class Gradients:
         #: (m,) what each reference is multiplied with in the end.
         self.columns = reference.new_zeros(len(reference))
 
+    @once
+    def turned(self) -> Tensor:
+        """(d, m) a part of the gradient of the references: products with rows of weights are had so most cheaply."""
+        return torch.zeros_like(self._points.T, memory_format=torch.contiguous_format)
+
     def finished(self) -> tuple[Tensor, Tensor | None]:
         """Those of the embeddings and of the references; None where both are one."""
         self.reference.addcmul_(self.columns[:, None], self._points)
+        if "turned" in self.__dict__:
+            self.reference.add_(self.turned.T)
         return self.query, None if self.reference is self.query else self.reference
 
 
 def row_distance(distance: Any) -> bool:
     """Whether a distance can be had by rows: whether it is one of nearfar's own."""
     return type(distance) in (Cosine, Dot, Euclidean, SquaredEuclidean)
-
-
-def _over(gradient: Tensor, distance: Tensor, size: Tensor) -> Tensor:
-    """``gradient / distance`` in place, and 0 where two points are one: the subgradient of smallest norm.
-
-    ``size`` is that of the distance, which is negative where there is none.
-    """
-    # On a GPU asking whether there are any would stall the stream.
-    if distance.device.type != "cpu" or not bool(size.amin() > 0):
-        return gradient.div_(distance).masked_fill_(distance == 0, 0)
-    return gradient.div_(distance)

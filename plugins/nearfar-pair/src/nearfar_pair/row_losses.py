@@ -7,7 +7,7 @@ the reference set, selections, distances and reducers come with it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from nearfar_pair.pair_distances import both_distances
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "of_anchors", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -31,6 +32,8 @@ class AnchorLoss(EmbeddingLoss):
     kind = "element"
     #: Whether a cost can be below zero.
     signed = False
+    #: Whether every anchor has a cost, so that nobody needs to count.
+    is_full = False
     #: Whether the formula walks the table of positives, so that it should be narrow.
     narrow = False
 
@@ -43,8 +46,21 @@ class AnchorLoss(EmbeddingLoss):
         return ()
 
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
-        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), narrow=self.narrow)
-        return RowTerms(self.kind, rows, signed=self.signed, labels=batch.labels)
+        sloped = getattr(self, "sloped", None)
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=sloped, narrow=self.narrow)
+        return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
+
+
+class SlopedLoss(AnchorLoss):
+    """An anchor's loss whose formula knows its own slopes."""
+
+    @abstractmethod
+    def sloped(self, rows: Rows, *parameters: Tensor) -> Sloped:
+        """The outputs of :meth:`costs`, and how a gradient by the sum of the costs goes back."""
+
+    def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        costs, counts = self.sloped(rows, *parameters).all()
+        return costs, counts
 
 
 class PositiveLoss(AnchorLoss):
@@ -83,7 +99,8 @@ class PairLoss(EmbeddingLoss):
         learned = self.learned(batch)
         if batch.selection is not None and rule_of(batch) is None:
             return self._selected(batch, batch.selection, learned)
-        rows = RowPass(batch, self.distance, self._sums, learned, sums=2)
+        sloped = getattr(self, "sloped", None)
+        rows = RowPass(batch, self.distance, self._sums, learned, sloped=sloped, sums=2)
         sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]
         return self._named(batch, *sides)
 
@@ -107,11 +124,11 @@ class PairLoss(EmbeddingLoss):
 
     def _costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         """The costs of the positives (r, k) and of all references (r, m); 0 where there is no such pair."""
-        of_anchor = [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+        of_anchor = of_anchors(rows, learned)
         return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
-        of_anchor = [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+        of_anchor = of_anchors(rows, learned)
         if rows.times is not None:
             return _counted(rows.times, *self._costs(rows, *learned))
         positive = self.positive_cost(rows.d_ap, *of_anchor)
@@ -127,6 +144,19 @@ class PairLoss(EmbeddingLoss):
         costs = self.negative_cost(rows.d_an, *of_anchor)
         # Their number as the sum of signs: a comparison and its sum take five times as long.
         return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
+
+
+def of_anchors(rows: Rows, learned: Sequence[Tensor]) -> list[Tensor]:
+    """What costs depend on besides the distances of these anchors, as it goes with them: (r, 1), or of any shape."""
+    return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+
+
+def counts_of(rows: Rows) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """How many positives and how many negatives were selected of each anchor, (r,) int64, each for who asks."""
+    times = rows.times
+    if times is None:
+        return lambda: rows.num_positives, lambda: rows.num_negatives
+    return lambda: times[0].sum(1).long(), lambda: times[1].sum(1).long()
 
 
 def _counted(times: tuple[Tensor, Tensor], *costs: Tensor) -> tuple[Tensor, ...]:

@@ -18,15 +18,18 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import same_distance
 from nearfar.nn.selection import IndexSelection, distance_matrix
+from nearfar_pair.again import again
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
+from nearfar_pair.sloped import Found, Sloped, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
+from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["Formula", "RowPass", "chosen_sides", "is_alike", "rule_of", "slices"]
+__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "measured", "rule_of", "slices"]
 
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -47,6 +50,8 @@ class RowPass:
         Called with :class:`Rows` and the parameters; returns tensors of r rows each.
     parameters
         What else the outputs may be differentiated by.
+    sloped
+        The same formula with its own slopes, by which sums are differentiated without a graph; None where it has none.
     sums
         Of how many outputs, the first, the sum may be asked for.
     narrow
@@ -63,13 +68,15 @@ class RowPass:
         formula: Formula,
         parameters: Sequence[Tensor] = (),
         *,
+        sloped: SlopedFormula | None = None,
         sums: int = 1,
         narrow: bool = False,
         is_ragged: bool = False,
     ) -> None:
         self._sums = sums
+        self._quick: Found | None = None
         self._is_ragged = is_ragged
-        self._batch, self._distance, self._formula = batch, distance, formula
+        self._batch, self._distance, self._formula, self._sloped = batch, distance, formula, sloped
         self._parameters = tuple(parameters)
         self.sides = chosen_sides(batch, distance, narrow=narrow)
 
@@ -83,8 +90,12 @@ class RowPass:
 
     @once
     def totals(self) -> tuple[Tensor, ...]:
-        """The sums of the first outputs, differentiable, and after them all outputs, which are not."""
+        """The sums of the first outputs, differentiable; there may be more, which :attr:`found` has."""
+        if self._is_quick and (torch.is_grad_enabled() or not self.needs_grad):
+            return self._whole_totals
         with torch.set_grad_enabled(self.needs_grad):
+            if self._is_quick:
+                return self._whole_totals
             if self._is_whole or "outputs" in self.__dict__:
                 sums = (output.sum() for output in self.outputs[: self._sums])
                 return *sums, *(output.detach() for output in self.outputs)
@@ -92,8 +103,27 @@ class RowPass:
             return _Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
     @property
-    def found(self) -> tuple[Tensor, ...]:
+    def _is_quick(self) -> bool:
+        """Whether the sums are those of a small batch whose formula knows its slopes, and nothing is made yet."""
+        return self._sloped is not None and "outputs" not in self.__dict__ and self._is_whole and self._splits
+
+    @property
+    def _whole_totals(self) -> tuple[Tensor, ...]:
+        batch = self._batch
+        plan = Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
+        reference = None if batch.is_self else batch.reference
+        sums: tuple[Tensor, ...] = WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters)
+        assert plan.found is not None
+        self._quick = Found(plan.found)
+        return sums
+
+    @property
+    def found(self) -> Sequence[Tensor]:
         """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
+        if self._is_quick:
+            _ = self.totals  # which are likely to be asked for too
+        if self._quick is not None:
+            return self._quick
         return self.totals[self._sums :] if "totals" in self.__dict__ else self.outputs
 
     @once
@@ -114,14 +144,15 @@ class RowPass:
     @property
     def _all_rows(self) -> Rows:
         masks = self.sides.masks
-        if masks is None or "matrix" in self.__dict__ or torch.compiler.is_compiling() or not self._splits:
+        if masks is None or "matrix" in self.__dict__ or not self._splits:
             return self._rows(self.matrix)
         return self.sides.split(*split(self._distance, *self._embeddings, masks))
 
     @property
     def _splits(self) -> bool:
         """Whether few steps do: there is something to compare, by one of nearfar's own distances, on the CPU."""
-        return all(self.sides.shape) and self.sides.device.type == "cpu" and row_distance(self._distance)
+        is_own = row_distance(self._distance) and not torch.compiler.is_compiling()
+        return is_own and all(self.sides.shape) and self.sides.device.type == "cpu"
 
     @once
     def matrix(self) -> Tensor:
@@ -158,8 +189,8 @@ class RowPass:
         return query, None if self._batch.is_self else self._distance.maybe_normalize(self._batch.reference)
 
     @once
-    def _plan(self) -> _Plan:
-        return _Plan(self._distance, self.sides, self._formula, self._is_ragged)
+    def _plan(self) -> Plan:
+        return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
 
 
 def rule_of(batch: Batch) -> PairRule | None:
@@ -187,21 +218,44 @@ def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
 
 def slices(sides: Sides) -> Iterator[slice]:
     """A few anchors after another."""
-    n, m = sides.shape
-    elements = CPU_ELEMENTS if sides.device.type == "cpu" else GPU_ELEMENTS
+    return _slices(*sides.shape, sides.device)
+
+
+def measured(rule: PairRule | Triplets) -> RuleDistance:
+    """The distances that a rule goes by as its miner had them, whichever anchors are asked for at a time."""
+    batch = rule.batch
+    anchors = _slices(len(batch.embeddings), len(batch.reference), batch.embeddings.device)
+    return RuleDistance(batch, rule.distance, anchors)
+
+
+def _slices(n: int, m: int, device: torch.device) -> Iterator[slice]:
+    elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
     step = max(1, elements // max(1, m))
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """What both functions below do: distances, sides, formula."""
+@dataclasses.dataclass(slots=True, eq=False)
+class Plan:
+    """What a pass does.
+
+    Attributes
+    ----------
+    distance, sides, formula, sloped, is_ragged, sums
+        As of :class:`RowPass`.
+    is_raw
+        Whether the embeddings are as they were given, normalised or not.
+    found
+        Where a pass leaves what it found that nobody differentiates.
+    """
 
     distance: Any
     sides: Sides
     formula: Formula
+    sloped: SlopedFormula | None = None
     is_ragged: bool = False
     sums: int = 0
+    is_raw: bool = False
+    found: Sloped | None = None
 
     def chunks(self) -> Iterator[slice]:
         return slices(self.sides)
@@ -217,18 +271,25 @@ class _Plan:
         size = first.stop - first.start, self.sides.shape[1]
         return like.new_empty(size), like.new_empty(size)
 
-    def differentiable(self, query: Tensor, reference: Tensor | None, parameters: Sequence[Tensor]) -> Any:
+    def differentiable(self, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:
         """The outputs from the whole matrix: for second derivatives."""
+        if self.is_raw:
+            query = self.distance.maybe_normalize(query)
+            reference = None if reference is None else self.distance.maybe_normalize(reference)
         matrix = self.distance.matrix(query, query if reference is None else reference)
         matrix = -matrix if self.distance.is_inverted else matrix
         rows = self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
         return self.formula(rows, *parameters)
 
+    def differentiable_sums(self, *inputs: Any) -> list[Tensor]:
+        """The sums of the first of these outputs."""
+        return [output.sum() for output in self.differentiable(*inputs)[: self.sums]]
+
 
 class _Pull:
     """Gradients of the embeddings and the parameters, added up a few rows at a time."""
 
-    def __init__(self, plan: _Plan, distance: RowDistance, parameters: Sequence[Tensor], needs: Sequence[bool]) -> None:
+    def __init__(self, plan: Plan, distance: RowDistance, parameters: Sequence[Tensor], needs: Sequence[bool]) -> None:
         self._plan, self._distance = plan, distance
         self._embeddings: Gradients = distance.gradients()
         self.leaves = [p.detach().requires_grad_(need) for p, need in zip(parameters, needs, strict=True)]
@@ -255,14 +316,19 @@ class _Pull:
             return
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         roots, by_root = zip(*used, strict=True)
-        by_ap, by_an, *rest = torch.autograd.grad(
+        by_ap, by_an, *by_wanted = torch.autograd.grad(
             roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=not is_last
         )
-        with torch.no_grad():
-            self._distance.pull(rows, by_ap, by_an, self._embeddings)
-            for total, part in zip([t for t in self._parameters if t is not None], rest, strict=True):
-                if part is not None:
-                    total += part
+        rest = iter(by_wanted)
+        self.take(rows, by_ap, by_an, *(next(rest) if leaf.requires_grad else None for leaf in leaves))
+
+    @torch.no_grad()
+    def take(self, rows: Rows, by_ap: Tensor | None, by_an: Tensor | None, *by_parameters: Tensor | None) -> None:
+        """Add gradients by the distances of ``rows`` and by the parameters."""
+        self._distance.pull(rows, by_ap, by_an, self._embeddings)
+        for total, part in zip(self._parameters, by_parameters, strict=True):
+            if total is not None and part is not None:
+                total += part
 
     def finished(self) -> tuple[Tensor | None, ...]:
         return (*self._embeddings.finished(), *self._parameters)
@@ -275,7 +341,7 @@ class _Found:
     and those of the next, and memory would grow by what no longer fits.
     """
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._size = plan.sides.shape[0]
         self._is_ragged = plan.is_ragged
         self._whole: list[Tensor] = []
@@ -300,7 +366,7 @@ class _Outputs(torch.autograd.Function):
     """The outputs of a formula; the backward pass computes the rows once more."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
+    def forward(ctx: Any, plan: Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         buffers = plan.buffers(query)
         found = _Found(plan)
@@ -316,9 +382,9 @@ class _Outputs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            return None, *_again(ctx, by_output)
+            return None, *again(ctx.plan.differentiable, ctx.saved_tensors, by_output)
         query, reference, *parameters = ctx.saved_tensors
-        plan: _Plan = ctx.plan
+        plan: Plan = ctx.plan
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         pull = _Pull(plan, distance, parameters, ctx.needs_input_grad[3:])
         buffers = plan.buffers(query)
@@ -332,7 +398,7 @@ class _Totals(torch.autograd.Function):
     """The sums of the first outputs of a formula, whose gradients are taken at once, and all outputs."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
+    def forward(ctx: Any, plan: Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         distance = RowDistance(plan.distance, query, query if reference is None else reference)
         buffers = plan.buffers(query)
         needs = ctx.needs_input_grad
@@ -342,6 +408,12 @@ class _Totals(torch.autograd.Function):
             rows = plan.rows(distance, anchors, buffers)
             if not pulls:
                 found.add(anchors, plan.formula(rows, *parameters))
+                continue
+            if plan.sloped is not None:
+                sloped = plan.sloped(rows, *parameters)
+                found.add(anchors, sloped.all())
+                for i, pull in enumerate(pulls):
+                    pull.take(rows, *sloped.pull(*(1.0 if i == j else None for j in range(plan.sums))))
                 continue
             rows, outputs = pulls[0].outputs(rows)
             for pull, output in zip(pulls, outputs, strict=False):
@@ -360,7 +432,7 @@ class _Totals(torch.autograd.Function):
         sums: int = ctx.plan.sums
         count = len(ctx.needs_input_grad) - 1
         if torch.is_grad_enabled():
-            return None, *_again(ctx, by[:sums], skip=sums * count, totals=True)
+            return None, *again(ctx.plan.differentiable_sums, ctx.saved_tensors[sums * count :], by[:sums])
         found: list[Tensor | None] = [None] * count
         for i, factor in enumerate(by[:sums]):
             for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
@@ -369,21 +441,3 @@ class _Totals(torch.autograd.Function):
                 so_far = found[j]
                 found[j] = gradient * factor if so_far is None else so_far.addcmul_(gradient, factor)
         return None, *found
-
-
-def _again(
-    ctx: Any, by_output: Sequence[Tensor | None], *, skip: int = 0, totals: bool = False
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, by way of the whole matrix."""
-    # Under other names: a parameter may be made from the embeddings, which is not this function's to go back through.
-    inputs = [x if x is None else x.view_as(x) for x in ctx.saved_tensors[skip:]]
-    outputs = ctx.plan.differentiable(*inputs[:2], inputs[2:])
-    if totals:
-        outputs = tuple(output.sum() for output in outputs[: len(by_output)])
-    used = [(o, g) for o, g in zip(outputs, by_output, strict=True) if g is not None and o.requires_grad]
-    wanted = [x for x in inputs if x is not None and x.requires_grad]
-    if not used or not wanted:
-        return (None,) * len(inputs)
-    roots, by_root = zip(*used, strict=True)
-    found = iter(torch.autograd.grad(roots, wanted, by_root, create_graph=True, allow_unused=True))
-    return tuple(next(found) if x is not None and x.requires_grad else None for x in inputs)

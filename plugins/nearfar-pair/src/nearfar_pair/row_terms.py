@@ -71,6 +71,8 @@ class RowTerms(Terms):
         A pass whose first two outputs are the costs, 0 where there is none, and which there are, boolean.
     signed
         Whether a cost can be below zero.
+    is_full
+        Whether every anchor has a cost.
     normalizer, labels
         As in :class:`~nearfar.nn.terms.Terms`.
     """
@@ -81,6 +83,7 @@ class RowTerms(Terms):
         rows: RowPass | Made,
         *,
         signed: bool = False,
+        is_full: bool = False,
         normalizer: Tensor | float | None = None,
         labels: Tensor | None = None,
     ) -> None:
@@ -89,7 +92,7 @@ class RowTerms(Terms):
         self.normalizer = normalizer
         self.labels = labels
         self._rows = rows
-        self._signed = signed
+        self._signed, self._is_full = signed, is_full
 
     @property
     def values(self) -> Tensor:
@@ -101,6 +104,10 @@ class RowTerms(Terms):
             return torch.where(self._mask)
         anchors, places = torch.where(self._mask)
         return anchors, self._rows.table[0][anchors, places]
+
+    @property
+    def size(self) -> int | None:
+        return self.num_anchors if self._is_full else None
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]

@@ -17,6 +17,7 @@ from torch import Tensor
 from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import Selection
+from nearfar_pair.once import once
 
 __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 
@@ -29,7 +30,7 @@ SMALL = 2**14
 FEW = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The distances of r anchors, small for near: a similarity is negated.
 
@@ -51,6 +52,8 @@ class Rows:
         (r, m) memory for what one function keeps of the references for its gradient, which is taken once; or None.
     times
         (r, k) and (r, m) how often each positive and each negative was selected, 0 where there is none; None for once.
+    is_wide
+        Whether the table of positives has a place for each reference, in their order.
     """
 
     d_ap: Tensor
@@ -62,11 +65,16 @@ class Rows:
     num_negatives: Tensor
     scratch: Tensor | None = None
     times: tuple[Tensor, Tensor] | None = None
+    is_wide: bool = False
 
     @property
     def d_ap_or_far(self) -> Tensor:
         """(r, k) distances of the positives; FAR where an anchor has fewer."""
         return torch.where(self.valid, self.d_ap, FAR)
+
+    def only_positives(self, values: Tensor) -> Tensor:
+        """(r, k) numbers of the positives; 0 where an anchor has fewer."""
+        return torch.where(self.valid, values, 0)
 
     @property
     def is_negative(self) -> Tensor:
@@ -77,6 +85,34 @@ class Rows:
     def has_both(self) -> Tensor:
         """(r,) boolean: which anchors have a positive and a negative."""
         return (self.num_positives > 0) & (self.num_negatives > 0)
+
+
+class _AllRows(Rows):
+    """Those of all anchors by masks; what is not of distances is asked of the sides when it is asked for."""
+
+    def __init__(self, sides: Sides, d_ap: Tensor, d_an: Tensor) -> None:
+        every = slice(0, sides.shape[0])
+        self.__dict__.update(_sides=sides, d_ap=d_ap, d_an=d_an, anchors=every, is_wide=True)
+
+    @property
+    def d_ap_or_far(self) -> Tensor:
+        return self.d_ap.masked_fill(self._none, FAR)
+
+    def only_positives(self, values: Tensor) -> Tensor:
+        return values.masked_fill(self._none, 0)
+
+    def __getattr__(self, name: str) -> Tensor:
+        found: Tensor = getattr(self.__dict__["_sides"], _OF_SIDES[name])
+        return found
+
+
+_OF_SIDES = {
+    "_none": "_none",
+    "valid": "_valid",
+    "positives": "_every",
+    "num_positives": "_positives",
+    "num_negatives": "_negatives",
+}
 
 
 class PairRule(Selection, ABC):
@@ -169,15 +205,10 @@ class Sides:
 
     def _from_labels(self, labels: Tensor, reference_labels: Tensor) -> None:
         if not self._narrow:
-            self._same = labels[:, None] == reference_labels
+            self._same = labels.unsqueeze(1) == reference_labels
             self._none = ~self._same
-            same = self._positives = self._same.sum(1)
             if self._is_self:  # an anchor is among its own class
                 self._none.fill_diagonal_(True)
-                self._positives = same - 1
-            self._valid = ~self._none
-            self._every = torch.arange(self.shape[1], device=self.device)
-            self._negatives = self.shape[1] - same
             return
         ordered, self._order = reference_labels.sort(stable=True)
         self._first = torch.searchsorted(ordered, labels)
@@ -188,6 +219,24 @@ class Sides:
             self._own[self._order] = torch.arange(len(labels), device=labels.device)
             size = size - 1
         self._positives = size
+
+    # Of masks, what few ask for: in a small batch each is a share of the whole.
+
+    @once
+    def _valid(self) -> Tensor:
+        return ~self._none
+
+    @once
+    def _every(self) -> Tensor:
+        return torch.arange(self.shape[1], device=self.device).expand(self.shape)
+
+    @once
+    def _positives(self) -> Tensor:
+        return self._valid.sum(1)
+
+    @once
+    def _negatives(self) -> Tensor:
+        return self.shape[1] - self._same.sum(1)
 
     def _from_pairs(self, a1: Tensor, p: Tensor, a2: Tensor, n: Tensor) -> None:
         anchors, references = self.shape
@@ -222,7 +271,8 @@ class Sides:
         index, valid = self.table(anchors)
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
-        return Rows(d_ap, valid, d_an, anchors, index, self._positives[anchors], self._negatives[anchors], scratch)
+        counts = self._positives[anchors], self._negatives[anchors]
+        return Rows(d_ap, valid, d_an, anchors, index, *counts, scratch, is_wide=not self._narrow)
 
     def _left_by(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
         """What a rule leaves of rows."""
@@ -244,7 +294,8 @@ class Sides:
             torch.maximum(d_an, left.mul_(2 * FAR).sub_(FAR), out=d_an)
         else:
             d_an = d_an.masked_fill(left > 0, FAR)
-        return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, positives, negatives, rows.scratch, times)
+        counts = positives, negatives
+        return Rows(d_ap, valid, d_an, rows.anchors, rows.positives, *counts, rows.scratch, times, rows.is_wide)
 
     @property
     def masks(self) -> tuple[Tensor, Tensor] | None:
@@ -253,9 +304,15 @@ class Sides:
 
     def split(self, d_ap: Tensor, d_an: Tensor) -> Rows:
         """All rows, of distances (n, m) in which what :attr:`masks` say is far already."""
-        index = self._every.expand_as(d_ap)
-        every = slice(0, self.shape[0])
-        return Rows(d_ap, self._valid, d_an, every, index, self._positives, self._negatives)
+        return _AllRows(self, d_ap, d_an)
+
+    def whole(self, d: Tensor, *, in_place: bool) -> Rows:
+        """All rows, of distances (n, m) that nobody differentiates by; as :meth:`rows`."""
+        if self.masks is None:
+            return self.rows(d, slice(0, len(d)), in_place=in_place)
+        no_positive, no_negative = self.masks
+        d_ap = d.masked_fill(no_positive, -FAR)
+        return self.split(d_ap, d.masked_fill_(no_negative, FAR) if in_place else d.masked_fill(no_negative, FAR))
 
     @property
     def has_rule(self) -> bool:
@@ -266,7 +323,7 @@ class Sides:
         """(r, k) the references that are positives, and which of them there are; the rest repeat the first."""
         if not self._narrow:
             valid = self._valid[anchors]
-            return self._every.expand_as(valid), valid
+            return self._every[anchors], valid
         if self.width > FEW:
             return self._part_of_table(anchors)
         if self._table is None:

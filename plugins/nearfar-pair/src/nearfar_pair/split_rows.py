@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.distances import Distance
+from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.sides import FAR
 
@@ -43,19 +45,17 @@ class _Split(torch.autograd.Function):
         other = query if reference is None else reference
         rows = RowDistance(distance, query, other)
         d = rows.rows(slice(0, len(query)), query.new_empty(len(query), len(other)))
-        ctx.distance, ctx.masks = distance, masks
+        ctx.distance, ctx.masks, ctx.rows = distance, masks, rows
+        ctx.root = d if rows.has_root else None
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(query, reference)
         no_positive, no_negative = masks
         d_ap = d.masked_fill(no_positive, -FAR)
-        if isinstance(distance, Euclidean):
-            ctx.save_for_backward(query, reference, d)
-            return d_ap, d.masked_fill(no_negative, FAR)
-        ctx.save_for_backward(query, reference)
-        return d_ap, d.masked_fill_(no_negative, FAR)
+        return d_ap, d.masked_fill(no_negative, FAR) if rows.has_root else d.masked_fill_(no_negative, FAR)
 
     @staticmethod
     def backward(ctx: Any, by_ap: Tensor | None, by_an: Tensor | None) -> tuple[Tensor | None, ...]:
-        query, reference, *root = ctx.saved_tensors
+        query, reference = ctx.saved_tensors
         weight: Tensor | None = None
         for by, mask in zip((by_ap, by_an), ctx.masks, strict=True):
             if by is not None:
@@ -64,35 +64,11 @@ class _Split(torch.autograd.Function):
         if weight is None:
             return (None,) * 4
         if torch.is_grad_enabled():
-            return None, None, *_again(ctx.distance, query, reference, weight)
-        if root:
-            (d,) = root
-            weight /= d
-            if not bool(d.amin() > 0):  # two points that are one pass nothing
-                weight.masked_fill_(d == 0, 0)
-        factor = -1 if ctx.distance.is_inverted or root else -2
-        if reference is None:
-            # Both ends of a pair are of the batch, so that one product does.
-            weight = weight + weight.T
-            return None, None, _pulled(ctx.distance, weight, query, query, factor), None
-        to_query = _pulled(ctx.distance, weight, query, reference, factor)
-        return None, None, to_query, _pulled(ctx.distance, weight.T, reference, query, factor)
+            by = -weight if ctx.distance.is_inverted else weight
+            return None, None, *again(functools.partial(_matrix, ctx.distance), (query, reference), [by])
+        to_query, to_reference = (*ctx.rows.pulled(weight, ctx.root), None)[:2]
+        return None, None, to_query, to_reference
 
 
-def _pulled(distance: Distance, weight: Tensor, points: Tensor, others: Tensor, factor: int) -> Tensor:
-    """The gradient of points from that, (n, m), by their distances to others."""
-    if distance.is_inverted:
-        return torch.mm(weight, others).neg_()
-    return torch.addmm(points * weight.sum(1, keepdim=True), weight, others, beta=-factor, alpha=factor)
-
-
-def _again(distance: Distance, query: Tensor, reference: Tensor | None, weight: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated once more, by way of the matrix."""
-    # Under other names, so that nothing before them is gone back through.
-    inputs = [x.view_as(x) for x in (query, reference) if x is not None]
-    matrix = distance.matrix(inputs[0], inputs[-1])
-    wanted = [x for x in inputs if x.requires_grad]
-    by = -weight if distance.is_inverted else weight
-    found = iter(torch.autograd.grad(matrix, wanted, by, create_graph=True))
-    to_query = next(found) if query.requires_grad else None
-    return to_query, next(found) if reference is not None and reference.requires_grad else None
+def _matrix(distance: Distance, query: Tensor, reference: Tensor | None) -> list[Tensor]:
+    return [distance.matrix(query, query if reference is None else reference)]

@@ -18,15 +18,12 @@ from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike
+from nearfar_pair.row_pass import RowPass, is_alike, measured
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import SMALL, PairRule, Rows
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
-
-#: How many elements of gaps are worked on at a time where triplets are made.
-ELEMENTS = 2**17
 
 
 def as_it_is(d: Tensor) -> Tensor:
@@ -101,8 +98,11 @@ class _Summed(Terms):
         return values, tuple(torch.cat(column) for column in zip(*(indices for _, indices in parts), strict=True))
 
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        terms = _made(self._batch, self._distance, self._cost)
-        yield terms.values, terms.indices
+        if _are_made(self._batch, self._distance):
+            terms = _made(self._batch, self._distance, self._cost)
+            yield terms.values, terms.indices
+        else:
+            yield from StreamedTriplets(self._batch, self._distance, self._cost).blocks()
 
 
 class TripletTerms(_Summed):
@@ -121,7 +121,6 @@ class TripletTerms(_Summed):
         self._rule = rule
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._by_label = batch
         self._rows = RowPass(batch, distance, self._hinges, narrow=True)
 
     def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
@@ -143,22 +142,6 @@ class TripletTerms(_Summed):
     def count_positive(self) -> Tensor:
         return self._rows.found[2].sum()
 
-    def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        if self._rule is None:
-            yield from super().blocks()
-            return
-        d, batch = self._rows.matrix, self._by_label
-        anchors, positives = torch.where(batch.positive_mask())
-        negative = batch.negative_mask()
-        step = max(1, ELEMENTS // max(1, d.shape[1]))
-        for start in range(0, max(1, len(anchors)), step):
-            a, p = anchors[start : start + step], positives[start : start + step]
-            with torch.no_grad():
-                gap = d[a] - d[a, p][:, None]
-                pair, n = torch.where(self._rule.holds(gap) & negative[a])
-            a, p = a[pair], p[pair]
-            yield self._cost.of(d[a, p], d[a, n]), (a, p, n)
-
 
 class StreamedTriplets(_Summed):
     """Costs of triplets for which two rows of distances are not enough: a few positive pairs with all negatives.
@@ -175,7 +158,7 @@ class StreamedTriplets(_Summed):
         rule: object = batch.selection
         if isinstance(rule, Triplets):
             if not selects_all(rule):
-                self._rule = rule, RuleDistance(rule.batch, rule.distance)
+                self._rule = rule, measured(rule)
             batch = _by_label(batch, rule.batch)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
@@ -183,15 +166,31 @@ class StreamedTriplets(_Summed):
 
     def _sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
         """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
+        costs, selected = self._costs(pairs)
+        costs = costs.masked_fill(~selected, 0)
+        sums = pairs.by_anchor(costs.sum(1))
+        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+
+    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
         positives = pairs.positives
         d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
         d_ap = d_an.gather(1, positives[:, None])
         selected = self._selected(pairs, positives)
         if self._cost.swap:
             d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
-        costs = self._cost.of(d_ap, d_an).masked_fill(~selected, 0)
-        sums = pairs.by_anchor(costs.sum(1))
-        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+        return self._cost.of(d_ap, d_an), selected
+
+    def _triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
+        """(k,) the costs of triplets, and their three indices."""
+        costs, selected = self._costs(pairs)
+        pair, n = torch.where(selected)
+        a = pairs.anchor[pair] + pairs.rows.anchors.start
+        return costs[selected], a, pairs.positives[pair], n
+
+    def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        for values, *indices in self._pass.each(self._triplets):
+            yield values, tuple(indices)
 
     def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
         matrix: Tensor = self._distance.matrix(query, reference)
@@ -203,8 +202,8 @@ class StreamedTriplets(_Summed):
         negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
         if self._rule is None:
             return negative
-        rule, measured = self._rule
-        d_an = measured(pairs.rows.anchors).index_select(0, pairs.anchor)
+        rule, distances = self._rule
+        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
         return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
     def sum(self) -> Tensor:
@@ -232,12 +231,15 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
         # An interval of distances is not one of what is made of them.
         if isinstance(rule, TripletRule) and cost.shape is as_it_is and is_alike(rule, batch, distance):
             return TripletTerms(batch, distance, cost, rule)
+    return (_made if _are_made(batch, distance) else StreamedTriplets)(batch, distance, cost)
+
+
+def _are_made(batch: Batch, distance: Any) -> bool:
+    """Whether triplets are made at once: they are few or given, or nothing tells them but their indices."""
     small = len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
-    if small or isinstance(rule, IndexSelection) or not row_distance(distance):
-        return _made(batch, distance, cost)
-    if rule is not None and not isinstance(rule, PairRule | Triplets):
-        return _made(batch, distance, cost)
-    return StreamedTriplets(batch, distance, cost)
+    if small or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
+        return True
+    return batch.selection is not None and not isinstance(batch.selection, PairRule | Triplets)
 
 
 def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:

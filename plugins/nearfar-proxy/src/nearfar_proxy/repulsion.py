@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import graph_is_kept, refuse_second_derivative
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
@@ -136,7 +136,7 @@ class _Repulsion(torch.autograd.Function):
         drawn = units * factors
         known = _Gradients(
             torch.zeros_like(units) if ctx.needs_input_grad[0] else None,
-            empty_like(weight) if ctx.needs_input_grad[1] else None,
+            gradient_like(weight) if ctx.needs_input_grad[1] else None,
         )
         for block in blocks(len(units), weight):
             proxies = directions(weight[block], inverses[block])
@@ -182,9 +182,9 @@ def _collect_own(
     labels: Tensor, by_own: Tensor, own: Tensor, units: Tensor, weight: Tensor, inverses: Tensor, found: _Gradients
 ) -> None:
     """Add the gradients by the cosines of samples to their own proxies."""
-    inside = (labels >= 0) & (labels < len(weight))
     if not len(weight):
         return
+    inside = (labels >= 0) & (labels < len(weight))
     at = torch.where(inside, labels, 0)
     by = torch.where(inside, by_own, 0)[:, None]
     inverse = inverses[at]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
 from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
@@ -87,7 +87,7 @@ class _CrossEntropy(torch.autograd.Function):
         refuse_second_derivative()
         units, weight, inverses, labels, total = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
         scaled = units * (ctx.scale * LOG2_E)
         # What rows of exponentials are multiplied with: their products with matrices are instead, which are smaller.
         factor = (grad * ctx.scale / total)[:, None]

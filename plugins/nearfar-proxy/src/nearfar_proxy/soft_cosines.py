@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.closed_form import refuse_second_derivative
-from nearfar.nn.memory import empty_like
+from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
-from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
+from nearfar_proxy.scaled_cosines import STEEPEST
 
 __all__ = ["SoftCosines", "soft_cross_entropy"]
 
+#: A block of classes takes the room of about so many arrays of its cosines' size: these, their weights, what products
+#: copy, centres and their gradient. So blocks are small: those of twice the size are hardly faster.
+HELD = 6
 #: The largest cosine over γ, to base 2, whose powers are far from either end of float32.
 MILD = 60.0
 
@@ -48,25 +52,35 @@ class SoftCosines:
         weights = (cosines / self.gamma).softmax(2)
         return (weights * cosines).sum(2) * self.scale
 
-    def mix(self, units: Tensor, centers: Tensor) -> _Mixed:
-        """What a block of centres (c, K, d), all of length one, is to units (n, d)."""
-        # Powers of 2, not e: so the logarithm to base 2 of what has to be summed is what is multiplied.
-        steep = LOG2_E / self.gamma
-        cosines = product(centers.flatten(0, 1), units.T * steep).view(*centers.shape[:2], len(units))
-        if centers.shape[1] == 1:
+    @property
+    def steep(self) -> float:
+        """What cosines are multiplied with to be exponents of 2."""
+        return LOG2_E / self.gamma
+
+    def is_mild(self) -> bool:
+        """Whether exponentials of logits and their sums stay in the range of float32, with no greatest taken off."""
+        return self.scale * (1 + self.margin) <= STEEPEST
+
+    def mix(self, scaled: Tensor, centers: Tensor) -> _Mixed:
+        """What a block of unit centres (c, K, d) is to ``scaled`` (d, n), unit vectors times ``steep``."""
+        c, k, _ = centers.shape
+        cosines = product(centers.flatten(0, 1), scaled).view(c, k, -1)
+        if k == 1:
             one = cosines.new_ones(1, 1, 1)
             return _Mixed(cosines, one, one[0], cosines[:, 0])
-        weights = cosines.exp2() if steep <= MILD else cosines.sub(cosines.amax(1, keepdim=True)).exp2_()
+        weights = cosines.exp2() if self.steep <= MILD else cosines.sub(cosines.amax(1, keepdim=True)).exp2_()
+        # In place, as this is the largest array beside the weights.
+        weighted = cosines.mul_(weights)
         total = weights.sum(1)
-        return _Mixed(cosines, weights, total, (weights * cosines).sum(1).div_(total))
+        return _Mixed(weighted, weights, total, weighted.sum(1).div_(total))
 
 
 class _Mixed(NamedTuple):
-    """Attributes: cosines (c, K, n) times log₂(e) / γ; the weights a before they are divided by their sums, and these,
-    (c, n); and the mean of the cosines that they give, (c, n).
+    """Attributes: cosines (c, K, n) times log₂(e) / γ and the weights a; these before they are divided by their sums,
+    and the sums, (c, n); and the mean of the cosines that they give, (c, n).
     """
 
-    cosines: Tensor
+    weighted: Tensor
     weights: Tensor
     total: Tensor
     mean: Tensor
@@ -107,76 +121,75 @@ class _SoftCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         labels = labels if share is None else labels - share.start
         n, (classes, k, _) = len(units), weight.shape
-        top = units.new_full((n,), -torch.inf)
-        total, own = units.new_zeros(n), units.new_zeros(n)
+        scaled, mild = units.T * soft.steep, soft.is_mild()
+        top = units.new_full((n,), 0.0 if mild else -torch.inf)
+        total, own = units.new_zeros(n), units.new_zeros(1, n)
         apart, inverses = weight.new_zeros(classes), weight.new_empty(classes, k, 1)
-        for block in blocks(n * k, weight):
+        for block in blocks(HELD * n * k, weight):
             centers = directions(weight[block], inverses[block])
             if tau and k > 1:
                 apart[block] = spread(centers) * tau
-            logits, at, inside = _logits(soft, soft.mix(units, centers).mean, labels, block)
+            row, inside = (each.T for each in own_columns(labels, block))
+            logits, at = _logits(soft, soft.mix(scaled, centers).mean, row, inside)
             own = torch.where(inside, at, own)
-            # Of a block of the own class alone there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(0)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp2() + logits.sub_(higher).exp2_().sum(0)
-            top = higher
+            if mild:
+                total += logits.exp2_().sum(0)
+            else:
+                top, total = add_powers(top, total, logits, 0)
         if share is not None:
-            highest = share.most(top.clone())
-            # Of a rank without classes the greatest is −inf, and its sum is 0.
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp2(), 0)), highest
+            top, total = share.powers(top, total)
             share.sum(own)
         lse = top + total.log2()
         ctx.save_for_backward(units, weight, inverses, labels, lse)
         ctx.soft, ctx.tau = soft, tau
-        return (lse - own) / LOG2_E, apart
+        return (lse - own[0]) / LOG2_E, apart
 
     @staticmethod
     @in_full_precision
     def backward(ctx: Any, grad: Tensor, by_apart: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         units, weight, inverses, labels, lse = ctx.saved_tensors
-        by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
-        by_weight = empty_like(weight) if ctx.needs_input_grad[1] else None
-        for block in blocks(len(units) * weight.shape[1], weight):
+        # Dimensions by samples, as products with the gradient by cosines have them in memory.
+        by_units = torch.zeros_like(units.T) if ctx.needs_input_grad[0] else None
+        by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
+        scaled, factor = units.T * ctx.soft.steep, grad * ctx.soft.scale
+        for block in blocks(HELD * len(units) * weight.shape[1], weight):
             centers = weight[block] * inverses[block]
-            by_cosines = _by_cosines(ctx.soft, ctx.soft.mix(units, centers), labels, block, lse, grad).flatten(0, 1)
+            by_cosines = _by_cosines(ctx.soft, ctx.soft.mix(scaled, centers), labels, block, lse, factor).flatten(0, 1)
             if by_units is not None:
-                add_product(by_units, by_cosines.T, centers.flatten(0, 1))
+                add_product(by_units, centers.flatten(0, 1).T, by_cosines)
             if by_weight is not None:
                 by_centers = product(by_cosines, units).view_as(centers)
                 if ctx.tau and centers.shape[1] > 1:
                     by_centers = by_centers + by_spread(centers) * (ctx.tau * by_apart[block])[:, None, None]
                 through_directions(by_centers, centers, inverses[block], by_weight[block])
-        return by_units, by_weight, None, None, None, None
+        return None if by_units is None else by_units.T, by_weight, None, None, None, None
 
 
-def _logits(soft: SoftCosines, mean: Tensor, labels: Tensor, block: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; those of samples to their own class,
-    (n,), and whether that is in this block.
+def _logits(soft: SoftCosines, mean: Tensor, row: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; and (1, n) those in a ``row`` for each
+    sample, of its own class where that is ``inside`` the block.
     """
     logits = mean * (soft.scale * soft.gamma)
-    row, inside = own_columns(labels, block)
-    row, inside = row.T, inside.T
     found = logits.gather(0, row)
     at = found - soft.scale * soft.margin * LOG2_E
     summed = torch.full_like(at, -torch.inf) if soft.others else at
     logits.scatter_(0, row, torch.where(inside, summed, found))
-    return logits, at[0], inside[0]
+    return logits, at
 
 
-def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, lse: Tensor, grad: Tensor) -> Tensor:
-    """The gradient by the cosines (c, K, n) of a block of classes; these are written to."""
-    logits, _, _ = _logits(soft, mixed.mean, labels, block)
-    by_mean = logits.sub_(lse).exp2_()
-    row, inside = own_columns(labels, block)
-    by_mean.scatter_add_(0, row.T, torch.where(inside.T, -1.0, 0.0).to(by_mean))
-    by_mean *= soft.scale * grad
-    if mixed.cosines.shape[1] == 1:
+def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, lse: Tensor, factor: Tensor) -> Tensor:
+    """The gradient by the cosines (c, K, n) of a block of classes, which is written over what is mixed."""
+    row, inside = (each.T for each in own_columns(labels, block))
+    by_mean = _logits(soft, mixed.mean, row, inside)[0].sub_(lse).exp2_()
+    by_mean.scatter_add_(0, row, inside.to(by_mean).neg_())
+    by_mean *= factor
+    if mixed.weights.shape[1] == 1:
         return by_mean[:, None]
     # a (1 + (cos − mean) / γ), where a is of the weights what they are of their sum.
     by_mean /= mixed.total * LOG2_E
-    away = mixed.cosines.sub_(mixed.mean.sub_(LOG2_E)[:, None])
-    return away.mul_(mixed.weights).mul_(by_mean[:, None])
+    rest = mixed.mean.sub_(LOG2_E).mul_(by_mean)
+    return mixed.weighted.mul_(by_mean[:, None]).addcmul_(mixed.weights, rest[:, None], value=-1)
 
 
 def spread(centers: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from nearfar.testing.exercise import usual
 from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.observe import shows
 from nearfar.testing.sorts import every_sort
-from nearfar.testing.subject import Subject, seeded
-from nearfar.testing.unchecked import target_of
+from nearfar.testing.subject import Subject, seeded, target_of
 from nearfar.testing.values import beyond, current, ends, others
 from nearfar.testing.variants import variants
 

@@ -24,8 +24,7 @@ from nearfar.testing.recorder import Recorder
 from nearfar.testing.refusal import names_what_is_wrong
 from nearfar.testing.scene import Scene
 from nearfar.testing.sorts import every_sort, pairs, thinned, triplets
-from nearfar.testing.subject import Subject
-from nearfar.testing.unchecked import target_of
+from nearfar.testing.subject import Subject, target_of
 from nearfar.testing.variants import variants
 from nearfar.told import told
 
@@ -55,7 +54,7 @@ def _imported(where: str, get: Callable[[], Any]) -> Any:
     try:
         found = get()
     except (Exception, SystemExit) as error:
-        raise LawBroken(f"{where} cannot be imported: {told(error)}") from error
+        raise LawBroken(f"{where} cannot be imported: {told(error, only_own=True)}") from error
     if not callable(found):
         raise LawBroken(f"{where} is {found!r}, which cannot be called")
     return found

@@ -13,8 +13,7 @@ from nearfar.grammar import Part
 from nearfar.signature import Parameter, Source, read_class, read_target
 from nearfar.testing.exercise import results, same, usual
 from nearfar.testing.law import LawBroken, NotApplicable, law
-from nearfar.testing.subject import Subject, seeded
-from nearfar.testing.unchecked import target_of
+from nearfar.testing.subject import Subject, seeded, target_of
 from nearfar.testing.values import is_number
 from nearfar.told import told
 

@@ -44,6 +44,8 @@ class PairSimilarity(Distance):
     is_inverted = True
     #: How many numbers a row has.
     width: int = 4
+    #: The least that a similarity can be; the greatest is 1.
+    lowest: float = 0.0
 
     def __init__(self) -> None:
         super().__init__(normalize=False)
@@ -124,6 +126,11 @@ class BoxSimilarity(PairSimilarity):
     def loss(self) -> BoxLoss:
         """The loss that the similarity is 1 less than, for proper boxes."""
 
+    def inverted(self, rows: Tensor) -> Tensor:
+        """(2, n) boolean: along which axis each of the boxes (n, 4) ends before it starts."""
+        low, high = frame(rows, rows, self.box_format)[:, 1].chunk(2)
+        return low + high < 0
+
     def prepare(self, rows: Tensor) -> Tensor:
         extents = frame(rows, rows, self.box_format)[:, 1].contiguous()
         low, high = extents[:2], extents[2:]
@@ -132,10 +139,8 @@ class BoxSimilarity(PairSimilarity):
         return torch.cat((torch.where(inverted, -middle, low), torch.where(inverted, middle, high)))
 
     def restore(self, gradient: Tensor, rows: Tensor) -> Tensor:
-        low, high = frame(rows, rows, self.box_format)[:, 1].chunk(2)
         turned = (gradient[2:] - gradient[:2]) / 2
-        inverted = low + high < 0
-        by_extents = torch.where(inverted.repeat(2, 1), torch.cat((-turned, turned)), gradient)
+        by_extents = torch.where(self.inverted(rows).repeat(2, 1), torch.cat((-turned, turned)), gradient)
         return to_coordinates(by_extents, self.box_format).t()
 
     def table(self, query: Tensor, reference: Tensor, out: Tensor) -> None:

@@ -25,6 +25,8 @@ class CIoUSimilarity(BoxSimilarity):
     Zheng et al. (2020), arXiv:1911.08287.
     """
 
+    lowest = -1.5
+
     def formula(self) -> Formula:
         return ciou
 

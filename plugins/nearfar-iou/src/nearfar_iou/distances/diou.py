@@ -23,6 +23,8 @@ class DIoUSimilarity(BoxSimilarity):
     Zheng et al. (2020), arXiv:1911.08287.
     """
 
+    lowest = -1.0
+
     def formula(self) -> Formula:
         return diou
 

@@ -23,6 +23,8 @@ class GIoUSimilarity(BoxSimilarity):
     Rezatofighi et al. (2019), arXiv:1902.09630.
     """
 
+    lowest = -1.0
+
     def formula(self) -> Formula:
         return giou
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nearfar_iou.suppression.detections import Detections, by_class, check_threshold, detections
+from nearfar_iou.suppression.detections import Detections, at_once, by_class, check_threshold, detections
 from nearfar_iou.suppression.greedy import by_score
 
 __all__ = ["cluster_nms", "overlapping"]
-
-#: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
-PIECE = 32768
 
 
 @torch.no_grad()
@@ -29,7 +26,7 @@ def cluster_nms(
     more. Zheng et al. (2021), arXiv:2005.03572. Parameters, returns and raises as of :func:`nms`.
     """
     boxes, scores, distance = detections(boxes, scores, distance)
-    least = check_threshold(threshold, boxes.dtype)
+    least = check_threshold(threshold, boxes.dtype, distance)
     kept = []
     for places in by_class(classes, boxes):
         found = Detections(boxes[places], scores[places], distance)
@@ -41,7 +38,7 @@ def overlapping(found: Detections, threshold: float) -> Tensor:
     """(n, n) boolean: which box would suppress which of those that come after it."""
     n = len(found)
     table = torch.zeros(n, n, dtype=torch.bool, device=found.boxes.device)
-    step = max(1, PIECE // max(n, 1))
+    step = at_once(n)
     for top in range(0, n, step):
         rows = slice(top, min(top + step, n))
         table[rows, top:] = found.similarity(rows, slice(top, n)) > threshold

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import ArgumentError, InputError
-from nearfar.nn.arguments import finite
+from nearfar.errors import ArgumentError, InputError, NearfarWarning
+from nearfar.nn.arguments import finite, within
 from nearfar_iou.corners import Corners
-from nearfar_iou.distances.box_similarity import BoxSimilarity, check_set
+from nearfar_iou.distances.box_similarity import BoxSimilarity, PairSimilarity, check_set
 from nearfar_iou.distances.iou import IoUSimilarity
 
-__all__ = ["Detections", "by_class", "check_threshold", "detections"]
+__all__ = ["Detections", "at_once", "by_class", "check_threshold", "detections"]
+
+
+#: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
+PIECE = 32768
+
+
+def at_once(n: int) -> int:
+    """How many boxes are compared with n others at once."""
+    return max(1, PIECE // max(n, 1))
 
 
 class Detections:
@@ -82,7 +92,23 @@ def detections(boxes: Tensor, scores: Tensor, distance: nn.Module | None) -> tup
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if bool(scores.isnan().any()):
         raise InputError("scores hold what is no number, so there is no telling which box goes first")
+    if isinstance(distance, BoxSimilarity):
+        _tell_inverted(boxes, distance)
     return boxes, scores, distance
+
+
+def _tell_inverted(boxes: Tensor, distance: BoxSimilarity) -> None:
+    """Warn of boxes that are none, which most often are of another format than they are read as."""
+    inverted = distance.inverted(boxes).any(0)
+    if count := int(inverted.sum()):
+        first = int(inverted.nonzero()[0])
+        warnings.warn(
+            f"{count} of {len(boxes)} boxes, the first at {first}, have an end before their start when they are read "
+            f"as {distance.box_format}, and count as points at their middle: where they are of another format, give a "
+            "distance with that box_format",
+            NearfarWarning,
+            stacklevel=5,  # past the decorator, at whoever suppresses
+        )
 
 
 def by_class(classes: Tensor | None, boxes: Tensor) -> Iterator[Tensor]:
@@ -105,15 +131,17 @@ def by_class(classes: Tensor | None, boxes: Tensor) -> Iterator[Tensor]:
     yield from torch.split(order, torch.unique_consecutive(classes[order], return_counts=True)[1].tolist())
 
 
-def check_threshold(threshold: float, dtype: torch.dtype) -> float:
+def check_threshold(threshold: float, dtype: torch.dtype, distance: nn.Module) -> float:
     """The greatest number of a dtype that is not above a threshold: what is greater is greater than the threshold.
 
     Raises
     ------
     ArgumentError
-        It is no finite number.
+        It is no finite number, or beyond what the similarity can be: all boxes would be kept, or one.
     """
     value = finite("threshold", threshold)
+    if isinstance(distance, PairSimilarity):
+        value = within("threshold", value, distance.lowest, 1.0)
     if dtype == torch.float64:
         return value
     nearest = torch.tensor(value, dtype=dtype)

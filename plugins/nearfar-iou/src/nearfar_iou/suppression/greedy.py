@@ -7,14 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from nearfar_iou.distances.diou import DIoUSimilarity
-from nearfar_iou.suppression.detections import Detections, by_class, check_threshold, detections
+from nearfar_iou.suppression.detections import Detections, at_once, by_class, check_threshold, detections
 
 __all__ = ["diou_nms", "greedy", "nms"]
 
 #: Boxes that are settled among themselves at once, before those they leave are taken out of all others.
 BLOCK = 128
-#: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
-PIECE = 32768
 
 
 @torch.no_grad()
@@ -55,10 +53,10 @@ def nms(
     InputError
         A shape, dtype or device does not fit, or a score is no number.
     ArgumentError
-        ``threshold`` is no finite number.
+        ``threshold`` is no finite number, or none that such a similarity has.
     """
     boxes, scores, distance = detections(boxes, scores, distance)
-    least = check_threshold(threshold, boxes.dtype)
+    least = check_threshold(threshold, boxes.dtype, distance)
     kept = []
     for places in by_class(classes, boxes):
         found = Detections(boxes[places], scores[places], distance)
@@ -97,7 +95,7 @@ def greedy(found: Detections, threshold: float) -> Tensor:
 
 def _outside(found: Detections, kept: Tensor, others: Tensor, threshold: float) -> Tensor:
     """Those of the others that nothing kept suppresses."""
-    step = max(1, PIECE // max(len(kept), 1))
+    step = at_once(len(kept))
     parts = []
     for part in torch.split(others, step):
         parts.append(part[(found.similarity(kept, part) > threshold).any(0).logical_not_()])

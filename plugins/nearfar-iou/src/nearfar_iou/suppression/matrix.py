@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite
-from nearfar_iou.suppression.detections import Detections, by_class, detections
+from nearfar_iou.suppression.detections import Detections, at_once, by_class, detections
 from nearfar_iou.suppression.soft import check_decay
 
 __all__ = ["matrix_nms"]
-
-#: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
-PIECE = 32768
 
 
 @torch.no_grad()
@@ -80,7 +77,7 @@ def _decayed(found: Detections, decay: str, sigma: float) -> Tensor:
     n = len(found)
     most = found.scores.new_zeros(n)
     lowest = torch.ones_like(most)
-    step = max(1, PIECE // max(n, 1))
+    step = at_once(n)
     # Each part of the columns asks of the boxes before it, whose own greatest overlap is known by then.
     for left in range(0, n, step):
         columns = slice(left, min(left + step, n))

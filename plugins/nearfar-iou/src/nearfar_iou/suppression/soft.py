@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import finite, positive
-from nearfar_iou.suppression.detections import Detections, by_class, detections
+from nearfar_iou.suppression.detections import Detections, by_class, check_threshold, detections
 
 __all__ = ["check_decay", "soft_nms"]
 
@@ -53,7 +53,8 @@ def soft_nms(
     InputError
         As :func:`nms`.
     ArgumentError
-        ``decay`` is unknown, ``sigma`` not greater than 0, or another no finite number.
+        ``decay`` is unknown, ``sigma`` not greater than 0, ``threshold`` none that the similarity
+        has, or another no finite number.
 
     References
     ----------
@@ -61,7 +62,7 @@ def soft_nms(
     """
     boxes, scores, distance = detections(boxes, scores, distance)
     check_decay(decay, sigma)
-    least, threshold = finite("min_score", min_score), finite("threshold", threshold)
+    least, threshold = finite("min_score", min_score), check_threshold(threshold, boxes.dtype, distance)
     kept, lowered = [], []
     for places in by_class(classes, boxes):
         found = Detections(boxes[places], scores[places], distance)

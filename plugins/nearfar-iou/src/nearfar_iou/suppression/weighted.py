@@ -6,13 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import InputError
-from nearfar_iou.suppression.detections import Detections, by_class, check_threshold, detections
+from nearfar_iou.suppression.detections import Detections, at_once, by_class, check_threshold, detections
 from nearfar_iou.suppression.greedy import by_score, greedy
 
 __all__ = ["weighted_nms"]
-
-#: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
-PIECE = 32768
 
 
 @torch.no_grad()
@@ -49,14 +46,14 @@ def weighted_nms(
     InputError
         As :func:`nms`, or boxes are rotated, or a score is below 0.
     ArgumentError
-        ``threshold`` is no finite number.
+        ``threshold`` is no finite number, or none that such a similarity has.
     """
     boxes, scores, distance = detections(boxes, scores, distance)
     if boxes.shape[1] != 4:
         raise InputError("boxes that are rotated have no mean: that of angles is none")
     if len(scores) and float(scores.amin()) < 0:
         raise InputError("scores are weights here, so none may be below 0")
-    least = check_threshold(threshold, boxes.dtype)
+    least = check_threshold(threshold, boxes.dtype, distance)
     moved = boxes.clone()
     kept = []
     for places in by_class(classes, boxes):
@@ -71,7 +68,7 @@ def weighted_nms(
 def _means(found: Detections, kept: Tensor, threshold: float) -> Tensor:
     """(k, 4): the weighted means of those that are kept and what each suppresses."""
     total = found.boxes.new_zeros(len(kept), 5)
-    step = max(1, PIECE // max(len(kept), 1))
+    step = at_once(len(kept))
     for part in torch.split(torch.arange(len(found), device=kept.device), step):
         near = found.similarity(kept, part)
         # Which of those that suppress it is the first; a box that is kept has itself.

@@ -90,6 +90,7 @@ class CrossBatchMemory(Around, Stepping):
                 )
         self.size, self.warm_up = size, warm_up
         self.weight = non_negative("weight", weight)
+        self._warm = False
         self.register_buffer("memory", torch.zeros(0, 0))
         self.register_buffer("memory_labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
@@ -116,7 +117,7 @@ class CrossBatchMemory(Around, Stepping):
         value = self.value(self.loss, embeddings, labels, indices_tuple)
         columns = labels.columns if isinstance(labels, RuledLabels) else labels
         self._check_memory(embeddings, columns)
-        if len(self.memory) and (not self.warm_up or int(self.steps) >= self.warm_up):
+        if len(self.memory) and self._is_warm():
             memory = self.memory.to(embeddings.device, raised(embeddings).dtype)
             remembered = self.memory_labels.to(embeddings.device)
             of_memory = RuledLabels(labels.rule, remembered) if isinstance(labels, RuledLabels) else remembered
@@ -125,6 +126,11 @@ class CrossBatchMemory(Around, Stepping):
             self._put(raised(embeddings.detach()), columns.detach())
         self.called()
         return value
+
+    def _is_warm(self) -> bool:
+        """Whether the warm-up is over, for which a GPU is waited for while it lasts and never again."""
+        self._warm = self._warm or not self.warm_up or int(self.steps) >= self.warm_up
+        return self._warm
 
     def _check_memory(self, embeddings: Tensor, labels: Tensor) -> None:
         """Raise where a batch is not like those that the memory is of."""
@@ -166,6 +172,7 @@ class CrossBatchMemory(Around, Stepping):
         self.position = (self.position + len(new)) % self.size
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        self._warm = False  # a state may be of an earlier step
         for name in ("memory", "memory_labels"):
             saved = state_dict.get(prefix + name)
             if isinstance(saved, Tensor):

@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
 from nearfar.nn.batch import Batch
 from nearfar.nn.reducers import AvgNonZero
 from nearfar.nn.terms import Terms
-from nearfar_pair.arithmetic import hinge_sums
+from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.graded import graded_sides
-from nearfar_pair.row_losses import PairLoss, threshold
-from nearfar_pair.sides import Rows
+from nearfar_pair.links import HINGE, SQUARED_HINGE
+from nearfar_pair.row_losses import threshold
 
 __all__ = ["Contrastive"]
 
 
-class Contrastive(PairLoss):
+class Contrastive(ExcessLoss):
     r"""Positive pairs within one distance, negative pairs beyond another.
 
     .. math::
@@ -85,6 +84,7 @@ class Contrastive(PairLoss):
         self.pos_margin = finite("pos_margin", pos_margin)
         self.neg_margin = finite("neg_margin", neg_margin)
         self.hinge = check_choice(self, "hinge", hinge, ("squared", "linear"))
+        self.link = SQUARED_HINGE if self.hinge == "squared" else HINGE
 
     def default_reducer(self) -> nn.Module:
         return AvgNonZero()
@@ -92,21 +92,9 @@ class Contrastive(PairLoss):
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         return graded_sides(self, batch) if batch.is_graded else super().terms(batch)
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return self._hinge(d - threshold(self.distance, self.pos_margin))
-
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return self._hinge(threshold(self.distance, self.neg_margin) - d)
-
-    def negative_sums(self, rows: Rows, *of_anchor: Tensor) -> tuple[Tensor, Tensor]:
-        if rows.scratch is None:
-            return super().negative_sums(rows, *of_anchor)
-        end = threshold(self.distance, self.neg_margin)
-        return hinge_sums(rows.d_an, end, squared=self.hinge == "squared", scratch=rows.scratch)
-
-    def _hinge(self, excess: Tensor) -> Tensor:
-        hinge = torch.relu(excess)
-        return hinge.square() if self.hinge == "squared" else hinge
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        near, far = (threshold(self.distance, margin) for margin in (self.pos_margin, self.neg_margin))
+        return Line(1, -near), Line(-1, far)
 
     def extra_repr(self) -> str:
         return f"pos_margin={self.pos_margin}, neg_margin={self.neg_margin}, hinge={self.hinge!r}"

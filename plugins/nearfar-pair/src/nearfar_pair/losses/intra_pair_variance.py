@@ -5,16 +5,20 @@ Yu, Tao (2019): Deep Metric Learning with Tuplet Margin Loss. ICCV.
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.excess_losses import ExcessLoss, Line
+from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
-from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.row_losses import counts_of
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["IntraPairVariance"]
 
@@ -22,7 +26,7 @@ __all__ = ["IntraPairVariance"]
 NONE = 2.0
 
 
-class IntraPairVariance(PairLoss):
+class IntraPairVariance(ExcessLoss):
     r"""Positive pairs no less similar than positive pairs are on average, negative ones no more than negative ones.
 
     .. math::
@@ -71,6 +75,8 @@ class IntraPairVariance(PairLoss):
         self.pos_epsilon = non_negative("pos_epsilon", pos_epsilon)
         self.neg_epsilon = non_negative("neg_epsilon", neg_epsilon)
 
+    link = SQUARED_HINGE
+
     def default_distance(self) -> Distance:
         return Cosine()
 
@@ -80,26 +86,36 @@ class IntraPairVariance(PairLoss):
             a1, p, a2, n = batch.selection.pairs()
             of = self.distance, batch.embeddings, None if batch.is_self else batch.reference
             return tuple(pair_distances(*of, a, b).sum() / max(1, len(a)) for a, b in ((a1, p), (a2, n)))
-        rows = RowPass(batch, self.distance, _sums, sums=2)
-        *sums, _, _, positives, negatives = rows.totals
-        counts = (positives.sum().clamp_min(1), negatives.sum().clamp_min(1))
-        return tuple(total / count for total, count in zip(sums, counts, strict=True))
+        rows = RowPass(batch, self.distance, _sums, sloped=_sloped, sums=2)
+        sums = rows.totals[:2]
+        return tuple(total / rows.found[2 + side].sum().clamp_min(1) for side, total in enumerate(sums))
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(d - (1 - self.pos_epsilon) * of_anchor[0]).square()
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        near, far = of_anchor
+        return Line(1, (self.pos_epsilon - 1) * near), Line(-1, (1 + self.neg_epsilon) * far)
 
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu((1 + self.neg_epsilon) * of_anchor[1] - d).square()
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any, Any]:
+        return (self.pos_epsilon - 1) * positive[1], (1 + self.neg_epsilon) * negative[1]
 
     def extra_repr(self) -> str:
         return f"pos_epsilon={self.pos_epsilon}, neg_epsilon={self.neg_epsilon}"
 
 
 def _sums(rows: Rows) -> tuple[Tensor, ...]:
+    return _sloped(rows).all()
+
+
+def _sloped(rows: Rows) -> Sloped:
     """Of each anchor the sum of the distances of its positives, of its negatives, and how many these are."""
     if rows.times is not None:
-        sums = ((d * n).sum(1) for d, n in zip((rows.d_ap, rows.d_an), rows.times, strict=True))
-        return *sums, *(n.sum(1).long() for n in rows.times)
-    none = rows.d_an.shape[1] - rows.num_negatives
-    negative = rows.d_an.clamp_max(NONE).sum(1) - NONE * none
-    return torch.where(rows.valid, rows.d_ap, 0).sum(1), negative, rows.num_positives, rows.num_negatives
+        near, far = rows.times
+        sums = (rows.d_ap * near).sum(1), (rows.d_an * far).sum(1)
+    else:
+        none = rows.d_an.shape[1] - rows.num_negatives
+        sums = rows.only_positives(rows.d_ap).sum(1), rows.d_an.clamp_max(NONE).sum(1) - NONE * none
+
+    def pull(*by: Any) -> tuple[Tensor | None, ...]:
+        weights = (rows.valid, rows.is_negative) if rows.times is None else rows.times
+        return tuple(None if g is None else w.to(rows.d_an.dtype) * g for g, w in zip(by, weights, strict=True))
+
+    return Sloped(sums, counts_of(rows), pull)

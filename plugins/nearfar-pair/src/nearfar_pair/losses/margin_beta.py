@@ -6,6 +6,7 @@ Wu, Manmatha, Smola, Krähenbühl (2017): Sampling Matters in Deep Embedding Lea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,12 @@ from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.arguments import finite, non_negative
 from nearfar.nn.batch import Batch, check_range
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.excess_losses import ExcessLoss, Line
 
 __all__ = ["MarginBeta"]
 
 
-class MarginBeta(PairLoss):
+class MarginBeta(ExcessLoss):
     r"""Positive pairs nearer than a learned boundary and negative pairs beyond it, both by a margin.
 
     .. math::
@@ -80,7 +81,8 @@ class MarginBeta(PairLoss):
         if num_classes is not None and not num_classes >= 1:
             raise ArgumentError(f"MarginBeta: num_classes must be at least 1; got {num_classes}")
         self.num_classes = num_classes
-        self.beta = nn.Parameter(torch.full(() if num_classes is None else (num_classes,), finite("beta", beta)))
+        self._start = finite("beta", beta)
+        self.beta = nn.Parameter(torch.full(() if num_classes is None else (num_classes,), self._start))
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         beta = self.beta.to(batch.embeddings.dtype)
@@ -94,14 +96,14 @@ class MarginBeta(PairLoss):
         check_range(batch.labels, self.num_classes, expected + "; got labels from {low} to {high}")
         return (beta[batch.labels],)
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(d - self._boundary(*of_anchor) + self.margin)
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        (beta,) = of_anchor
+        boundary = -beta if self.distance.is_inverted else beta
+        return Line(1, self.margin - boundary), Line(-1, self.margin + boundary)
 
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(self._boundary(*of_anchor) - d + self.margin)
-
-    def _boundary(self, beta: Tensor) -> Tensor:
-        return -beta if self.distance.is_inverted else beta
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any]:
+        by_boundary = negative[1] - positive[1]
+        return (-by_boundary if self.distance.is_inverted else by_boundary,)
 
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> Tensor:
         return active()
@@ -123,4 +125,4 @@ class MarginBeta(PairLoss):
         return terms
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}, nu={self.nu}, num_classes={self.num_classes}"
+        return f"margin={self.margin}, beta={self._start}, nu={self.nu}, num_classes={self.num_classes}"

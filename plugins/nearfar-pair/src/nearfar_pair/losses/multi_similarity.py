@@ -6,19 +6,22 @@ arXiv:1904.06627.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite, positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import AnchorLoss, threshold
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import SlopedLoss, threshold
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["MultiSimilarity"]
 
 
-class MultiSimilarity(AnchorLoss):
+class MultiSimilarity(SlopedLoss):
     r"""Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.
 
     .. math::
@@ -72,15 +75,22 @@ class MultiSimilarity(AnchorLoss):
         self.beta = positive("beta", beta)
         self.base = finite("base", base)
 
+    is_full = True
+
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         base = threshold(self.distance, self.base)
-        positives = log_sum_exp(rows.d_ap, self.alpha) - self.alpha * base
-        negatives = log_sum_exp(rows.d_an, -self.beta, rows.scratch) + self.beta * base
-        costs = softplus(positives) / self.alpha + softplus(negatives) / self.beta
-        return costs, torch.ones_like(rows.num_positives, dtype=torch.bool)
+        p, by_ap = soft_extreme(rows.d_ap, self.alpha)
+        n, by_an = soft_extreme(rows.d_an, -self.beta, rows.scratch)
+        p, n = p - self.alpha * base, n + self.beta * base
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            return by_ap(torch.sigmoid(p) * (by / self.alpha)), by_an(torch.sigmoid(n) * (by / self.beta))
+
+        costs = softplus(p) / self.alpha + softplus(n) / self.beta
+        return Sloped((costs,), (lambda: torch.ones_like(costs, dtype=torch.bool),), pull)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, base={self.base}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import finite, positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import softplus
-from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.excess_losses import ExcessLoss, Line
+from nearfar_pair.links import LOGISTIC
 
 __all__ = ["SigLIP"]
 
 
-class SigLIP(PairLoss):
+class SigLIP(ExcessLoss):
     r"""Each pair on its own decided by a logistic regression: positive or negative.
 
     .. math::
@@ -67,6 +68,9 @@ class SigLIP(PairLoss):
         super().__init__(distance=distance, reducer=reducer)
         self.log_scale = nn.Parameter(torch.tensor(math.log(positive("scale", scale))))
         self.bias = nn.Parameter(torch.tensor(finite("bias", bias)))
+        self._start = float(scale), float(bias)
+
+    link = LOGISTIC
 
     def default_distance(self) -> Distance:
         return Cosine()
@@ -75,13 +79,16 @@ class SigLIP(PairLoss):
         dtype = batch.embeddings.dtype
         return self.log_scale.to(dtype).exp(), self.bias.to(dtype)
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
         t, b = of_anchor
-        return softplus(t * d - b)
+        return Line(t, -b), Line(-t, b)
 
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        t, b = of_anchor
-        return softplus(b - t * d)
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any, Any]:
+        return positive[0] - negative[0], negative[1] - positive[1]
 
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> float:
         return float(len(batch.embeddings))
+
+    def extra_repr(self) -> str:
+        scale, bias = self._start
+        return f"scale={scale}, bias={bias}"

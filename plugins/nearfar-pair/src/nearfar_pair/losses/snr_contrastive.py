@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,12 @@ from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar.nn.reducers import AvgNonZero
 from nearfar.nn.terms import Terms
 from nearfar.nn.vectors import unit
-from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.excess_losses import ExcessLoss, Line
 
 __all__ = ["SNRContrastive"]
 
 
-class SNRContrastive(PairLoss):
+class SNRContrastive(ExcessLoss):
     r"""Positive pairs of little noise for the anchor's signal, negative pairs of much.
 
     .. math::
@@ -85,11 +86,12 @@ class SNRContrastive(PairLoss):
         none = signal <= torch.finfo(signal.dtype).eps ** 2
         return (torch.where(none, 1e-6, signal.masked_fill(none, 1).reciprocal()),)
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(d * of_anchor[0] - self.pos_margin)
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        (noise,) = of_anchor
+        return Line(noise, -self.pos_margin), Line(-noise, self.neg_margin)
 
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return torch.relu(self.neg_margin - d * of_anchor[0])
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any]:
+        return (positive[0] - negative[0],)
 
     def extra_repr(self) -> str:
         return f"pos_margin={self.pos_margin}, neg_margin={self.neg_margin}"

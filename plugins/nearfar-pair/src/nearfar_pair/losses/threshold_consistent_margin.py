@@ -6,18 +6,17 @@ arXiv:2307.04047.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative, within
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.reducers import AvgNonZero
-from nearfar_pair.row_losses import PairLoss
+from nearfar_pair.excess_losses import ExcessLoss, Line
 
 __all__ = ["ThresholdConsistentMargin"]
 
 
-class ThresholdConsistentMargin(PairLoss):
+class ThresholdConsistentMargin(ExcessLoss):
     r"""The pairs on the wrong side of two cosines, the same for all classes, drawn to their side.
 
     .. math::
@@ -77,11 +76,9 @@ class ThresholdConsistentMargin(PairLoss):
     def default_reducer(self) -> nn.Module:
         return AvgNonZero()
 
-    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return self.pos_weight * torch.relu(d + self.pos_margin)
-
-    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
-        return self.neg_weight * torch.relu(-self.neg_margin - d)
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        near, far = self.pos_weight, self.neg_weight
+        return Line(near, near * self.pos_margin), Line(-far, -far * self.neg_margin)
 
     def extra_repr(self) -> str:
         return (

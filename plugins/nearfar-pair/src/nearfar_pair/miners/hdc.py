@@ -6,6 +6,7 @@ Yuan, Yang, Zhang (2017): Hard-Aware Deeply Cascaded Embedding. arXiv:1611.05720
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 from torch import nn
@@ -40,8 +41,10 @@ class HDC(Miner):
     Notes
     -----
     Pairs are ordered over the whole batch, not by anchor, so that an anchor may be in none. Of pairs equally far those
-    come first whose anchor does, then whose other does. At least one pair of each sort is selected where there is one.
-    The end of each share is found in a few passes over the rows of distances; a loss applies it as a rule.
+    come first whose anchor does, then whose other does. At least one pair of each sort is selected where there is one,
+    and never one more than the share, f being the decimal number that it is written as: 0.55 of 20 are 11.
+    The end of each share is found in a few passes over the rows of distances; a loss applies it as a rule. Within a
+    batch both ways of a pair are pairs: where a share ends between them, rounding of their distances tells which is in.
 
     In the paper models of growing depth get the pairs that the one before finds hard; each has a loss of its own:
     ``contrastive + contrastive(miner=hdc(0.5))``, called with the embeddings of its depth.
@@ -66,5 +69,5 @@ class HDC(Miner):
 
 
 def how_many(fraction: float, count: int) -> int:
-    """The share of a count, rounded up; what rounding alone puts above a whole number is that number."""
-    return math.ceil(fraction * count - 1e-9 * count)
+    """The share of a count, rounded up: of the fraction as it is written, whose product in floats may be above."""
+    return math.ceil(Fraction(str(fraction)) * count)

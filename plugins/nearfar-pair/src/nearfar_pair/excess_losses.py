@@ -1,0 +1,104 @@
+"""Base class of the losses in which each pair costs by how far its distance is beyond a boundary."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nearfar_pair.links import HINGE, Link
+from nearfar_pair.row_losses import PairLoss, counts_of, of_anchors
+from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
+
+__all__ = ["ExcessLoss", "Line"]
+
+
+class Line(NamedTuple):
+    """An excess as a function of the distance: ``slope · d + offset``; each a number or a tensor that goes with d."""
+
+    slope: Any
+    offset: Any
+
+    def at(self, d: Tensor) -> Tensor:
+        """The excess of distances: a new tensor."""
+        excess: Tensor
+        if isinstance(self.offset, Tensor) and not isinstance(self.slope, Tensor):
+            excess = torch.add(self.offset, d, alpha=self.slope)
+        elif isinstance(self.slope, Tensor) or abs(self.slope) != 1:
+            excess = self.slope * d + self.offset
+        else:
+            excess = self.offset + d if self.slope == 1 else self.offset - d
+        return excess
+
+    def by(self, by_excess: Tensor | None, d: Tensor) -> tuple[Any, Any]:
+        """The gradients by slope and offset, of that by the excess; 0 of numbers, and where there is none."""
+        if by_excess is None:
+            return 0, 0
+        by_slope = (by_excess * d).sum_to_size(self.slope.shape) if isinstance(self.slope, Tensor) else 0
+        return by_slope, by_excess.sum_to_size(self.offset.shape) if isinstance(self.offset, Tensor) else 0
+
+
+class ExcessLoss(PairLoss):
+    """A loss whose pairs cost by their excess, which is a line of their distance."""
+
+    #: What an excess costs.
+    link: Link = HINGE
+
+    @abstractmethod
+    def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
+        """The excess of positive pairs and of negative ones; below zero for what is infinitely near, and far."""
+
+    def by_learned(self, positive: tuple[Any, Any], negative: tuple[Any, Any]) -> tuple[Any, ...]:
+        """The gradients by what :meth:`learned` has, of those by the slope and offset of either line."""
+        return ()
+
+    def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        return self.link.cost(self.lines(*of_anchor)[0].at(d))
+
+    def negative_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
+        return self.link.cost(self.lines(*of_anchor)[1].at(d))
+
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        lines, distances = self.lines(*of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
+        sums, active, slopes = zip(*(self._side(rows, side, lines[side]) for side in (0, 1)), strict=True)
+
+        def pull(*by: Any) -> tuple[Any, ...]:
+            if not learned:
+                # One product of what are numbers mostly, in place where it is asked for once.
+                factors = (None if g is None else g * line.slope for g, line in zip(by, lines, strict=True))
+                room = (None, None) if rows.scratch is None else slopes
+                return tuple(
+                    None if factor is None else torch.mul(slope, factor, out=out)
+                    for factor, slope, out in zip(factors, slopes, room, strict=True)
+                )
+            by_excess = [None if g is None else slope * g for g, slope in zip(by, slopes, strict=True)]
+            by_lines = [line.by(g, d) for line, g, d in zip(lines, by_excess, distances, strict=True)]
+            by_d = [None if g is None else g.mul_(line.slope) for line, g in zip(lines, by_excess, strict=True)]
+            by_learned = self.by_learned(*by_lines)
+            return *by_d, *(_to(x, g, rows.anchors) for x, g in zip(learned, by_learned, strict=True))
+
+        return Sloped(sums, (*active, *counts_of(rows)), pull)
+
+    def _side(self, rows: Rows, side: int, line: Line) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
+        """Of each anchor the sum of one side's costs, and how many are above zero; the slope of each by its excess."""
+        excess = line.at(rows.d_an if side else rows.d_ap)
+        if rows.times is None:
+            return self.link.sums(excess, rows.scratch if side else None)
+        times, cost = rows.times[side], self.link.cost(excess)
+        *_, slope = self.link.sums(excess, None)
+        return (cost * times).sum(1), lambda: ((cost > 0) * times).sum(1).long(), slope * times
+
+
+def _to(x: Tensor, by: Any, anchors: slice) -> Tensor | None:
+    """The gradient by ``x``, of that by the part of it that goes with some anchors."""
+    if not isinstance(by, Tensor):
+        return None
+    if x.ndim != 1:
+        return by
+    whole = torch.zeros_like(x)
+    whole[anchors] = by[:, 0]
+    return whole
