@@ -79,7 +79,7 @@ def test_cameras_of_one_side_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cameras", "seen"), [(1, "all images are of one camera"), (8, "each is seen by one camera only")]
+    ("cameras", "seen"), [(1, "all images are of one camera"), (8, "each label is seen by one camera only")]
 )
 def test_what_no_other_camera_saw_is_told_with_the_reason(cameras: int, seen: str) -> None:
     x, labels, _ = crowd()
