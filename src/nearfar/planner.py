@@ -210,7 +210,8 @@ class _Planner:
         spec = entry.spec
         if parameter.name not in spec.schedulable:
             can = f"{' and '.join(spec.schedulable)} can" if spec.schedulable else "none of its numbers can"
-            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {can}")
+            why = spec.unschedulable.get(parameter.name, can)
+            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {why}")
         for end in dict.fromkeys((schedule.start, schedule.end)):
             self.check_range(entry, parameter, end)
 

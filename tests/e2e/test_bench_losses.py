@@ -19,10 +19,10 @@ pytest.importorskip("optuna", reason="optuna, of nearfar[bench], is not installe
 
 import nearfar.bench.cell
 from nearfar.bench import Comparison, compare
-from nearfar.bench.cell import Stopped
 from nearfar.bench.folder import ComparisonFolder
 from nearfar.cli import main
 from nearfar.errors import Diverged
+from nearfar.train.signals import Terminated
 from nearfar.train.table import METRICS
 from photos import noisy_photos
 
@@ -156,7 +156,7 @@ def test_a_training_that_is_stopped_between_two_steps_goes_on_to_the_same(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Checkpoint, "write", written)
-    with pytest.raises(Killed if how == "killed" else Stopped):
+    with pytest.raises(Killed if how == "killed" else Terminated):
         compare(small, tmp_path / "out")
     assert list((tmp_path / "out" / "work").glob("*/*/checkpoint.pt"))
     compare(small, tmp_path / "out")

@@ -175,6 +175,25 @@ def test_gradients_are_those_of_differences(name: str) -> None:
         assert torch.autograd.gradcheck(lambda x: loss(x, labels), (x,))
 
 
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_log_ratios_of_class_ids_are_those_of_grades_0_and_1(with_reference: bool) -> None:
+    loss = nearfar.create_loss("graded_log_ratio", reducer=nearfar.create_reducer("sum"))
+    x, y, z = points(N, 0).requires_grad_(), torch.arange(N) % 3, torch.arange(M if with_reference else N) % 3
+    r = points(M, 1).requires_grad_() if with_reference else None
+    ids = (y, None, r, z) if with_reference else (y,)
+    graded = (Grades((y[:, None] == z).double()), None, r) if with_reference else (Grades((y[:, None] == y).double()),)
+
+    def twice(labels: tuple[Any, ...]) -> list[Tensor]:
+        value = loss(x, *labels)
+        inputs = [each for each in (x, r) if each is not None]
+        first = torch.autograd.grad(value, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in first), inputs)
+        return [value, *first, *second]
+
+    for found, wanted in zip(twice(ids), twice(graded), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", GRADED)
 def test_the_order_of_a_batch_does_not_matter(name: str) -> None:
     x, matrix, order = points(N, 0), grades(N, N, 2), torch.randperm(N, generator=torch.Generator().manual_seed(1))
