@@ -163,12 +163,11 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         if inputs.device.type == "cpu":
             inputs = inputs.to(memory_format=torch.channels_last)
         self.embeddings = in_chunks(self.model, inputs, self._job.config.batch.chunk)
-        # A loss sums over the batch and exponentiates: half precision is for the network.
-        with torch.autocast(self.device.type, enabled=False):
-            judged, labels = gathered(self.embeddings.float(), labels, self._job.ranks)
-            if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
-                seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
-            loss = self.criterion(judged, labels)
+        judged, labels = gathered(self.embeddings.float(), labels, self._job.ranks)
+        if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
+            seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
+        # Half precision is for the network; a criterion keeps it out of itself, but for what a part of it asks for.
+        loss = self.criterion(judged, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise InputError(
                 f"the criterion {self._job.config.criterion} gives no single number to train on: give it a reducer "
