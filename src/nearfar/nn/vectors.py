@@ -42,9 +42,7 @@ def scaled(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, bool]:
     return units, length.masked_fill(none, 0).squeeze(dim), False
 
 
-def through_unit(
-    grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1, *, have_direction: bool = False
-) -> Tensor:
+def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1, *, have_direction: bool = False) -> Tensor:
     """The gradient by vectors, of that by their ``units``; both as :func:`unit` or :func:`scaled` gave them."""
     length = lengths.unsqueeze(dim)
     radial = torch.linalg.vecdot(grad, units, dim=dim).unsqueeze(dim)
