@@ -246,7 +246,7 @@ class _Planner:
         known |= {"num_classes", "embedding_size", "image_size"}
         for name in self.context:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name, known | set(SLOTS), n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; parts ask for {', '.join(sorted(known))}"
                 if taker := next(
                     (term.loss.name for term in terms if isinstance(term.loss, Part) and self.takes(term.loss, name)),

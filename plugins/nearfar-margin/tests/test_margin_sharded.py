@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.class_weights import load_weight, save_weight
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
@@ -34,7 +35,6 @@ from nearfar_margin.row_optimizers import RowAdamW, RowSGD
 from nearfar_margin.sampling import sample
 from nearfar_margin.shard import Shard, shard
 from nearfar_margin.softmax import Softmax
-from nearfar_margin.weights import load_weight, save_weight
 
 C, D = 11, 5
 

@@ -21,7 +21,7 @@ from nearfar.nn.miners import Miner
 from nearfar.nn.selection import IndexSelection
 from nearfar_pair import pair_distances as pair_distances_module
 from nearfar_pair import row_pass, sides
-from nearfar_pair.arithmetic import exponential_, first_least, hinge_sums, log_sum_exp
+from nearfar_pair.arithmetic import exponential_, first_least, log_sum_exp
 from nearfar_pair.losses.margin_beta import MarginBeta
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.batch_easy_hard import BatchEasyHard
@@ -192,16 +192,9 @@ def test_exponentials_are_those_of_torch(dtype: torch.dtype) -> None:
     assert exponential_(torch.tensor([-1e18], dtype=dtype), 50.0).item() == 0
 
 
-@pytest.mark.parametrize("squared", [False, True])
-def test_what_is_kept_in_scratch_memory_has_the_same_gradient(squared: bool) -> None:
+def test_what_is_kept_in_scratch_memory_has_the_same_gradient() -> None:
     x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
     by = torch.randn(4, dtype=torch.float64)
-    hinge = torch.relu(0.3 - x)
-    wanted = (hinge.square() if squared else hinge).sum(1)
-    sums, active = hinge_sums(x, 0.3, squared=squared, scratch=torch.empty_like(x))
-    torch.testing.assert_close(sums, wanted)
-    assert active.tolist() == (hinge > 0).sum(1).tolist()
-    torch.testing.assert_close(torch.autograd.grad(sums, x, by), torch.autograd.grad(wanted, x, by))
     found = log_sum_exp(x, -7.0, torch.empty_like(x))
     torch.testing.assert_close(found, (-7 * x).logsumexp(1))
     torch.testing.assert_close(torch.autograd.grad(found, x, by), torch.autograd.grad((-7 * x).logsumexp(1), x, by))

@@ -176,12 +176,12 @@ class Criterion(nn.Module):
         given = self._inputs.bind(args, kwargs)
         matches: dict[int, Matches] = {}
         values = {name: self._value(name, loss, given, matches) for name, loss in self.losses.items()}
-        weights = dict(self.weights)
+        weights = self.weights.now()
         if self.schedules is not None:
             self.schedules.called()
         self.last = {name: value.detach() for name, value in values.items() if _is_scalar(value)}
-        if unreduced := values.keys() - self.last.keys():
-            name = next(name for name in values if name in unreduced)
+        if len(self.last) < len(values):
+            name = next(name for name in values if name not in self.last)
             if len(values) == 1:
                 return values[name] if weights[name] == 1 else _scaled(values[name], weights[name])
             raise InputError(f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["exponential_", "first_least", "hinge_sums", "log_sum_exp", "softplus"]
+__all__ = ["exponential_", "first_least", "log_sum_exp", "softplus"]
 
 LOG2_E = 1 / math.log(2)
 #: How many numbers of a row are compared at once.
@@ -56,40 +56,6 @@ class _LogSumExp(torch.autograd.Function):
             weights = (ctx.scale * x - found[:, None]).exp()
             total = torch.ones_like(total)
         return weights * (ctx.scale * by_found / total)[:, None], None, None
-
-
-def hinge_sums(d: Tensor, end: float, *, squared: bool, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """Σⱼ [end − dᵢⱼ]₊ of each row of (r, m), or of its square, and of how many it is above zero, int64: (r,) each.
-
-    ``scratch`` is that of :class:`~nearfar_pair.sides.Rows`: the gradient is taken once, and no second one.
-    """
-    found: tuple[Tensor, Tensor] = _HingeSums.apply(d, end, squared, scratch)
-    return found
-
-
-class _HingeSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, d: Tensor, end: float, squared: bool, scratch: Tensor) -> tuple[Tensor, Tensor]:
-        hinge = torch.sub(end, d, out=scratch).clamp_min_(0)
-        sums = torch.linalg.vecdot(hinge, hinge) if squared else hinge.sum(1)
-        # Their number as the sum of signs: a comparison and its sum take five times as long.
-        if squared:
-            active = hinge.sign().sum(1).long()
-            ctx.weights = hinge
-        else:
-            ctx.weights = hinge.sign_()
-            active = hinge.sum(1).long()
-        ctx.squared = squared
-        ctx.mark_non_differentiable(active)
-        ctx.set_materialize_grads(False)
-        return sums, active
-
-    @staticmethod
-    def backward(ctx: Any, by_sums: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        if by_sums is None:
-            return (None,) * 4
-        by_sums = by_sums[:, None] * (-2 if ctx.squared else -1)
-        return ctx.weights.mul_(by_sums), None, None, None
 
 
 def softplus(x: Tensor) -> Tensor:

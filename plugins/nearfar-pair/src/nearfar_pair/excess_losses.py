@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar_pair.links import HINGE, Link
-from nearfar_pair.row_losses import PairLoss, of_anchors
+from nearfar_pair.row_losses import PairLoss, counts_of, of_anchors
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
@@ -26,13 +25,14 @@ class Line(NamedTuple):
 
     def at(self, d: Tensor) -> Tensor:
         """The excess of distances: a new tensor."""
-        if isinstance(self.slope, Tensor):
-            return self.slope * d + self.offset
-        if isinstance(self.offset, Tensor):
-            return torch.add(self.offset, d, alpha=self.slope)
-        if self.slope == 1:
-            return d + self.offset
-        return self.offset - d if self.slope == -1 else self.slope * d + self.offset
+        excess: Tensor
+        if isinstance(self.offset, Tensor) and not isinstance(self.slope, Tensor):
+            excess = torch.add(self.offset, d, alpha=self.slope)
+        elif isinstance(self.slope, Tensor) or abs(self.slope) != 1:
+            excess = self.slope * d + self.offset
+        else:
+            excess = self.offset + d if self.slope == 1 else self.offset - d
+        return excess
 
     def by(self, by_excess: Tensor | None, d: Tensor) -> tuple[Any, Any]:
         """The gradients by slope and offset, of that by the excess; 0 of numbers, and where there is none."""
@@ -81,10 +81,7 @@ class ExcessLoss(PairLoss):
             by_learned = self.by_learned(*by_lines)
             return *by_d, *(_to(x, g, rows.anchors) for x, g in zip(learned, by_learned, strict=True))
 
-        counts = ((lambda: rows.num_positives), (lambda: rows.num_negatives))
-        if rows.times is not None:
-            counts = tuple(functools.partial(torch.sum, n, 1, dtype=torch.int64) for n in rows.times)
-        return Sloped(sums, (*active, *counts), pull)
+        return Sloped(sums, (*active, *counts_of(rows)), pull)
 
     def _side(self, rows: Rows, side: int, line: Line) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         """Of each anchor the sum of one side's costs, and how many are above zero; the slope of each by its excess."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
+from nearfar.nn.products import product
+from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
 __all__ = ["RowDistance", "row_distance"]
@@ -50,7 +52,8 @@ class RowDistance:
 
     def rows(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
-        query = self._query[anchors]
+        # Of a small batch a view of all is a share of the whole.
+        query = self._query if len(out) == len(self._query) else self._query[anchors]
         if self._is_similarity:
             return torch.mm(-query, self._reference.T, out=out)
         torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
@@ -133,8 +136,9 @@ class RowDistance:
             What the weights are to be multiplied with.
         """
         query, to_query = self._query[anchors], gradients.query[anchors]
-        to_query.addmm_(weight, self._reference, alpha=-factor)
-        gradients.reference.addmm_(weight.T, query, alpha=-factor)
+        # No tie depends on these, so that they may be of another library than the distances.
+        to_query.sub_(product(weight, self._reference), alpha=factor)
+        gradients.turned.sub_(product(query.T, weight), alpha=factor)
         if not self._is_similarity:
             to_query.addcmul_(weight.sum(1, keepdim=True), query, value=factor)
             gradients.columns.add_(weight.sum(0), alpha=factor)
@@ -190,9 +194,16 @@ class Gradients:
         #: (m,) what each reference is multiplied with in the end.
         self.columns = reference.new_zeros(len(reference))
 
+    @once
+    def turned(self) -> Tensor:
+        """(d, m) a part of the gradient of the references: products with rows of weights are had so most cheaply."""
+        return torch.zeros_like(self._points.T, memory_format=torch.contiguous_format)
+
     def finished(self) -> tuple[Tensor, Tensor | None]:
         """Those of the embeddings and of the references; None where both are one."""
         self.reference.addcmul_(self.columns[:, None], self._points)
+        if "turned" in self.__dict__:
+            self.reference.add_(self.turned.T)
         return self.query, None if self.reference is self.query else self.reference
 
 

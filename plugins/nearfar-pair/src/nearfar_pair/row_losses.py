@@ -23,7 +23,7 @@ from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "of_anchors", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "of_anchors", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -149,6 +149,14 @@ class PairLoss(EmbeddingLoss):
 def of_anchors(rows: Rows, learned: Sequence[Tensor]) -> list[Tensor]:
     """What costs depend on besides the distances of these anchors, as it goes with them: (r, 1), or of any shape."""
     return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+
+
+def counts_of(rows: Rows) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """How many positives and how many negatives were selected of each anchor, (r,) int64, each for who asks."""
+    times = rows.times
+    if times is None:
+        return lambda: rows.num_positives, lambda: rows.num_negatives
+    return lambda: times[0].sum(1).long(), lambda: times[1].sum(1).long()
 
 
 def _counted(times: tuple[Tensor, Tensor], *costs: Tensor) -> tuple[Tensor, ...]:

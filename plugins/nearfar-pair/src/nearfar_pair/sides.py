@@ -72,6 +72,10 @@ class Rows:
         """(r, k) distances of the positives; FAR where an anchor has fewer."""
         return torch.where(self.valid, self.d_ap, FAR)
 
+    def only_positives(self, values: Tensor) -> Tensor:
+        """(r, k) numbers of the positives; 0 where an anchor has fewer."""
+        return torch.where(self.valid, values, 0)
+
     @property
     def is_negative(self) -> Tensor:
         """(r, m) boolean: which references are negatives."""
@@ -90,12 +94,20 @@ class _AllRows(Rows):
         every = slice(0, sides.shape[0])
         self.__dict__.update(_sides=sides, d_ap=d_ap, d_an=d_an, anchors=every, is_wide=True)
 
+    @property
+    def d_ap_or_far(self) -> Tensor:
+        return self.d_ap.masked_fill(self._none, FAR)
+
+    def only_positives(self, values: Tensor) -> Tensor:
+        return values.masked_fill(self._none, 0)
+
     def __getattr__(self, name: str) -> Tensor:
         found: Tensor = getattr(self.__dict__["_sides"], _OF_SIDES[name])
         return found
 
 
 _OF_SIDES = {
+    "_none": "_none",
     "valid": "_valid",
     "positives": "_every",
     "num_positives": "_positives",

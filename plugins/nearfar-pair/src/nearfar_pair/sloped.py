@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nearfar_pair.arithmetic import exponential_, log_sum_exp
+from nearfar_pair.arithmetic import LOG2_E, exponential_, log_sum_exp
+from nearfar_pair.sides import Rows
 
-__all__ = ["Found", "Sloped", "SlopedFormula", "soft_extreme"]
+__all__ = ["Found", "Sloped", "SlopedFormula", "log_odds", "soft_extreme"]
 
 
 class Sloped(NamedTuple):
@@ -56,6 +57,8 @@ class Found(Sequence[Tensor]):
         return found
 
 
+#: Of a gradient (r,) those by the distances of positives and references.
+Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: Of :class:`~nearfar_pair.sides.Rows` and parameters.
 SlopedFormula = Callable[..., Sloped]
 
@@ -69,14 +72,26 @@ def soft_extreme(
     """
     if torch.is_grad_enabled():
         return log_sum_exp(x, scale, scratch), _is_not_asked
+    if scratch is None:
+        y = x if scale == 1 else x * scale
+        shares = torch.log_softmax(y, 1)
+        # The largest share is what the largest number has lost, exactly.
+        return y.amax(1) - shares.amax(1), lambda by: (shares * LOG2_E).exp2_().mul_((by * scale)[:, None])
     first = x.amax(1, keepdim=True) if scale > 0 else x.amin(1, keepdim=True)
     weights = exponential_(torch.sub(x, first, out=scratch), scale)
     total = weights.sum(1, keepdim=True)
+    found = torch.add(total.log(), first, alpha=scale)[:, 0]
+    return found, lambda by: weights.mul_(by[:, None] * scale / total)
 
-    def pull(by: Tensor) -> Tensor:
-        return torch.mul(weights, by[:, None] * scale / total, out=scratch)
 
-    return torch.add(total.log(), first, alpha=scale)[:, 0], pull
+def log_odds(rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float) -> tuple[Tensor, Pull]:
+    """(r,) how much more the negatives weigh than the positives, each exp(scale · d), and how a gradient goes back.
+
+    The distances are those of the rows, or what was made of them, and of positives FAR where there is none.
+    """
+    p, by_ap = soft_extreme(d_ap, scale)
+    n, by_an = soft_extreme(d_an, scale, rows.scratch)
+    return n - p, lambda by: (by_ap(-by), by_an(by))
 
 
 def _is_not_asked(by: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.vectors import scaled, through_unit
 from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
@@ -36,6 +37,7 @@ class WholeTotals(torch.autograd.Function):
         # Of what has a root, distances are asked for once more.
         ctx.root = d if distance.has_root else None
         ctx.rows = rows = plan.sides.whole(d, in_place=not distance.has_root)
+        assert plan.sloped is not None
         plan.found = found = plan.sloped(rows, *parameters)
         ctx.pull = found.pull
         ctx.plan = plan
@@ -44,7 +46,10 @@ class WholeTotals(torch.autograd.Function):
         return tuple(output.sum() for output in found.outputs)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(g is None for g in by):
+            return (None,) * len(ctx.needs_input_grad)
         given = ctx.saved_tensors  # which refuses what was written to meanwhile
         if torch.is_grad_enabled():
             return None, *again(ctx.plan.differentiable_sums, given, by)
@@ -60,7 +65,10 @@ class _End:
     """What is compared, normalised where that is asked for."""
 
     def __init__(self, given: Tensor, *, normalize: bool) -> None:
-        self.points, self._lengths, self._have_direction = scaled(given) if normalize else (given, None, False)
+        self.points = given
+        self._lengths: Tensor | None = None
+        if normalize:
+            self.points, self._lengths, self._have_direction = scaled(given)
 
     def back(self, by_points: Tensor) -> Tensor:
         """The gradient by what was given."""

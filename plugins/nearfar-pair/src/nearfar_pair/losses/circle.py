@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import exponential_, log_sum_exp, softplus
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["Circle"]
 
 
-class Circle(AnchorLoss):
+class Circle(SlopedLoss):
     r"""Similarities drawn to their optimum, the farther from it the harder.
 
     .. math::
@@ -71,41 +72,29 @@ class Circle(AnchorLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         m, has_both = self.margin, rows.has_both
-        d_ap, d_an = rows.d_ap, rows.d_an  # −s
-        alpha_p = torch.relu(1 + m + d_ap.detach())
-        p = torch.where(rows.valid, alpha_p * (d_ap + 1 - m), d_ap)
-        if rows.scratch is None:
-            # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
-            alpha_n = torch.relu(m - d_an.detach()).add_(torch.relu(d_an.detach() - 2))
-            negatives = log_sum_exp(alpha_n * (d_an + m), -self.scale)
-        else:
-            negatives = _Negatives.apply(d_an, m, self.scale, rows.scratch)
-        costs = softplus(log_sum_exp(p, self.scale) + negatives)
-        return torch.where(has_both, costs, 0), has_both
+        alpha_p = torch.where(rows.valid, (1 + m + rows.d_ap.detach()).clamp_min_(0), 1)
+        p, by_ap = soft_extreme(torch.where(rows.valid, alpha_p * (rows.d_ap + 1 - m), rows.d_ap), self.scale)
+        n, by_an = soft_extreme(_exponents(rows.d_an, m, rows.scratch), -self.scale, rows.scratch)
+        x = p + n
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_x = torch.where(has_both, torch.sigmoid(x) * by, 0)
+            alpha_n = (m - rows.d_an).clamp_min_(0)
+            return by_ap(by_x).mul_(alpha_p), by_an(by_x).mul_(alpha_n)
+
+        return Sloped((torch.where(has_both, softplus(x), 0),), (lambda: has_both,), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"
 
 
-class _Negatives(torch.autograd.Function):
-    """log Σ exp(−γ αₙ (d + m)) of each row, in two buffers."""
-
-    @staticmethod
-    def forward(ctx: Any, d: Tensor, m: float, scale: float, scratch: Tensor) -> Tensor:
-        shifted = d + m
-        n = torch.sub(2 * m, shifted, out=scratch).clamp_min_(0).mul_(shifted)
-        torch.maximum(n, shifted.sub_(FAR / 2), out=n)  # what is far away stays far
-        first = n.amin(1, keepdim=True)
-        total = exponential_(n.sub_(first), -scale).sum(1, keepdim=True)
-        ctx.save_for_backward(d, total)
-        # Not as a saved tensor, whose memory nobody may write to.
-        ctx.weights, ctx.m, ctx.scale = n, m, scale
-        return (total.log() - scale * first)[:, 0]
-
-    @staticmethod
-    def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, ...]:
-        d, total = ctx.saved_tensors
-        by_d = ctx.weights.mul_(torch.sub(ctx.m, d).clamp_min_(0)).mul_(-ctx.scale * by_found[:, None] / total)
-        return by_d, None, None, None
+def _exponents(d: Tensor, m: float, scratch: Tensor | None) -> Tensor:
+    """αₙ (d + m), in which what is far away stays so; αₙ is a constant to the gradient."""
+    if torch.is_grad_enabled():
+        # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
+        return (torch.relu(m - d.detach()) + torch.relu(d.detach() - 2)) * (d + m)
+    shifted = d + m
+    n = torch.sub(2 * m, shifted, out=scratch).clamp_min_(0).mul_(shifted)
+    return torch.maximum(n, shifted.sub_(FAR / 2), out=n)

@@ -5,6 +5,8 @@ Yeh, Hong, Hsu, Liu, Chen, LeCun (2021): Decoupled Contrastive Learning. arXiv:2
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,14 +14,15 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import log_sum_exp
-from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["DecoupledContrastive"]
 
 
-class DecoupledContrastive(PositiveLoss):
+class DecoupledContrastive(SlopedLoss, PositiveLoss):
     r"""The cross-entropy of a positive pair without the positive in its denominator.
 
     .. math::
@@ -94,14 +97,25 @@ class DecoupledContrastive(PositiveLoss):
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
         return log_sum_exp(torch.where(has_cost, rows.d_ap, FAR), -1 / self.sigma), has_cost.sum(1)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
         s = torch.where(has_cost, -rows.d_ap, 0)
+        n, by_an = soft_extreme(rows.d_an, -1 / self.temperature, rows.scratch)
+        weighed = s
         if self.sigma is not None:
-            share = torch.where(has_cost, s / self.sigma - learned[0], 0)
-            s = (2 - share.exp()) * s
-        costs = log_sum_exp(rows.d_an, -1 / self.temperature, rows.scratch)[:, None] - s / self.temperature
-        return torch.where(has_cost, costs, 0), has_cost
+            share = torch.where(has_cost, s / self.sigma - learned[0], 0).exp()
+            weighed = (2 - share) * s
+
+        def pull(by: Any) -> tuple[Tensor, ...]:
+            by_cost = has_cost.to(n.dtype) * by
+            by_s, by_n = by_cost / -self.temperature, by_an(by_cost.sum(1))
+            if self.sigma is None:
+                return -by_s, by_n
+            by_share = by_s * share * s
+            return by_s * (share - 2) + by_share / self.sigma, by_n, by_share.sum()
+
+        costs = n[:, None] - weighed / self.temperature
+        return Sloped((torch.where(has_cost, costs, 0),), (lambda: has_cost,), pull)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, sigma={self.sigma}"

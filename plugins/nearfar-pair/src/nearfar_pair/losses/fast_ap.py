@@ -5,25 +5,28 @@ Cakir, He, Xia, Kulis, Sclaroff (2019): Deep Metric Learning to Rank. CVPR.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.distances import Distance, SquaredEuclidean
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["FastAP"]
 
 #: The greatest squared distance of two unit vectors.
 MOST = 4.0
-#: Up to so many values a row, all bins are filled at once.
-FEW = 16
+#: Elements of the rows that are gone through once for each bin; up to so many of all bins are made at once.
+BLOCK = 2**16
 
 
-class FastAP(AnchorLoss):
+class FastAP(SlopedLoss):
     r"""One minus the average precision of each anchor's list, from histograms of its distances.
 
     .. math::
@@ -67,47 +70,75 @@ class FastAP(AnchorLoss):
     def default_distance(self) -> Distance:
         return SquaredEuclidean()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        has_positive = rows.num_positives > 0
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         width = MOST / self.num_bins
-        H_p: Tensor = _Cumulated.apply(torch.where(rows.valid, rows.d_ap.clamp(0, MOST), FAR), width, self.num_bins)
-        H_n: Tensor = _Cumulated.apply(rows.d_an, width, self.num_bins)
+        near = torch.where(rows.valid, rows.d_ap.clamp(0, MOST), FAR)
+        H_p, H_n = (_cumulated(d, width, self.num_bins) for d in (near, rows.d_an))
         h_p = H_p.diff(dim=1, prepend=H_p.new_zeros(len(H_p), 1))
         total = H_p + H_n
+        total = torch.where(total > 0, total, 1)
         # 1 − precision, so that nearly perfect lists keep their digits.
-        missed = h_p * H_n / torch.where(total > 0, total, 1)
-        return missed.sum(1) / rows.num_positives.clamp_min(1), has_positive
+        missed = H_n / total
+        size = rows.num_positives.clamp_min(1).to(missed.dtype)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_costs = (by / size)[:, None]
+            share = h_p / total * by_costs
+            by_h = missed * by_costs
+            # A value is in all bins from its own on: what a centre gains in h the next one loses.
+            by_H_p = by_h - F.pad(by_h[:, 1:], (0, 1)) - share * missed
+            inside = rows.d_ap == near
+            return _by_distance(near, by_H_p, width).mul_(inside), _by_distance(rows.d_an, share * (1 - missed), width)
+
+        return Sloped(((h_p * missed).sum(1) / size,), (lambda: rows.num_positives > 0,), pull)
 
     def extra_repr(self) -> str:
         return f"num_bins={self.num_bins}"
 
 
+def _cumulated(d: Tensor, width: float, bins: int) -> Tensor:
+    """Cumulated soft histograms of the rows of (r, m): (r, bins + 1)."""
+    return _Cumulated.apply(d, width, bins) if torch.is_grad_enabled() else _histograms(d, width, bins)
+
+
 class _Cumulated(torch.autograd.Function):
-    """Cumulated soft histograms of the rows of (r, m): (r, bins + 1).
-
-    Up to centre c a value d counts clamp(1 + (c − d) / Δ, 0, 1): the sum of its shares of all bins so far. Each value
-    has a slope at one centre alone, the next one below it.
-    """
-
     @staticmethod
     def forward(ctx: Any, d: Tensor, width: float, bins: int) -> Tensor:
         ctx.width = width
-        scaled = d / width
         ctx.save_for_backward(d)
-        if d.shape[1] <= FEW:
-            centres = torch.arange(1, bins + 2, device=d.device)[:, None]
-            return (centres - scaled[:, None]).clamp_(0, 1).sum(2)
-        found = d.new_empty(bins + 1, len(d))
-        buffer = torch.empty_like(d)
-        for j in range(bins + 1):
-            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[j])
-        return found.T
+        return _histograms(d, width, bins)
 
     @staticmethod
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, None, None]:
         (d,) = ctx.saved_tensors
-        bins = by_found.shape[1] - 1
-        # What is beyond the last centre is at none.
-        padded = torch.cat([by_found, by_found.new_zeros(len(by_found), 1)], 1)
-        centre = (d / ctx.width).clamp_(0, bins + 1).long()  # towards 0, as the floor is from there on
-        return padded.div_(-ctx.width).gather(1, centre), None, None
+        return _by_distance(d, by_found, ctx.width), None, None
+
+
+def _histograms(d: Tensor, width: float, bins: int) -> Tensor:
+    """Up to centre c a value d counts clamp(1 + (c − d) / Δ, 0, 1): the sum of its shares of all bins so far."""
+    if d.numel() * (bins + 1) <= BLOCK:
+        centres = torch.arange(1, bins + 2, device=d.device)[:, None]
+        return (centres - (d / width)[:, None]).clamp_(0, 1).sum(2)
+    found = d.new_empty(bins + 1, len(d))
+    for some in _blocks(d):
+        scaled = d[some] / width
+        buffer = torch.empty_like(scaled)
+        for j in range(bins + 1):
+            torch.sum(torch.sub(j + 1, scaled, out=buffer).clamp_(0, 1), 1, out=found[j, some])
+    return found.T
+
+
+def _by_distance(d: Tensor, by_found: Tensor, width: float) -> Tensor:
+    """(r, m) the gradient by values, of that by their histograms: each has a slope at the next centre below it."""
+    bins = by_found.shape[1] - 1
+    # What is beyond the last centre is at none.
+    padded = F.pad(by_found, (0, 1)) / -width
+    # Towards 0, as the floor is from there on.
+    parts = [padded[some].gather(1, (d[some] / width).clamp_(0, bins + 1).long()) for some in _blocks(d)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _blocks(d: Tensor) -> Iterator[slice]:
+    """A few rows after another, of which all that is made of them stays in a cache near the processor."""
+    step = max(1, BLOCK // d.shape[1]) if d.device.type == "cpu" else len(d)
+    return (slice(start, start + step) for start in range(0, len(d), step))

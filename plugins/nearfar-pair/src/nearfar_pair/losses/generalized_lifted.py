@@ -5,18 +5,20 @@ Hermans, Beyer, Leibe (2017): In Defense of the Triplet Loss for Person Re-Ident
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite
-from nearfar_pair.arithmetic import log_sum_exp
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["GeneralizedLifted"]
 
 
-class GeneralizedLifted(AnchorLoss):
+class GeneralizedLifted(SlopedLoss):
     r"""All positives of an anchor nearer than all its negatives, by a margin, as smooth maxima.
 
     .. math::
@@ -55,10 +57,17 @@ class GeneralizedLifted(AnchorLoss):
         super().__init__(distance=distance, reducer=reducer)
         self.margin = finite("margin", margin)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        p, by_ap = soft_extreme(rows.d_ap)
+        n, by_an = soft_extreme(rows.d_an, -1, rows.scratch)
         has_both = rows.has_both
-        excess = log_sum_exp(rows.d_ap) + log_sum_exp(rows.d_an, -1, rows.scratch) + self.margin
-        return torch.relu(torch.where(has_both, excess, 0)), has_both
+        costs = torch.relu(torch.where(has_both, p + n + self.margin, 0))
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_excess = costs.sign() * by
+            return by_ap(by_excess), by_an(by_excess)
+
+        return Sloped((costs,), (lambda: has_both,), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"

@@ -6,7 +6,7 @@ van den Oord, Li, Vinyals (2018): Representation Learning with Contrastive Predi
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,10 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, log_odds
 
 __all__ = ["InfoNCE"]
 
@@ -25,7 +26,7 @@ __all__ = ["InfoNCE"]
 MOST = 100.0
 
 
-class InfoNCE(AnchorLoss):
+class InfoNCE(SlopedLoss):
     r"""Cross-entropy of an anchor's positives together against all others.
 
     .. math::
@@ -88,18 +89,25 @@ class InfoNCE(AnchorLoss):
         return Cosine()
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
-        return () if self.log_scale is None else (self.log_scale,)
+        """1/τ, where it is learned."""
+        return () if self.log_scale is None else (self.log_scale.exp().clamp_max(MOST).to(batch.embeddings.dtype),)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        has_positive = rows.num_positives > 0
-        d_ap, d_an, scale = rows.d_ap_or_far, rows.d_an, -1 / self.temperature
-        if learned:
-            by = learned[0].exp().clamp_max(MOST).to(d_an.dtype)
-            d_ap, d_an, scale = d_ap * by, d_an * by, -1.0
-        costs = softplus(log_sum_exp(d_an, scale) - log_sum_exp(d_ap, scale))
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        d_ap, d_an, has_positive = rows.d_ap_or_far, rows.d_an, rows.num_positives > 0
+        by_scale = learned[0] if learned else 1
+        near, far = (d_ap * by_scale, d_an * by_scale) if learned else (d_ap, d_an)
+        odds, back = log_odds(rows, near, far, -1.0 if learned else -1 / self.temperature)
+        costs = softplus(odds)
         if self.positives == "mean":
             costs = costs + rows.num_positives.clamp_min(1).to(costs.dtype).log()
-        return torch.where(has_positive, costs, 0), has_positive
+
+        def pull(by: Any) -> tuple[Tensor, ...]:
+            by_near, by_far = back(torch.where(has_positive, torch.sigmoid(odds) * by, 0))
+            if not learned:
+                return by_near, by_far
+            return by_near * by_scale, by_far * by_scale, (by_near * d_ap).sum() + (by_far * d_an).sum()
+
+        return Sloped((torch.where(has_positive, costs, 0),), (lambda: has_positive,), pull)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, learned={self.log_scale is not None}, positives={self.positives!r}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
@@ -16,8 +15,10 @@ from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
+from nearfar_pair.row_losses import counts_of
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["IntraPairVariance"]
 
@@ -85,10 +86,9 @@ class IntraPairVariance(ExcessLoss):
             a1, p, a2, n = batch.selection.pairs()
             of = self.distance, batch.embeddings, None if batch.is_self else batch.reference
             return tuple(pair_distances(*of, a, b).sum() / max(1, len(a)) for a, b in ((a1, p), (a2, n)))
-        rows = RowPass(batch, self.distance, _sums, sums=2)
-        *sums, _, _, positives, negatives = rows.totals
-        counts = (positives.sum().clamp_min(1), negatives.sum().clamp_min(1))
-        return tuple(total / count for total, count in zip(sums, counts, strict=True))
+        rows = RowPass(batch, self.distance, _sums, sloped=_sloped, sums=2)
+        sums = rows.totals[:2]
+        return tuple(total / rows.found[2 + side].sum().clamp_min(1) for side, total in enumerate(sums))
 
     def lines(self, *of_anchor: Tensor) -> tuple[Line, Line]:
         near, far = of_anchor
@@ -102,10 +102,20 @@ class IntraPairVariance(ExcessLoss):
 
 
 def _sums(rows: Rows) -> tuple[Tensor, ...]:
+    return _sloped(rows).all()
+
+
+def _sloped(rows: Rows) -> Sloped:
     """Of each anchor the sum of the distances of its positives, of its negatives, and how many these are."""
     if rows.times is not None:
-        sums = ((d * n).sum(1) for d, n in zip((rows.d_ap, rows.d_an), rows.times, strict=True))
-        return *sums, *(n.sum(1).long() for n in rows.times)
-    none = rows.d_an.shape[1] - rows.num_negatives
-    negative = rows.d_an.clamp_max(NONE).sum(1) - NONE * none
-    return torch.where(rows.valid, rows.d_ap, 0).sum(1), negative, rows.num_positives, rows.num_negatives
+        near, far = rows.times
+        sums = (rows.d_ap * near).sum(1), (rows.d_an * far).sum(1)
+    else:
+        none = rows.d_an.shape[1] - rows.num_negatives
+        sums = rows.only_positives(rows.d_ap).sum(1), rows.d_an.clamp_max(NONE).sum(1) - NONE * none
+
+    def pull(*by: Any) -> tuple[Tensor | None, ...]:
+        weights = (rows.valid, rows.is_negative) if rows.times is None else rows.times
+        return tuple(None if g is None else w.to(rows.d_an.dtype) * g for g, w in zip(by, weights, strict=True))
+
+    return Sloped(sums, counts_of(rows), pull)

@@ -6,6 +6,7 @@ Sohn (2016): Improved Deep Metric Learning with Multi-class N-pair Loss Objectiv
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,18 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Dot
-from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import PositiveLoss
+from nearfar.nn.terms import Terms
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass
-from nearfar_pair.row_terms import RowTerms
+from nearfar_pair.row_terms import Made, RowTerms
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["NPair"]
 
 
-class NPair(PositiveLoss):
+class NPair(SlopedLoss, PositiveLoss):
     r"""A positive whose inner product with the anchor is above those of all negatives, and embeddings kept short.
 
     .. math::
@@ -67,19 +69,24 @@ class NPair(PositiveLoss):
     def default_distance(self) -> Distance:
         return Dot()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        costs = softplus(log_sum_exp(rows.d_an, -1, rows.scratch)[:, None] + rows.d_ap)
-        return torch.where(rows.valid, costs, 0), rows.valid
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        n, by_an = soft_extreme(rows.d_an, -1, rows.scratch)
+        z = n[:, None] + rows.d_ap
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_z = rows.only_positives(torch.sigmoid(z) * by)
+            return by_z, by_an(by_z.sum(1))
+
+        return Sloped((rows.only_positives(softplus(z)),), (lambda: rows.valid,), pull)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        rows = RowPass(batch, self.distance, self.costs)
+        rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped)
         pairs = RowTerms("pos_pair", rows, labels=batch.labels)
         if not self.l2_weight:
             return {"pairs": pairs}
-        anchors = torch.where(pairs.count_by_anchor() > 0)[0]
-        lengths = self.l2_weight * batch.embeddings[anchors].square().sum(1)
-        made = MaterialTerms("element", lengths, (anchors,), num_anchors=len(batch.embeddings), labels=batch.labels)
-        return {"pairs": pairs, "lengths": made}
+        is_anchor = pairs.count_by_anchor() > 0
+        lengths = torch.where(is_anchor, self.l2_weight * batch.embeddings.square().sum(1), 0)
+        return {"pairs": pairs, "lengths": RowTerms("element", Made(rows, (lengths, is_anchor)), labels=batch.labels)}
 
     def extra_repr(self) -> str:
         return f"l2_weight={self.l2_weight}"

@@ -5,21 +5,22 @@ Goldberger, Roweis, Hinton, Salakhutdinov (2004): Neighbourhood Components Analy
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Distance, SquaredEuclidean
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, log_odds
 
 __all__ = ["NCA"]
 
 
-class NCA(AnchorLoss):
+class NCA(SlopedLoss):
     r"""The chance that an anchor, choosing a neighbour at random, chooses one of its class.
 
     .. math::
@@ -72,11 +73,17 @@ class NCA(AnchorLoss):
     def default_distance(self) -> Distance:
         return SquaredEuclidean()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_positive = rows.num_positives > 0
-        odds = log_sum_exp(rows.d_an, -self.scale, rows.scratch) - log_sum_exp(rows.d_ap_or_far, -self.scale)
-        costs = softplus(odds) if self.objective == "log" else torch.sigmoid(odds)
-        return torch.where(has_positive, costs, 0), has_positive
+        odds, back = log_odds(rows, rows.d_ap_or_far, rows.d_an, -self.scale)
+        is_log = self.objective == "log"
+        costs = softplus(odds) if is_log else torch.sigmoid(odds)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            slope = torch.sigmoid(odds) if is_log else costs * torch.sigmoid(-odds)
+            return back(torch.where(has_positive, slope * by, 0))
+
+        return Sloped((torch.where(has_positive, costs, 0),), (lambda: has_positive,), pull)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, objective={self.objective!r}"

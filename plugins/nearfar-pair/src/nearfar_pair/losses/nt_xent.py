@@ -7,21 +7,22 @@ arXiv:2002.05709.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["NTXent"]
 
 
-class NTXent(PositiveLoss):
+class NTXent(SlopedLoss, PositiveLoss):
     r"""Cross-entropy of each positive pair against the anchor's other pairs.
 
     .. math::
@@ -71,15 +72,28 @@ class NTXent(PositiveLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         scale = -1 / self.temperature
-        negatives, positives = log_sum_exp(rows.d_an, scale, rows.scratch)[:, None], rows.d_ap * scale
+        n, by_an = soft_extreme(rows.d_an, scale, rows.scratch)
+        positives = rows.d_ap * scale
         if self.others == "negatives":
-            costs = softplus(negatives - positives)  # no difference of nearly equal numbers where it is small
+            z = n[:, None] - positives
+            costs = softplus(z)  # no difference of nearly equal numbers where it is small
         else:
-            every = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale)[:, None], negatives)
-            costs = every - positives
-        return torch.where(rows.valid, costs, 0), rows.valid
+            p, by_ap = soft_extreme(rows.d_ap_or_far, scale)
+            every = torch.logaddexp(p, n)
+            costs = every[:, None] - positives
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            if self.others == "negatives":
+                by_z = rows.only_positives(torch.sigmoid(z) * by)
+                return by_z * -scale, by_an(by_z.sum(1))
+            by_costs = rows.valid.to(n.dtype) * by
+            by_every = by_costs.sum(1)
+            to_ap = by_ap(by_every * (p - every).exp()).sub_(by_costs, alpha=scale)
+            return to_ap, by_an(by_every * (n - every).exp())
+
+        return Sloped((rows.only_positives(costs),), (lambda: rows.valid,), pull)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, others={self.others!r}"

@@ -87,7 +87,7 @@ class PNP(AnchorLoss):
     def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         has_positive = rows.num_positives > 0
         _, before = soft_counts(rows, self.temperature)
-        costs = torch.where(rows.valid, self._shaped(before), 0)
+        costs = rows.only_positives(self._shaped(before))
         return costs.sum(1) / rows.num_positives.clamp_min(1), has_positive
 
     def _shaped(self, before: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Wang, Hua, Kodirov, Hu, Garnier, Robertson (2019): Ranked List Loss for Deep Met
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite, non_negative, within
 from nearfar_pair.arithmetic import exponential_
-from nearfar_pair.row_losses import AnchorLoss, threshold
+from nearfar_pair.row_losses import SlopedLoss, threshold
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["RankedList"]
 
 
-class RankedList(AnchorLoss):
+class RankedList(SlopedLoss):
     r"""Positives within one distance, negatives beyond another, the worst of each anchor's list weighing most.
 
     .. math::
@@ -81,15 +83,18 @@ class RankedList(AnchorLoss):
         self.positive_temperature = non_negative("positive_temperature", positive_temperature)
         self.balance = within("balance", balance, 0, 1)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    is_full = True
+
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         alpha = threshold(self.distance, self.alpha)
-        positive = _weighed(rows.d_ap - (alpha - self.margin), self.positive_temperature)
-        if rows.scratch is None:
-            negative = _weighed(alpha - rows.d_an, self.negative_temperature)
-        else:
-            negative = _Weighed.apply(rows.d_an, alpha, self.negative_temperature, rows.scratch)
+        positive, by_ap = _weighed(rows.d_ap - (alpha - self.margin), self.positive_temperature)
+        negative, by_an = _weighed(alpha - rows.d_an, self.negative_temperature, rows.scratch)
         costs = (1 - self.balance) * positive + self.balance * negative
-        return costs, torch.ones_like(rows.num_positives, dtype=torch.bool)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            return by_ap((1 - self.balance) * by), by_an(-self.balance * by)
+
+        return Sloped((costs,), (lambda: torch.ones_like(costs, dtype=torch.bool),), pull)
 
     def extra_repr(self) -> str:
         return (
@@ -98,32 +103,18 @@ class RankedList(AnchorLoss):
         )
 
 
-def _weighed(excess: Tensor, temperature: float) -> Tensor:
-    """The mean of what is above zero of each row of ``excess``, weighed by its exponential: (r,)."""
-    costs = torch.relu(excess)
+def _weighed(
+    excess: Tensor, temperature: float, scratch: Tensor | None = None
+) -> tuple[Tensor, Callable[[Any], Tensor]]:
+    """The mean of what is above zero of each row of ``excess``, weighed by its exponential: (r,), and its slope.
+
+    The weights are constants to the gradient, and the excess is written to where nothing is recorded.
+    """
+    costs = torch.relu(excess) if torch.is_grad_enabled() else excess.clamp_min_(0)
     given = costs.detach()
     # Of the largest first, so that no exponential overflows; what does not cost has no weight.
-    weights = exponential_(given - given.amax(1, keepdim=True), temperature).mul_(given.sign())
-    return (weights * costs).sum(1) / weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny)
-
-
-class _Weighed(torch.autograd.Function):
-    """The same of ``end − d``, in two buffers; the weights are constants to the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, d: Tensor, end: float, temperature: float, scratch: Tensor) -> Tensor:
-        costs = torch.sub(end, d).clamp_min_(0)
-        weights = exponential_(torch.sub(costs, costs.amax(1, keepdim=True), out=scratch), temperature)
-        total = torch.linalg.vecdot(weights, costs)
-        weights.mul_(costs.sign_())
-        sums = weights.sum(1).clamp_min_(torch.finfo(d.dtype).tiny)
-        # Not as a saved tensor, whose memory nobody may write to.
-        ctx.weights = weights
-        ctx.save_for_backward(sums)
-        found: Tensor = total / sums
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, ...]:
-        (sums,) = ctx.saved_tensors
-        return ctx.weights.mul_((-by_found / sums)[:, None]), None, None, None
+    weights = exponential_(torch.sub(given, given.amax(1, keepdim=True), out=scratch), temperature)
+    weights.mul_(given.sign())
+    total = torch.linalg.vecdot(weights, costs)
+    sums = weights.sum(1).clamp_min_(torch.finfo(weights.dtype).tiny)
+    return total / sums, lambda by: torch.mul(weights, (by / sums)[:, None], out=scratch)

@@ -96,7 +96,7 @@ class RecallAtK(AnchorLoss):
         for k, temperature in zip(self.ks, self.rank_temperature, strict=True):
             found = torch.sigmoid((k - 1 - ahead) / temperature)
             of = rows.num_positives.clamp(1, k)
-            recalls.append(torch.where(rows.valid, found, 0).sum(1) / of)
+            recalls.append(rows.only_positives(found).sum(1) / of)
         return torch.where(has_positive, 1 - torch.stack(recalls).mean(0), 0), has_positive
 
     def extra_repr(self) -> str:

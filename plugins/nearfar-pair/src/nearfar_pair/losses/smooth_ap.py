@@ -88,7 +88,7 @@ class SmoothAP(AnchorLoss):
         has_positive = rows.num_positives > 0
         among, before = soft_counts(rows, self.temperature)
         # 1 − precision, so that nearly perfect lists keep their digits.
-        missed = torch.where(rows.valid, before / (1 + among + before), 0)
+        missed = rows.only_positives(before / (1 + among + before))
         return missed.sum(1) / rows.num_positives.clamp_min(1), has_positive
 
     def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class SmoothAP(AnchorLoss):
         # What is less relevant and yet nearer, rather than one minus what is not, as above.
         missed = soft_excess(rows, grades, self.temperature) + grades * before
         total = grades.sum(1)
-        lost = torch.where(rows.valid, missed / (1 + among + before), 0).sum(1)
+        lost = rows.only_positives(missed / (1 + among + before)).sum(1)
         return lost / torch.where(total > 0, total, 1), rows.num_positives > 0
 
     def extra_repr(self) -> str:

@@ -6,7 +6,8 @@ arXiv:2004.11362.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,15 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.terms import Terms
-from nearfar_pair.arithmetic import log_sum_exp
 from nearfar_pair.graded import graded_costs
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["SupCon"]
 
 
-class SupCon(AnchorLoss):
+class SupCon(SlopedLoss):
     r"""Cross-entropy of each anchor's positives among all others of the batch.
 
     .. math::
@@ -80,20 +81,35 @@ class SupCon(AnchorLoss):
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         return graded_costs(batch, self.distance, self._graded) if batch.is_graded else super().terms(batch)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        return self._log_ratios(rows).sum(1) / rows.num_positives.clamp_min(1), rows.num_positives > 0
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        size = rows.num_positives.clamp_min(1).to(rows.d_ap.dtype)
+        log_ratios, back = self._log_ratios(rows)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            return back(rows.only_positives(by / size[:, None]))
+
+        return Sloped((log_ratios.sum(1) / size,), (lambda: rows.num_positives > 0,), pull)
 
     def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
         total = grades.sum(1, keepdim=True)
         # Each share before the sum: grades may be as small as a float can be.
         shares = grades / torch.where(total > 0, total, 1)
-        return (self._log_ratios(rows) * shares).sum(1), rows.num_positives > 0
+        return (self._log_ratios(rows)[0] * shares).sum(1), rows.num_positives > 0
 
-    def _log_ratios(self, rows: Rows) -> Tensor:
+    def _log_ratios(self, rows: Rows) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        """(r, k), 0 where there is no positive, and how a gradient by them, 0 there too, goes back."""
         scale = -1 / self.temperature
-        log_total = torch.logaddexp(log_sum_exp(rows.d_ap_or_far, scale), log_sum_exp(rows.d_an, scale, rows.scratch))
+        p, by_ap = soft_extreme(rows.d_ap_or_far, scale)
+        n, by_an = soft_extreme(rows.d_an, scale, rows.scratch)
+        log_total = torch.logaddexp(p, n)
+
+        def pull(by: Tensor) -> tuple[Tensor, Tensor]:
+            by_total = by.sum(1)
+            to_ap = by_ap(by_total * (p - log_total).exp()).sub_(by, alpha=scale)
+            return to_ap, by_an(by_total * (n - log_total).exp())
+
         # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        return torch.where(rows.valid, log_total[:, None] - rows.d_ap * scale, 0)
+        return rows.only_positives(log_total[:, None] - rows.d_ap * scale), pull
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

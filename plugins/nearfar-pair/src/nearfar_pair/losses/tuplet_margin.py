@@ -6,20 +6,23 @@ Yu, Tao (2019): Deep Metric Learning with Tuplet Margin Loss. ICCV.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import log_sum_exp, softplus
-from nearfar_pair.row_losses import PositiveLoss
+from nearfar_pair.arithmetic import softplus
+from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["TupletMargin"]
 
 
-class TupletMargin(PositiveLoss):
+class TupletMargin(SlopedLoss, PositiveLoss):
     r"""A positive nearer in angle than all negatives at once, the hardest of which count most.
 
     .. math::
@@ -71,20 +74,30 @@ class TupletMargin(PositiveLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
-        relaxed = _turned(-rows.d_ap.clamp(-1, 1), self.margin)
-        costs = softplus(log_sum_exp(rows.d_an, -self.scale, rows.scratch)[:, None] - self.scale * relaxed)
-        return torch.where(has_cost, costs, 0), has_cost
+        relaxed, slope = _turned(-rows.d_ap.clamp(-1, 1), self.margin)
+        n, by_an = soft_extreme(rows.d_an, -self.scale, rows.scratch)
+        z = n[:, None] - self.scale * relaxed
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_z = torch.where(has_cost, torch.sigmoid(z) * by, 0)
+            return by_z * slope() * self.scale, by_an(by_z.sum(1))
+
+        return Sloped((torch.where(has_cost, softplus(z), 0),), (lambda: has_cost,), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"
 
 
-def _turned(cosine: Tensor, margin: float) -> Tensor:
-    """cos(θ − margin), and 1 where θ is below the margin."""
+def _turned(cosine: Tensor, margin: float) -> tuple[Tensor, Callable[[], Tensor]]:
+    """cos(θ − margin), and 1 where θ is below the margin; and its slope."""
     inside = (cosine < math.cos(margin)) & (cosine > -1)
     # Of the product, not of 1 − c²: near 1 that has lost its digits.
     sine = ((1 - cosine) * (1 + cosine)).masked_fill(~inside, 1).sqrt()
     turned = cosine * math.cos(margin) + sine * math.sin(margin)
-    return torch.where(inside, turned, torch.where(cosine > -1, 1.0, -math.cos(margin)))
+
+    def slope() -> Tensor:
+        return torch.where(inside, math.cos(margin) - cosine / sine * math.sin(margin), 0)
+
+    return torch.where(inside, turned, torch.where(cosine > -1, 1.0, -math.cos(margin))), slope

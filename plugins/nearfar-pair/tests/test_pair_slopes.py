@@ -1,0 +1,121 @@
+"""Sums whose gradients are in closed form have those of the formulas themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import nearfar
+from nearfar.nn.batch import Batch
+from nearfar_pair import plugin, row_pass, sides
+from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
+
+LABELS = torch.tensor([5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5])
+REFERENCE_LABELS = torch.tensor([5, 1, 0, 0, 2, 9, 2, 5, 5, 1, 8])
+#: Losses with a closed form, each form of those that have several.
+LOSSES = [
+    "circle",
+    "contrastive",
+    'contrastive(hinge="linear")',
+    "contrastive(distance=cosine, neg_margin=0.3)",
+    "contrastive(distance=squared_euclidean(normalize=False))",
+    "decoupled_contrastive",
+    "decoupled_contrastive(sigma=0.5)",
+    "fast_ap",
+    "generalized_lifted",
+    "info_nce",
+    'info_nce(positives="mean")',
+    "info_nce(learned=True)",
+    "intra_pair_variance",
+    "margin_beta",
+    "margin_beta(num_classes=10, nu=0.1)",
+    "margin_beta(distance=cosine, beta=0.5)",
+    "multi_similarity",
+    "multi_similarity(distance=euclidean)",
+    "n_pair",
+    "nca",
+    'nca(objective="probability")',
+    "nt_xent",
+    'nt_xent(others="all")',
+    "ranked_list",
+    "siglip",
+    "snr_contrastive",
+    "sup_con",
+    "threshold_consistent_margin",
+    "tuplet_margin",
+]
+
+
+def embeddings(size: int, seed: int, *, ties: bool) -> Tensor:
+    x = torch.randn(size, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = (2 * x).round() / 2 if ties else x
+    x[:, 0] += 2.25  # none is zero
+    return x
+
+
+def gradients(loss: Any, batch: Batch, x: Tensor, *, whole: bool) -> tuple[Tensor, ...]:
+    """Those of the sums of a loss's sides, each with a factor of its own."""
+    terms = loss.terms(batch)
+    named = terms if isinstance(terms, Mapping) else {"loss": terms}
+    sums = [part.values.sum() if whole else part.sum() for part in named.values()]
+    total = sum((i + 0.5) * value for i, value in enumerate(sums))
+    leaves = [x, *loss.parameters()]
+    return total.detach(), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("elements", [0, 40])
+@pytest.mark.parametrize("given", ["itself", "references", "rule"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, elements: int) -> None:
+    loss = nearfar.compose(name, num_classes=10, embedding_size=6).double()
+    (loss,) = loss.losses.values()
+    for ties in (False, True):
+        x = embeddings(len(LABELS), 0, ties=ties).requires_grad_()
+        r = embeddings(len(REFERENCE_LABELS), 1, ties=ties)
+        references = (r, REFERENCE_LABELS) if given == "references" else (None, None)
+        selection = MultiSimilarityMiner().select(x.detach(), LABELS) if given == "rule" else None
+        batch = Batch.of(x, LABELS, selection, *references)
+        expected = gradients(loss, batch, x, whole=True)
+        with contextlib.ExitStack() as stack:
+            if elements:
+                stack.enter_context(mock.patch.multiple(row_pass, SMALL=0, CPU_ELEMENTS=elements))
+                stack.enter_context(mock.patch.object(sides, "SMALL", 0))
+            found = gradients(loss, batch, x, whole=False)
+        for one, two in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12 * max(1.0, float(two.abs().max())))
+
+
+def test_the_list_is_whole() -> None:
+    """Every loss that declares slopes is in the list above."""
+    names = [spec.name for spec in plugin.nearfar_losses()]
+    assert {name for name in names if hasattr(_class(name), "sloped")} == {name.partition("(")[0] for name in LOSSES}
+
+
+def _class(name: str) -> Any:
+    (target,) = (spec.target for spec in plugin.nearfar_losses() if spec.name == name)
+    return pkgutil.resolve_name(target)
+
+
+def test_backward_may_be_called_twice() -> None:
+    x = embeddings(len(LABELS), 0, ties=False).requires_grad_()
+    for name in ("contrastive", "sup_con", "siglip", "ranked_list"):
+        value = nearfar.create_loss(f"pair.{name}").double()(x, LABELS)
+        first, second = (torch.autograd.grad(value, x, retain_graph=True)[0] for _ in range(2))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_what_was_written_to_meanwhile_is_refused() -> None:
+    x = embeddings(len(LABELS), 0, ties=False).requires_grad_()
+    y = x * 1
+    value = nearfar.create_loss("pair.sup_con").double()(y, LABELS)
+    with torch.no_grad():
+        y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
