@@ -212,7 +212,9 @@ def draw(results: dict[str, Found]) -> Any:
             axes.tick_params(labelsize=6)
             if dim == 2:
                 axes.set_aspect("equal", adjustable="datalim")
-        above.set_title(recipe.replace("(", "\n("), fontsize=8)
+        above.set_title(recipe.replace("(", "\n(").replace(", ", ",\n"), fontsize=8)
+    for axes, what in ((upper[0], "embeddings"), (lower[0], "their directions")):
+        axes.text2D(0, 0.9, what, transform=axes.transAxes, fontsize=8) if dim == 3 else axes.set_ylabel(what)
     return drawn
 
 

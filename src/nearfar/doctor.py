@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from nearfar import __version__
+from nearfar.cores import usable_cores
 from nearfar.discovery import RESERVED, Plugin, canonical, discover
 from nearfar.hookspecs import PROJECT
 from nearfar.probe import PACKAGES, look
@@ -220,16 +220,6 @@ def _device(row: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(area="threads", says=f"{said}: they wait for each other", level="note", mend=mend)
     else:
         yield Finding(area="threads", says=said)
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many cores this process may keep busy: those it may run on, and no more than its container is granted."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        granted, period = quota.read_text(encoding="ascii").split()
-        return max(1, min(cores, int(granted) // int(period)))
-    except (OSError, ValueError):  # no such file, or no limit ("max")
-        return cores
 
 
 # ---- plugins

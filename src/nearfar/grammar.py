@@ -160,7 +160,10 @@ class _Reader:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             return [*self.summands(node.left), *self.summands(node.right)]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
-            raise self.refuse(node, "subtracts; a recipe is a sum (for a negative weight write + -0.5 * loss)")
+            raise self.refuse(
+                node,
+                f"subtracts; a recipe is a sum (for a negative weight write + -0.5 * loss){_without_hyphens(node)}",
+            )
         return [node]
 
     def term(self, node: ast.expr) -> Term:
@@ -198,7 +201,7 @@ class _Reader:
             return Part(self.name(node))
         literal = self.literal(node)
         if literal is _NOT_LITERAL:
-            raise self.refuse(node, "is neither a literal nor a part")
+            raise self.refuse(node, f"is neither a literal nor a part{_without_hyphens(node)}")
         return literal
 
     def call(self, node: ast.Call) -> Part:
@@ -232,6 +235,19 @@ class _Reader:
 
 
 _NOT_LITERAL = object()
+
+
+def _without_hyphens(node: ast.expr) -> str:
+    """What to write for names that are joined by hyphens, which read as minus signs; nothing for anything else."""
+    found = _joined(node)
+    return f"; a name has no hyphens: did you mean {found}?" if "_" in found else ""
+
+
+def _joined(node: ast.expr) -> str:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        left, right = _joined(node.left), _joined(node.right)
+        return f"{left}_{right}" if left and right else ""
+    return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
 
 
 def _write(value: Any) -> str:

@@ -210,7 +210,8 @@ class _Planner:
         spec = entry.spec
         if parameter.name not in spec.schedulable:
             can = f"{' and '.join(spec.schedulable)} can" if spec.schedulable else "none of its numbers can"
-            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {can}")
+            why = spec.unschedulable.get(parameter.name, can)
+            self.error(f"{spec.name}: {parameter.name} cannot be scheduled; {why}")
         for end in dict.fromkeys((schedule.start, schedule.end)):
             self.check_range(entry, parameter, end)
 
@@ -245,7 +246,7 @@ class _Planner:
         known |= {"num_classes", "embedding_size", "image_size"}
         for name in self.context:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name, known | set(SLOTS), n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; parts ask for {', '.join(sorted(known))}"
                 if taker := next(
                     (term.loss.name for term in terms if isinstance(term.loss, Part) and self.takes(term.loss, name)),

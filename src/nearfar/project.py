@@ -46,15 +46,19 @@ def find_plugin(plugin: str) -> tuple[Registry, str]:
     return default_registry(), namespace
 
 
-def not_installed(namespace: str) -> str:
-    """What to say of a namespace that no installed plugin has and the one in the working folder does; else empty."""
+def not_installed(namespace: str, *, takes_folder: bool) -> str:
+    """What to say of a namespace that no installed plugin has and the one in the working folder does; else empty.
+
+    ``takes_folder``: whether a folder may be given where the namespace was.
+    """
     try:
         found, _ = _read(Path()).plugin
     except PluginError:
         return ""
     if found != namespace:
         return ""
-    return "that of this folder is not installed: `python -m pip install -e .`, or give . in its place"
+    instead = ", or give . in its place" if takes_folder else ""
+    return f"that of this folder is not installed: `python -m pip install -e .`{instead}"
 
 
 class _Source(metadata.Distribution):

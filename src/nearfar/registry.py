@@ -273,7 +273,11 @@ def _by_name(found: Iterable[tuple[_Contribution, Plugin]]) -> dict[str, tuple[_
 
 
 def _patterns(pattern: str | Sequence[str]) -> Sequence[str]:
-    return (pattern,) if isinstance(pattern, str) else tuple(pattern)
+    if isinstance(pattern, str):
+        return (pattern,)
+    if not isinstance(pattern, Iterable) or not all(isinstance(each, str) for each in pattern):
+        raise ArgumentError(f"a pattern is a text such as '*face*', or several; got {pattern!r}")
+    return tuple(pattern)
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:
@@ -307,7 +311,7 @@ def default_registry() -> Registry:
 _FILTERS = ("exclude", "family", "plugin", "inputs")
 
 
-def list_parts(kind: str, pattern: str | Sequence[str] = "*", **filters: Any) -> list[str]:
+def list_parts(kind: str, pattern: str | Sequence[str] = "*", /, **filters: Any) -> list[str]:
     """Names of parts; see :meth:`Registry.find` for the filters."""
     for name in filters:
         if name not in _FILTERS:

@@ -172,6 +172,8 @@ class PartSpec:
     schedulable
         Parameters that it reads from attributes of the same name at each call, so that a recipe may have them move
         with the steps: ``margin=linear(0, 0.5, steps=10000)``.
+    unschedulable
+        Parameter → why it cannot be moved so, where one would look for it: what a recipe that tries is told.
     expected_failures
         Law of :mod:`nearfar.testing` → why the part does not keep it.
     """
@@ -197,6 +199,7 @@ class PartSpec:
     memory: int | None = None
     synchronizations: int | None = None
     schedulable: tuple[str, ...] = ()
+    unschedulable: Mapping[str, str] = field(default_factory=dict)
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -15,15 +16,15 @@ _OTHERS = {*sys.stdlib_module_names, "hypothesis", "numpy", "pluggy", "torch"}
 _OWN = 3
 
 
-def told(error: BaseException) -> str:
-    """An error in a line: its type, its first line, and where it arose."""
+def told(error: BaseException, *, only_own: bool = False) -> str:
+    """An error in a line: its type, its first line, and where it arose, as :func:`place` has it."""
     said = " ".join(next(iter(str(error).strip().splitlines()), "").split())
     message = f"it called sys.exit({said})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {said}"
-    return message.rstrip(": ") + place(error)
+    return message.rstrip(": ") + place(error, only_own=only_own)
 
 
 def place(error: BaseException, *, only_own: bool = False) -> str:
-    """The innermost line of an error's traceback that its author wrote: ``" (line 3 of plugin.py)"``.
+    """The innermost line that its author wrote where an error, or what caused it, arose: ``" (line 3 of plugin.py)"``.
 
     Parameters
     ----------
@@ -33,11 +34,21 @@ def place(error: BaseException, *, only_own: bool = False) -> str:
         Whether that is so as well where no line is the author's. Otherwise it is one of nearfar's then, and at last
         the innermost of all.
     """
-    lines = sorted(traceback.walk_tb(error.__traceback__), key=_closeness)
+    lines = sorted((at for each in _causes(error) for at in traceback.walk_tb(each.__traceback__)), key=_closeness)
     if not lines or (only_own and _closeness(lines[-1]) < _OWN):
         return ""
     frame, line = lines[-1]
     return f" (line {line} of {Path(frame.f_code.co_filename).name})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__
 
 
 def _closeness(at: tuple[FrameType, int]) -> int:

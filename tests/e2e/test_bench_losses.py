@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("optuna", reason="optuna, of nearfar[bench], is not installed")
 
 import nearfar.bench.cell
 from nearfar.bench import Comparison, compare
-from nearfar.bench.cell import Stopped
 from nearfar.bench.folder import ComparisonFolder
 from nearfar.cli import main
 from nearfar.errors import Diverged
+from nearfar.train.signals import Terminated
 from nearfar.train.table import METRICS
+from photos import noisy_photos
 
 SMALL = {
     "criteria": ["softmax", "triplet"],
@@ -45,18 +45,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty classes of three noisy images."""
-    from PIL import Image
-
-    root = tmp_path_factory.mktemp("photos")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(20):
-        (root / f"class{number}").mkdir()
-        base = torch.rand(3, 4, 4, generator=generator)
-        for view in range(3):
-            noisy = (base + 0.5 * torch.rand(3, 4, 4, generator=generator)).clamp(0, 1)
-            pixels = torch.nn.functional.interpolate(noisy[None], size=24)[0].permute(1, 2, 0)
-            Image.fromarray((pixels * 255).byte().numpy()).save(root / f"class{number}" / f"{view}.png")
-    return root
+    return noisy_photos(tmp_path_factory.mktemp("photos"), classes=20, views=3, noise=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +156,7 @@ def test_a_training_that_is_stopped_between_two_steps_goes_on_to_the_same(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Checkpoint, "write", written)
-    with pytest.raises(Killed if how == "killed" else Stopped):
+    with pytest.raises(Killed if how == "killed" else Terminated):
         compare(small, tmp_path / "out")
     assert list((tmp_path / "out" / "work").glob("*/*/checkpoint.pt"))
     compare(small, tmp_path / "out")

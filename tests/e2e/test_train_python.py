@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -206,6 +206,51 @@ def test_bfloat16_trains(tmp_path: Path) -> None:
     made = train(config, data=Squares(), output=tmp_path / "run", quiet=True)
     assert all(value.dtype == torch.float32 for value in made.model().parameters())
     assert all(float(row["loss"]) < 100 for row in rows(tmp_path / "run" / "logs" / "train.csv"))
+
+
+class Telling(nearfar.EmbeddingLoss):
+    """Tells in which dtype its formula multiplies."""
+
+    seen: ClassVar[set[torch.dtype]] = set()
+
+    def default_distance(self) -> None:
+        return None
+
+    def terms(self, batch: Any) -> nearfar.Terms:
+        from nearfar.nn.terms import element_terms
+
+        cosines = batch.embeddings @ batch.embeddings.T
+        self.seen.add(cosines.dtype)
+        return element_terms((cosines - 1).square().mean(1))
+
+
+@pytest.fixture
+def telling() -> Iterator[None]:
+    nearfar.register("telling", Telling)
+    Telling.seen.clear()
+    yield
+    nearfar.unregister("telling")
+
+
+@pytest.mark.usefixtures("telling")
+@pytest.mark.parametrize(("precision", "products"), [("bf16", torch.bfloat16), ("32", None)])
+def test_in_bfloat16_large_heads_multiply_in_it_and_no_other_formula_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, products: torch.dtype | None
+) -> None:
+    from nearfar_margin import engine
+
+    asked, chunked = [], engine.chunked
+
+    def noted(*args: Any, products: torch.dtype | None, **kwargs: Any) -> torch.Tensor:
+        asked.append(products)
+        return chunked(*args, products=products, **kwargs)
+
+    monkeypatch.setattr(engine, "chunked", noted)
+    config = {**TINY, "precision": precision, "criterion": "arcface(engine='chunked') + 0.1 * telling"}
+    train(config, data=Squares(), output=tmp_path / "run", quiet=True)
+    # The first call is the rehearsal.
+    assert set(asked[1:]) == {products}
+    assert Telling.seen == {torch.float32}
 
 
 # ---- when it goes wrong

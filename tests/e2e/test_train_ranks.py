@@ -180,6 +180,35 @@ def test_a_run_on_a_share_of_the_classes_goes_on_to_the_bit(photos: str, tmp_pat
     assert rows(whole) != rows(every_class)
 
 
+def test_class_vectors_that_the_backward_pass_steps_end_where_sgd_has_them(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "0.5 * triplet + arcface", "optimizer": SGD | {"lr": 0.01}}
+    afterwards = run(photos, tmp_path / "afterwards", **changes)
+    fused = run(photos, tmp_path / "fused", head={"fused": True}, **changes)
+    assert_the_same(afterwards, fused)
+    vectors, begun = "criterion.losses.arcface.weight", run(photos, tmp_path / "begun", **changes, epochs=1)
+    assert (tensors(fused)[vectors] - tensors(begun)[vectors]).abs().max() > 1e-3
+
+
+def test_a_run_whose_backward_pass_steps_goes_on_to_the_bit(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "arcface", "optimizer": SGD | {"lr": 0.01}, "head": {"fused": True}}
+    whole = run(photos, tmp_path / "whole", **changes)
+    config = Config.of({**CONFIG, "data": {"source": photos, "workers": 0}, **changes})
+    with pytest.raises(Interrupted):
+        start(config, output=tmp_path / "again", narrator=_StopsAt(3))
+    again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
+    for name, value in tensors(whole).items():
+        assert torch.equal(tensors(again)[name], value), name
+    assert rows(whole) == rows(again)
+
+
+@pytest.mark.long
+def test_the_backward_pass_steps_the_classes_of_each_device(photos: str, tmp_path: Path) -> None:
+    changes = {"criterion": "arcface", "optimizer": SGD}
+    one = run(photos, tmp_path / "one", head={"fused": True}, **changes)
+    two = run(photos, tmp_path / "two", head={"fused": True, "shard": True}, devices=2, **changes)
+    assert_the_same(one, two)
+
+
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     begin = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nearfar"]
     return subprocess.run([*begin, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from nearfar.cli import main
+from photos import noisy_photos
 
 # Weights and running centres in the criterion, dropout in the network, augmentation: all that could differ.
 CONFIG = """
@@ -30,22 +31,13 @@ optimizer: {lr: 0.002, criterion_lr: 0.01}
 validation: {every: 1}
 """
 
+STOPPED = ("killed", "interrupted", "terminated")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen classes of four noisy images."""
-    from PIL import Image
-
-    root = tmp_path_factory.mktemp("photos")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        (root / f"class{number}").mkdir()
-        base = torch.rand(3, 4, 4, generator=generator)
-        for view in range(4):
-            noisy = (base + 0.4 * torch.rand(3, 4, 4, generator=generator)).clamp(0, 1)
-            pixels = torch.nn.functional.interpolate(noisy[None], size=24)[0].permute(1, 2, 0)
-            Image.fromarray((pixels * 255).byte().numpy()).save(root / f"class{number}" / f"{view}.png")
-    return root
+    return noisy_photos(tmp_path_factory.mktemp("photos"), classes=16, views=4, noise=0.4)
 
 
 class Process:
@@ -76,41 +68,43 @@ class Process:
 
 @pytest.fixture(scope="module")
 def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run three times: whole, killed and gone on, interrupted and gone on."""
+    """The same run four times: whole, and killed, interrupted or terminated and gone on."""
     root = tmp_path_factory.mktemp("runs")
     (root / "run.yaml").write_text(CONFIG)
-    paths = {name: root / name for name in ("whole", "killed", "interrupted")}
+    paths = {name: root / name for name in ("whole", *STOPPED)}
     arguments = (root / "run.yaml", "--data", photos, "--device", "cpu", "--set", "data.workers=0", "--output")
     whole = Process(*arguments, paths["whole"])
     code, _, err = Process(*arguments, paths["killed"]).when_it_exists(
         paths["killed"] / "checkpoint.pt", signal.SIGKILL
     )
     assert code == -signal.SIGKILL, err
-    code, _, err = Process(*arguments, paths["interrupted"]).when_it_exists(
-        paths["interrupted"] / "checkpoint.pt", signal.SIGINT
-    )
-    assert code == 130, err
-    assert re.search(r"stopped after step \d+ of 100; to go on: nearfar train --resume \S+interrupted$", err.strip())
-    for name in ("killed", "interrupted"):
+    for name, number, ends in (("interrupted", signal.SIGINT, 130), ("terminated", signal.SIGTERM, 143)):
+        code, out, err = Process(*arguments, paths[name]).when_it_exists(paths[name] / "checkpoint.pt", number)
+        assert code == ends, err
+        assert "stopping after this step" in out
+        assert re.fullmatch(
+            rf"nearfar: stopped after step \d+ of 100; to go on: nearfar train --resume \S+{name}\n", err
+        )
+    for name in STOPPED:
         assert not (paths[name] / "metrics.json").exists()
         step = torch.load(paths[name] / "checkpoint.pt", weights_only=True)["step"]
         assert 0 < step < 100
     assert whole.end()[0] == 0
-    for process in [Process("--resume", paths[name]) for name in ("killed", "interrupted")]:
+    for process in [Process("--resume", paths[name]) for name in STOPPED]:
         code, out, err = process.end()
         assert code == 0, err
         assert re.search(r"going on after step \d+ of 100", out)
     return paths
 
 
-@pytest.mark.parametrize("name", ["killed", "interrupted"])
+@pytest.mark.parametrize("name", STOPPED)
 def test_the_weights_are_those_of_the_uninterrupted_run(runs: dict[str, Path], name: str) -> None:
     whole, resumed = (load_file(runs[one] / "model.safetensors") for one in ("whole", name))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("name", ["killed", "interrupted"])
+@pytest.mark.parametrize("name", STOPPED)
 def test_the_criterion_and_the_optimizer_are_too(runs: dict[str, Path], name: str) -> None:
     whole, resumed = (torch.load(runs[one] / "checkpoint.pt", weights_only=True) for one in ("whole", name))
     assert len(whole["criterion"]) >= 2  # the weights of one term, the centres of the other
@@ -121,7 +115,7 @@ def test_the_criterion_and_the_optimizer_are_too(runs: dict[str, Path], name: st
     assert whole["best"] == resumed["best"]
 
 
-@pytest.mark.parametrize("name", ["killed", "interrupted"])
+@pytest.mark.parametrize("name", STOPPED)
 @pytest.mark.parametrize("log", ["train.csv", "validation.csv"])
 def test_the_logs_have_the_same_rows(runs: dict[str, Path], name: str, log: str) -> None:
     whole, resumed = ((runs[one] / "logs" / log).read_text() for one in ("whole", name))
@@ -182,6 +176,13 @@ def test_a_checkpoint_of_another_model_cannot_go_on(
         main(["train", "--resume", str(tmp_path)])
     assert ended.value.code == 2
     assert "is of another model than the configuration describes" in capsys.readouterr().err
+
+
+def test_a_run_that_is_terminated_before_its_first_step_says_so(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    process = Process(tmp_path / "run.yaml", "--data", photos, "--output", tmp_path / "run")
+    code, _, err = process.when_it_exists(tmp_path / "run" / "config.yaml", signal.SIGTERM)
+    assert (code, err) == (143, "nearfar: terminated before the first step\n")
 
 
 def test_a_run_is_never_overwritten(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

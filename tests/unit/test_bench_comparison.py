@@ -308,6 +308,12 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
         ComparisonFolder(tmp_path).claim(of(["softmax"]))
 
 
+def test_what_another_process_is_writing_is_no_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / ".comparison.yaml.123.tmp").write_text("crit", encoding="utf-8")
+    ComparisonFolder(tmp_path).claim(of(["softmax"]))
+    assert ComparisonFolder(tmp_path).saved() == of(["softmax"])
+
+
 def test_a_record_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     folder = ComparisonFolder(tmp_path)
     path = folder.cell("softmax", 3)

@@ -75,7 +75,7 @@ def test_any_reader_of_safetensors_finds_the_names(tmp_path: Path) -> None:
 
 
 def test_a_head_takes_the_vectors_of_the_file(tmp_path: Path) -> None:
-    from nearfar_margin.weights import load_weight
+    from nearfar.nn.class_weights import load_weight
 
     path = tmp_path / "classes.safetensors"
     criterion = made("proxy_anchor + center(normalize=True)")

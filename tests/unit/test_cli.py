@@ -313,11 +313,22 @@ def test_a_namespace_nobody_has_is_answered_with_those_there_are(broken, capsys,
 
 
 @pytest.mark.parametrize(
-    ("command", "plugin"), [("check-plugin", []), ("docs", ["-o", "there", "--plugin"]), ("list", ["--plugin"])]
+    ("command", "plugin", "takes_folder"),
+    [
+        ("check-plugin", [], True),
+        ("docs", ["-o", "there", "--plugin"], True),
+        ("list", ["--plugin"], False),
+        ("show", [], False),
+    ],
 )
-def test_who_forgot_to_install_the_plugin_of_the_folder_is_told_so(tmp_path, monkeypatch, capsys, command, plugin):
+def test_who_forgot_to_install_the_plugin_of_the_folder_is_told_so(
+    tmp_path, monkeypatch, capsys, command, plugin, takes_folder
+):
     assert run("new-plugin", "zeta-losses", "-o", str(tmp_path / "zeta")).exit_code == 0
     monkeypatch.chdir(tmp_path / "zeta")
-    said = "that of this folder is not installed: `python -m pip install -e .`, or give . in its place"
-    assert said in fails(capsys, command, *plugin, "zeta")
-    assert said not in fails(capsys, command, *plugin, "theta")
+    said = "that of this folder is not installed: `python -m pip install -e .`"
+    end = ".zeta" if command == "show" else ""
+    found = fails(capsys, command, *plugin, f"zeta{end}")
+    assert said in found
+    assert (f"{said}, or give . in its place" in found) == takes_folder
+    assert said not in fails(capsys, command, *plugin, f"theta{end}")

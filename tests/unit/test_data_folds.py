@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearfar.data import Adapted, ClassUnion, Emoji, ImageSource, fold_classes
 from nearfar.errors import ConfigError, DataError
-from nearfar.train.sources import loader_workers, open_sources
+from nearfar.train.sources import loader_workers, open_sources, validates
 
 
 class Coded(ImageSource):
@@ -121,6 +121,14 @@ def test_a_folder_that_is_not_divided_has_folds_too(photos: Path) -> None:
     assert loader_workers(None, crossed.train) > 0
 
 
+def test_images_are_loaded_by_no_more_processes_than_there_are_cores_for_this_one(photos: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nearfar.cores.os.cpu_count", lambda: 64)
+    monkeypatch.setattr("nearfar.cores.os.sched_getaffinity", lambda pid: {3}, raising=False)
+    train = open_sources(str(photos), None, image_size=8).train
+    assert loader_workers(None, train) == 1
+    assert loader_workers(5, train) == 5
+
+
 def test_data_from_python_has_folds_too(photos: Path) -> None:
     pairs = [(Image.new("RGB", (8, 8)), number // 2) for number in range(40)]
     crossed = open_sources("", Adapted(pairs, image_size=8), image_size=8, fold="3/3")
@@ -141,3 +149,31 @@ def test_a_class_that_two_parts_of_a_folder_share_is_refused(tmp_path: Path) -> 
                 Image.new("RGB", (8, 8)).save(tmp_path / split / name / f"{view}.png")
     with pytest.raises(DataError, match="2 classes are in train and in validation"):
         open_sources(str(tmp_path), None, image_size=8, fold="1/2")
+
+
+def test_data_without_a_split_for_validation_is_divided_by_a_fold(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("divided")
+    names = sorted(path.name for path in photos.iterdir())
+    rows = ["path,label,split"]
+    for place, name in enumerate(names):
+        split = "test" if place % 2 else "train"
+        rows += [f"{path},{name},{split}" for path in sorted((photos / name).iterdir())]
+        (root / "folders" / split).mkdir(parents=True, exist_ok=True)
+        (root / "folders" / split / name).symlink_to(photos / name)
+    (root / "all.csv").write_text("\n".join(rows))
+    for source in (str(root / "all.csv"), str(root / "folders")):
+        assert not validates(source)
+        with pytest.raises(DataError, match=r"has no validation: add it, have .* --set data.fold=1/5"):
+            open_sources(source, None, image_size=8)
+        parts = [open_sources(source, None, image_size=8, fold=f"{part}/2") for part in (1, 2)]
+        for found in parts:
+            found.check()
+            assert set(found.test.class_names) == {*names[1::2]}
+            assert {*found.train.class_names, *found.validation.class_names} == {*names[::2]}
+        assert set(parts[0].validation.class_names) == set(parts[1].train.class_names)
+    assert validates("emoji")
+    assert validates(str(photos))
+    with pytest.raises(DataError, match="data has no train: give a dataset for each of train, test"):
+        open_sources("", {}, image_size=8, fold="1/2")

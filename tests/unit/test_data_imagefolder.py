@@ -315,8 +315,13 @@ def test_a_split_that_a_divided_folder_lacks(tmp_path):
     folder(tmp_path / "train")
     folder(tmp_path / "test")
     assert refusal(open_dataset, tmp_path, "validation") == (
-        f"{tmp_path} is divided into test, train and has no validation: add it, or put all classes "
-        "together to have them divided"
+        f"{tmp_path} is divided into test, train and has no validation: add it, have some of the training "
+        "classes validate, a fifth by --set data.fold=1/5, or put all classes together to have them divided"
+    )
+    folder(tmp_path / "other" / "train")
+    assert refusal(open_dataset, tmp_path / "other", "test") == (
+        f"{tmp_path / 'other'} is divided into train and has no test: add it, or put all classes together to have them "
+        "divided"
     )
 
 

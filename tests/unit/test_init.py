@@ -272,3 +272,16 @@ def test_nothing_is_written_for_what_cannot_be_trained_on(photos):
     done = CliRunner().invoke(cli, ["init", "nowhere"])
     assert isinstance(done.exception, DataError)
     assert not Path("run.yaml").exists()
+
+
+def test_data_without_a_split_for_validation_hold_out_a_fifth_of_their_training_classes(tmp_path):
+    paint(tmp_path / "parts" / "train", classes=12, views=2)
+    paint(tmp_path / "parts" / "test", classes=2, views=2)
+    for folder in (tmp_path / "parts" / "test").iterdir():
+        folder.rename(folder.with_name(f"unseen{folder.name}"))
+    seen = survey(tmp_path / "parts")
+    assert (seen.divided, seen.fold, seen.classes, len(seen.sides)) == (True, "1/5", 14, 28)
+    assert len(seen.counts) in (9, 10)
+    assert settings(seen)["data.fold"] == "1/5"
+    assert reason(seen, "data.fold").startswith("the data have no split for validation: part 1 of 5")
+    assert "data.fold" not in settings(found((3,) * 8))

@@ -260,6 +260,8 @@ def test_a_context_that_no_part_asks_for_is_a_mistake(registry):
     ((severity, message),) = problems(registry, "triplet", num_clases=3)
     assert severity == "error"
     assert message == "no part needs 'num_clases'; did you mean 'num_classes'?"
+    ((_, message),) = problems(registry, "triplet", minner="hard")
+    assert message == "no part needs 'minner'; did you mean 'miner'?"
 
 
 def test_a_plan_holds_bound_arguments(registry):

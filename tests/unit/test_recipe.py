@@ -92,6 +92,8 @@ def test_tuples_and_lists_are_one():
         ("a.b.c", "is not the name of a part"),
         ("a(**x)", "uses **"),
         ("a(*x)", "neither a literal nor a part"),
+        ("a(miner=semi-hard)", "neither a literal nor a part; a name has no hyphens: did you mean semi_hard?"),
+        ("multi-part-name", "a name has no hyphens: did you mean multi_part_name?"),
         ("a(x=1, x=2)", "twice"),
         ("a(x=y + 1)", "neither a literal nor a part"),
         ("a(lambda: 1)", "neither a literal nor a part"),

@@ -81,6 +81,14 @@ def test_a_filter_that_there_is_not_is_a_sentence_with_the_nearest():
         ArgumentError, match="no filter 'famly'; did you mean 'family'\\? parts are listed by exclude, "
     ):
         list_losses(famly="triplet")
+    with pytest.raises(ArgumentError, match="no filter 'kind'; parts are listed by "):
+        list_losses(kind="miner")
+
+
+@pytest.mark.parametrize("pattern", [3, ["*face*", None]])
+def test_a_pattern_that_is_none_is_a_sentence(pattern):
+    with pytest.raises(ArgumentError, match=r"a pattern is a text such as '\*face\*', or several; got "):
+        list_losses(pattern)
 
 
 def test_a_bare_name_that_two_plugins_have_is_an_error_that_lists_both(registry):

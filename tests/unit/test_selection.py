@@ -9,6 +9,7 @@ import torch
 
 from nearfar.errors import InputError
 from nearfar.nn import Batch, IndexSelection, TripletRule
+from nearfar.nn.batch import check_range
 from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
 from nearfar.nn.selection import all_triplets, as_selection
 from nearfar.testing.waiting import waits
@@ -156,3 +157,14 @@ def test_a_rule_made_into_a_tuple_does_not_depend_on_autocast(interval):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = rule.indices()
     assert all(torch.equal(a, b) for a, b in zip(inside, rule.indices(), strict=True))
+
+
+def test_what_is_out_of_range_is_told_without_waiting_for_it_where_the_check_is_compiled():
+    def judged(labels):
+        check_range(labels, 3, "there are 3 classes; got labels from {low} to {high}")
+        return labels + 1
+
+    compiled = torch.compile(judged, backend="eager")
+    assert compiled(torch.tensor([0, 2])).tolist() == [1, 3]
+    with pytest.raises(RuntimeError, match=r"there are 3 classes; got labels from \? to \? \(\? was not read"):
+        compiled(torch.tensor([0, 3]))

@@ -38,6 +38,17 @@ def test_the_place_is_the_authors_even_where_torch_or_nearfar_raised():
     assert told(error).endswith("(line 3 of parts.py)")
 
 
+def test_the_place_is_where_the_cause_arose_if_another_error_was_raised_of_it():
+    def made(part):
+        try:
+            return part()
+        except AttributeError as error:
+            raise InputError("it could not be made") from error
+
+    error = raised("\ndef part():\n    return (1).margin\nmade(part)", made=made)
+    assert told(error).endswith("it could not be made (line 3 of parts.py)")
+
+
 def test_where_no_author_is_in_sight_it_is_nearfars_unless_only_the_authors_will_do():
     with pytest.raises(InputError) as caught:
         check_embeddings(None, "embeddings")
@@ -45,6 +56,7 @@ def test_where_no_author_is_in_sight_it_is_nearfars_unless_only_the_authors_will
     error = error.with_traceback(error.__traceback__.tb_next)
     assert told(error).endswith("of batch.py)")
     assert place(error, only_own=True) == ""
+    assert told(error, only_own=True) == f"InputError: {error}"
 
 
 def test_an_error_that_was_never_raised_has_no_place():

@@ -229,7 +229,10 @@ def test_a_ranking_is_processed_as_it_is_called_and_the_tag_says_so(run: Run, as
     assert found["map"] != evaluate(run.path, **words)[0]["reidentification"]["map"]  # type: ignore[arg-type]
 
 
-def test_what_has_no_queries_has_no_ranking_to_process(run: Run, others: Path) -> None:
+def test_what_has_no_queries_has_no_ranking_to_process_and_is_not_embedded_first(
+    run: Run, others: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nearfar.train.protocols.embed", lambda *args, **kwargs: pytest.fail("it was embedded"))
     with pytest.raises(ConfigError, match="the splits query and gallery"):
         evaluate(run.path, data=str(others), device="cpu", protocol="reidentification", post="expand")
     with pytest.raises(ConfigError, match="for the protocol reidentification"):

@@ -161,6 +161,21 @@ def test_a_group_that_torchrun_asked_for_is_closed_before_python_ends() -> None:
     assert (done.returncode, done.stdout) == (0, "closed None False\n"), done.stderr
 
 
+@pytest.mark.parametrize("goes_well", [True, False])
+def test_the_command_closes_a_group_once_its_run_went_well(goes_well: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: object, **kwargs: object) -> None:
+        if not goes_well:
+            raise ConfigError("no")
+
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    monkeypatch.setattr("nearfar.train.run.start", start)
+    left: list[bool] = []
+    monkeypatch.setattr("nearfar.train.ranks.leave", lambda: left.append(True))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train"])
+    assert (ended.value.code, left) == ((0, [True]) if goes_well else (2, []))
+
+
 def prepared(config: dict[str, object]) -> Job:
     return prepare(Config.of(config), None, Narrator(quiet=True))[0]
 

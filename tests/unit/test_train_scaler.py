@@ -13,6 +13,7 @@ from torch import nn
 
 import nearfar
 from nearfar.nn import Criterion
+from nearfar.testing import run_on_ranks
 from nearfar.train.sampled import sample_classes
 from nearfar.train.scaler import RanksScaler
 from nearfar.train.shards import shard_classes
@@ -85,6 +86,28 @@ def test_an_overflow_on_another_rank_skips_the_step_here(monkeypatch: pytest.Mon
     assert told.is_set()
     assert torch.equal(model.weight, before)
     assert scaler.get_scale() == 4.0
+
+
+def one_overflows(rank: int, world: int) -> None:
+    """On the last of the ranks, in rows of the head that it alone has; then a step in which nothing does."""
+    model, criterion, optimizer = sharded(1.0)
+    parameters = [*model.parameters(), *criterion.parameters()]
+    scaler = RanksScaler("cpu", init_scale=8.0)
+    for overflow in (True, False):
+        before = [held(p.detach()).clone() for p in parameters]
+        optimizer.zero_grad()
+        scaler.scale(criterion(model(torch.randn(6, 3)), torch.arange(34, 40))).backward()
+        if overflow and rank == world - 1:
+            criterion.losses["arcface"].weight.grad.to_local()[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == 4.0
+        stayed = [torch.equal(held(p.detach()), value) for p, value in zip(parameters, before, strict=True)]
+        assert all(stayed) if overflow else not any(stayed)
+
+
+def test_an_overflow_on_one_of_two_ranks_skips_the_step_on_both() -> None:
+    run_on_ranks(one_overflows, 2)
 
 
 def held(tensor: torch.Tensor | None) -> torch.Tensor:

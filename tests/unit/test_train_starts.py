@@ -8,9 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import nearfar
 from nearfar.errors import ConfigError
+from nearfar.nn import class_means
 from nearfar.nn.class_losses import ClassLoss
+from nearfar.nn.class_means import ClassMeans, initialize
 from nearfar.testing import run_on_ranks
+from nearfar.testing.meter import most_elements
 from nearfar.train.config import Config
 from nearfar.train.job import Job, prepare
 from nearfar.train.progress import Narrator
@@ -101,3 +105,15 @@ def test_a_criterion_without_class_vectors_is_refused() -> None:
 def test_another_start_is_no_start() -> None:
     with pytest.raises(ConfigError, match=r"head\.start is 'means', but must be"):
         Config.of({"head": {"start": "means"}})
+
+
+def test_the_means_of_many_classes_are_written_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(64, 8), torch.arange(64) % 32
+    whole, parted = (nearfar.create_loss("proxy_nca", num_classes=40, embedding_size=8) for _ in range(2))
+    parted.load_state_dict(whole.state_dict())
+    initialize(whole, [(x, y)])
+    monkeypatch.setattr(class_means, "_ROWS", 3)
+    means = ClassMeans(parted)
+    means.add(x, y)
+    assert most_elements(means.finish) <= 3 * 8
+    assert torch.equal(parted.weight, whole.weight)

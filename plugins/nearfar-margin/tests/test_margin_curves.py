@@ -98,6 +98,9 @@ def test_the_figure_has_a_square_for_each_loss_and_the_curves_of_all(tmp_path, m
     assert (tmp_path / "here" / "both.svg").stat().st_size > 1000
     with pytest.raises(NearfarError, match="is there already"):
         run("plot", "margins", "-o", "here/both")
+    # An ending is one of the two that are written, not a part of the name.
+    done = run("plot", "margins", "cosface", "-o", "here/both.svg", "--overwrite")
+    assert done.stdout.split() == ["here/both.png", "here/both.svg"]
 
 
 def test_a_loss_without_a_logit_of_the_target_is_refused_by_name(tmp_path, monkeypatch):
@@ -106,6 +109,7 @@ def test_a_loss_without_a_logit_of_the_target_is_refused_by_name(tmp_path, monke
     for name, said in (
         ("sphereface2", "instead of one softmax"),
         ("triplet", "no margin-softmax loss"),
+        ("softmax", "a softmax over cosines is norm_softmax"),
         ("arcface + cosface", "a sum of 2 losses"),
         ("arcfase(margin=2)", "did you mean 'arcface'"),
     ):

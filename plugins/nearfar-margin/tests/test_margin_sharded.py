@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn.parallel import DistributedDataParallel
 
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.class_weights import load_weight, save_weight
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing import run_on_ranks
 from nearfar_margin.cosface import CosFace
@@ -34,7 +35,6 @@ from nearfar_margin.row_optimizers import RowAdamW, RowSGD
 from nearfar_margin.sampling import sample
 from nearfar_margin.shard import Shard, shard
 from nearfar_margin.softmax import Softmax
-from nearfar_margin.weights import load_weight, save_weight
 
 C, D = 11, 5
 
@@ -549,3 +549,27 @@ def test_every_class_is_on_one_rank(world, parts, monkeypatch):
 
 def test_copies_of_a_sharded_loss_sum_gradients_too(tmp_path):
     run_on_ranks(copies_sum_too, 2, tmp_path)
+
+
+def overflowing(rank, world):
+    """On the last rank alone, with an optimiser for the network and one for the head; then a step that does not."""
+    torch.manual_seed(0)
+    head, network = shard(CosFace(C, D)), torch.nn.Linear(3, D)
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (network, head)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for overflow in (True, False):
+        before = head.weight.detach().to_local().clone()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        scaler.scale(head(network(torch.randn(4, 3)), torch.arange(C - 4, C))).backward()
+        if overflow and rank == world - 1:
+            head.weight.grad.to_local()[0, 0] = float("inf")
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == 4.0
+        assert torch.equal(head.weight.detach().to_local(), before) == overflow
+
+
+def test_torchs_loss_scaler_skips_the_step_of_a_head_on_all_ranks_where_one_overflows():
+    run_on_ranks(overflowing, 2)

@@ -9,6 +9,8 @@ import statistics
 import pytest
 import torch
 
+import nearfar
+from nearfar.errors import RecipeError
 from nearfar.nn.steps import follow
 from nearfar_margin.adacos import AdaCos
 from nearfar_margin.adaface import AdaFace
@@ -382,3 +384,37 @@ def test_kappaface_on_the_meta_device_takes_a_state():
     with torch.device("meta"):
         empty = KappaFace(C, D, renewal=2)
     empty.load_state_dict(KappaFace(C, D, renewal=2).to("meta").state_dict())
+
+
+@pytest.mark.parametrize(("name", "end"), [("margin", 0.1), ("scale", 10.0), ("balance", 0.5), ("sharpness", 1.0)])
+def test_numbers_of_sphereface2_move_and_its_bias_is_learned_from_where_it_began(name, end):
+    start = {"margin": 0.4, "scale": 40.0, "balance": 0.7, "sharpness": 3.0}[name]
+    moved = nearfar.compose(f"sphereface2({name}=linear({start}, {end}, steps=2))", num_classes=C, embedding_size=D)
+    made = nearfar.compose(f"sphereface2({name}={end})", num_classes=C, embedding_size=D)
+    x, labels = torch.randn(8, D, generator=torch.Generator().manual_seed(0)), torch.arange(8) % C
+    before = moved.losses["sphereface2"].bias.detach().clone()
+    assert before != made.losses["sphereface2"].bias
+    with torch.no_grad():
+        for parameter, own in zip(made.parameters(), moved.parameters(), strict=True):
+            parameter.copy_(own)
+    first, _, third = (moved(x, labels) for _ in range(3))
+    assert moved.losses["sphereface2"].bias == before
+    assert first != third == made(x, labels)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("l_softmax(margin=linear(1, 4, steps=9))", "margin cannot be .* whole number .* is λ, which"),
+        (
+            "sphereface(margin=linear(1, 4, steps=9))",
+            "margin cannot be .* whole number .* is λ, which",
+        ),
+        ("sphereface(lambda_min=linear(5, 0, steps=9))", "lambda_min cannot be .* a number of a schedule already"),
+        ("l_softmax(lambda_base=linear(5, 0, steps=9))", "lambda_base cannot be .* a number of a schedule already"),
+        ("p2sgrad(margin=linear(0, 1, steps=9))", "no parameter 'margin'"),
+    ],
+)
+def test_what_has_a_schedule_of_its_own_takes_no_other(recipe, told):
+    with pytest.raises(RecipeError, match=told):
+        nearfar.compose(recipe, num_classes=C, embedding_size=D)

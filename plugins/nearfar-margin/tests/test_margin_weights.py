@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pytorch_metric_learning import losses as pml
 
 from nearfar.errors import ArgumentError, CheckpointError
+from nearfar.nn.class_weights import class_vectors, load_weight, save_weight
 from nearfar_margin.arcface import ArcFace
 from nearfar_margin.cosface import CosFace
 from nearfar_margin.norm_softmax import NormSoftmax
 from nearfar_margin.softmax import Softmax
 from nearfar_margin.subcenter_arcface import SubcenterArcFace
-from nearfar_margin.weights import class_vectors, load_weight, save_weight
 
 C, D = 7, 4
 PAIRS = {
@@ -168,7 +168,7 @@ class Something:
         (torch.zeros(C, D + 1), r"a tensor \(7, 5\) holds no class vectors with embedding_size=4"),
         (torch.zeros(C + 1, D), r"the source has 8 classes, and the loss has num_classes=7"),
         ([torch.zeros(4, D), torch.zeros(4, D)], r"the source has 4 \+ 4 classes"),
-        ({"weight": torch.zeros(C, D + 1)}, r"no tensor called weight or W fits; it has weight \(7, 5\)"),
+        ({"weight": torch.zeros(C, D + 1)}, r"no tensor called weight, W, proxies or fc fits; it has weight \(7, 5\)"),
         ({"a.weight": torch.zeros(C, D), "b.W": torch.zeros(D, C)}, "more than one tensor fits; say which with key"),
         ({}, "it has no tensors"),
         ("nowhere.pt", "there is no file 'nowhere.pt'"),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import nearfar
-from nearfar.nn.reducers import Sum
+from nearfar.nn.batch import Batch
+from nearfar.nn.reducers import PerAnchor, Sum
 from nearfar_pair import plugin
 
 #: Those that compare pairs; the others have their own tests.
@@ -58,6 +59,36 @@ def test_threshold_consistent_margin_looks_at_the_reference_set() -> None:
     r = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.8, 0.6]], dtype=torch.float64)
     value = make("threshold_consistent_margin")(x, torch.tensor([0]), None, r, torch.tensor([0, 0, 1]))
     assert value.item() == pytest.approx(0.9 + 0.3, rel=1e-12)
+
+
+def test_angular_normalises_negatives_too_and_heeds_which_were_mined(brute: SimpleNamespace) -> None:
+    """Theirs leaves negatives as long as they are, and takes all of them whatever a miner selects."""
+    x, y = brute.clustered(UNEVEN), torch.tensor(UNEVEN)
+    loss = make("angular")
+    assert loss(10 * x, y).item() == pytest.approx(loss(x, y).item(), rel=1e-10)
+    costs = {n: loss(x, y, tuple(torch.tensor([i]) for i in (0, 1, 0, n))).item() for n in (2, 4)}
+    for n, cost in costs.items():
+        a, p, other = (v / v.norm() for v in (x[0], x[1], x[n]))
+        exponent = 4 * math.tan(math.radians(40)) ** 2 * (a + p) @ other
+        exponent -= 2 * (1 + math.tan(math.radians(40)) ** 2) * a @ p
+        assert cost == pytest.approx(math.log1p(math.exp(exponent)), rel=1e-6)
+    assert costs[2] != costs[4]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_anchor_has_its_mean_beside_more_references_than_anchors(name: str, brute: SimpleNamespace) -> None:
+    """Their reducer by anchor makes a table as wide as the batch: IndexError."""
+    x, y = brute.clustered([5, 1, 0]), torch.tensor([5, 1, 0])
+    r, z = brute.clustered(REFERENCE, seed=1), torch.tensor(REFERENCE)
+    arguments = {"num_classes": 10} if name == "margin_beta" else {}
+    terms = make(name, **arguments).terms(Batch.of(x, y, None, r, z))
+    expected = 0.0
+    for each in terms.values() if isinstance(terms, dict) else [terms]:
+        anchors = each.indices[0]
+        means = [each.values[anchors == a].mean().item() for a in anchors.unique()]
+        expected += sum(means) / max(1, len(means))
+    value = make(name, **arguments, reducer=PerAnchor())(x, y, None, r, z)
+    assert value.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_histogram_takes_duplicates() -> None:

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nearfar.errors import NearfarWarning
 from nearfar.nn import selection as nn_selection
@@ -22,6 +21,7 @@ from nearfar.nn.distances import Cosine, Euclidean, SquaredEuclidean
 from nearfar.nn.reducers import AvgNonZero, Mean, Sum
 from nearfar.nn.selection import IndexSelection, TripletRule
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar.testing.meter import most_elements
 from nearfar_pair import pair_pass, row_pass, triplet_terms
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
@@ -213,21 +213,6 @@ def test_backward_may_be_asked_for_again() -> None:
     assert torch.equal(first, torch.autograd.grad(value, x)[0])
 
 
-class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Number of elements of the largest tensor that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
-
-
 @pytest.mark.parametrize("k", [4, 32])
 @pytest.mark.parametrize("miner", [None, All, SemiHard, Hard])
 @pytest.mark.parametrize("reducer", REDUCERS)
@@ -236,18 +221,18 @@ def test_nothing_larger_than_the_matrix_of_distances_is_made(reducer: Any, miner
     y = torch.arange(64) % (64 // k)
     loss = Triplet(reducer=reducer())
     loss.collect_stats = True
-    with Largest() as largest:
+
+    def call() -> None:
         loss(x, y, None if miner is None else miner().select(x, y, loss=loss)).backward()
+
+    assert most_elements(call) <= 64 * 64
     assert loss.statistics["loss/terms"] > 0
-    assert largest.elements <= 64 * 64
 
 
 def test_made_triplets_are_larger() -> None:
     """The measure above sees triplets where they are made."""
     x, y = torch.randn(64, 8), torch.arange(64) % 16
-    with Largest() as largest:
-        Triplet(smooth=True)(x, y)
-    assert largest.elements >= 64 * 3 * 60
+    assert most_elements(lambda: Triplet(smooth=True)(x, y)) >= 64 * 3 * 60
 
 
 def test_it_fuses_only_where_the_rule_decides_on_the_distances_of_the_loss() -> None:

@@ -75,20 +75,6 @@ def sets(brute: SimpleNamespace, with_reference: bool) -> Any:
     return (x, y, brute.grid(len(REFERENCE), seed=1), torch.tensor(REFERENCE)) if with_reference else (x, y, None, None)
 
 
-@pytest.mark.parametrize("with_reference", [False, True])
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("distance", ["euclidean_raw", "squared_raw", "dot"])
-def test_a_miner_selects_by_its_definition_also_at_ties(
-    name: str, distance: str, with_reference: bool, brute: SimpleNamespace
-) -> None:
-    make, define, arguments = CASES[name]
-    ours, theirs = brute.distances[distance]
-    batch = sets(brute, with_reference)
-    expected = define(*batch, distance=theirs, **arguments)
-    assert expected, "the batch must have something to select"
-    assert as_set(make(distance=ours(), **arguments)(*batch)) == expected
-
-
 @settings(deadline=None, max_examples=40)
 @given(labels=st.lists(st.integers(0, 3), max_size=10), seed=st.integers(0, 1000))
 def test_any_labels(labels: list[int], seed: int, brute: SimpleNamespace) -> None:

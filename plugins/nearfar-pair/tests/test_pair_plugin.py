@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import nearfar
 from nearfar.nn.distances import Cosine, Dot, Euclidean, SquaredEuclidean
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.miners import Miner
@@ -85,3 +86,12 @@ def test_a_miner_needs_no_argument_and_leaves_its_distance_to_the_loss(spec: Min
     assert isinstance(miner, Miner)
     assert miner.distance is None
     assert spec.produces == spec.family + "s"
+
+
+@pytest.mark.parametrize("spec", [*LOSSES, *MINERS], ids=lambda spec: f"{spec.kind}-{spec.name}")
+def test_what_a_part_was_made_with_is_written_out(spec: LossSpec | MinerSpec) -> None:
+    """pytorch-metric-learning's parts say nothing of their arguments."""
+    part = nearfar.create_loss if spec.kind == "loss" else nearfar.create_miner
+    made = part(f"pair.{spec.name}({spec.example})", **dict.fromkeys(spec.needs, 3))
+    own = set(inspect.signature(target(spec)).parameters) - {"distance", "reducer", "loss", "miner"}
+    assert not [name for name in own if f"{name}=" not in repr(made)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from pytorch_metric_learning import losses as pml
 from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
 import nearfar
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.class_weights import class_vectors, load_weight
 from nearfar.nn.distances import Euclidean
 from nearfar.testing import run_on_ranks
 from nearfar_proxy import blocks, nearest
@@ -139,6 +141,17 @@ def proxies_kept_in_many_blocks_are_the_same(rank, world, folder):
     close("value", found, expected)
     close("x", part.grad, to_x[own_of(rank, world)] * world)
     close("weight", loss.weight.grad.to_local(), to_weight[loss.shard.classes()])
+
+
+def proxies_of_another_program_are_shared_out_and_put_together(rank, world, folder):
+    theirs = pml.SoftTripleLoss(C, D, centers_per_class=3).double()
+    dist.broadcast(theirs.fc.detach(), 0)
+    x, y = batch()
+    loss = shard(SoftTriple(C, D, centers=3, tau=0.0).double())
+    load_weight(loss, theirs)
+    own = own_of(rank, world)
+    close("loaded", loss(x[own], y[own]), theirs(x, y))
+    assert torch.equal(class_vectors(loss, "columns", key="fc")["fc"], theirs.fc)
 
 
 def refusals(rank, world, folder):
@@ -277,8 +290,17 @@ def a_ring_starts_at_the_length_of_all(rank, world, folder):
 
 def test_two_ranks_do_what_one_process_does(tmp_path):
     """Values, gradients, centres, and what is refused: ranks take seconds to start, so that they are started once."""
-    kept = (the_kth_of_all_ranks_is_found, proxies_kept_in_many_blocks_are_the_same)
-    run_on_ranks(works_of, 2, tmp_path, (compare, centres_move_together, refusals, *kept))
+    kept = (
+        proxies_of_another_program_are_shared_out_and_put_together,
+        the_kth_of_all_ranks_is_found,
+        proxies_kept_in_many_blocks_are_the_same,
+    )
+    run_on_ranks(
+        works_of,
+        2,
+        tmp_path,
+        (compare, centres_move_together, refusals, *kept),
+    )
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from nearfar_proxy import proxy_nca
 from nearfar_proxy.proxy_anchor import ProxyAnchor
 from nearfar_proxy.proxy_gml import ProxyGML
 from nearfar_proxy.proxy_nca import ProxyNCA
+from nearfar_proxy.proxy_nca_pp import ProxyNCAPlusPlus
 from nearfar_proxy.soft_triple import SoftTriple
 
 N, C, D = 192, 700, 64
@@ -57,3 +58,24 @@ def test_values_and_gradients_are_those_of_float64(name, reducer, miner, monkeyp
         tolerance = 1e-4 if name.startswith("steep") else 1e-5
         off = (found.double() - expected).abs().max() / expected.abs().max()
         assert off < tolerance, what
+
+
+@pytest.mark.parametrize(
+    ("make", "centers"),
+    [
+        (lambda c: ProxyNCA(c, 4), 1),
+        (lambda c: ProxyNCA(c, 4, scale=60.0, denominator="all"), 1),
+        (lambda c: ProxyNCAPlusPlus(c, 4), 1),
+        (lambda c: ProxyAnchor(c, 4), 1),
+        (lambda c: SoftTriple(c, 4, centers=4), 4),
+    ],
+    ids=["proxy_nca", "steep_nca", "proxy_nca_pp", "proxy_anchor", "soft_triple"],
+)
+def test_nothing_of_the_size_of_batch_by_proxies_is_held(make, centers):
+    """On 256 samples and 8,000 classes: 8 MB for each centre a class has."""
+    torch.manual_seed(3)
+    loss, x = make(8000), torch.randn(256, 4, requires_grad=True)
+    y = torch.randint(8000, (256,))
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        loss(x, y).backward()
+    assert max(event.cpu_memory_usage for event in profile.function_events) < 256 * 8000 * centers * 4 / 4

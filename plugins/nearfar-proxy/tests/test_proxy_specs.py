@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,13 @@ def test_the_names_are_these():
         "regular_face",
         "center_invariant",
     ]
+
+
+def test_each_says_that_with_nothing_selected_it_is_zero():
+    """Where pytorch-metric-learning gives the loss of the whole batch."""
+    for name, spec in SPECS.items():
+        said = " ".join(spec.deviations)
+        assert re.search(r"(nothing selected|selected nothing) .*the loss is 0", said), name
 
 
 def test_the_entry_module_is_light():

@@ -9,7 +9,7 @@ import torch
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.reducers import NoReduction
-from nearfar_proxy import blocks
+from nearfar_proxy import blocks, proxy_gml
 from nearfar_proxy.center_invariant import CenterInvariant
 from nearfar_proxy.contrastive_center import ContrastiveCenter
 from nearfar_proxy.proxy_gml import ProxyGML
@@ -137,6 +137,18 @@ def test_gml_gradients_are_those_of_finite_differences():
         return torch.func.functional_call(loss, {"weight": weight}, (x, y))
 
     assert torch.autograd.gradcheck(value, (x.requires_grad_(), loss.weight.detach().clone().requires_grad_()))
+
+
+def test_proxies_that_cost_nothing_are_not_classified(monkeypatch):
+    (x, y), loss = batch(), gml(factor=0.0, reducer=NoReduction())
+    expected = loss(x, y)["loss"]
+    assert expected.tolist() == pytest.approx(graph(loss, x, y)[0], rel=1e-11)
+    monkeypatch.setattr(proxy_gml, "log_sum_exp", None)
+    found = loss(x.requires_grad_(), y)
+    assert torch.equal(found["loss"], expected)
+    assert found["regularizer"].tolist() == [0.0] * 3 * C
+    (found["loss"].sum() + found["regularizer"].sum()).backward()
+    assert loss.weight.grad.any()
 
 
 def test_gml_is_the_same_in_blocks(monkeypatch):

@@ -22,15 +22,12 @@ from nearfar.train.folder import RunFolder
 from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.progress import Narrator
 from nearfar.train.run import restore_job
+from nearfar.train.signals import Terminated
 from nearfar.train.sources import loader_workers, open_sources
 from nearfar.train.table import METRICS, Scores, embed, score
 
 #: How the models of the folds are judged: each for itself, or all their embeddings side by side.
 ENSEMBLES = ("separated", "concatenated")
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM in a training, which was left so that it can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +71,8 @@ def train_folds(configs: Sequence[Config], work: Path, tell: Callable[[str], Non
 
     Raises
     ------
-    Stopped
-        Ctrl-C or SIGTERM.
+    KeyboardInterrupt
+        Ctrl-C, or, as :class:`~nearfar.train.signals.Terminated`, SIGTERM; the training was left so that it can go on.
     NearfarError
         A configuration does not fit, or a training diverged.
     """
@@ -107,12 +104,9 @@ def _train(config: Config, folder: Path) -> Trained:
         job.folder = run
         restore_job(job, checkpoint)
     if job.step < job.steps:
-        try:
-            fit(job)
-        except SystemExit:  # with which Lightning answers SIGTERM, and which would look like success
-            raise Stopped from None
+        fit(job)
     if job.step < job.steps:
-        raise Stopped
+        raise Terminated if job.terminated else KeyboardInterrupt
     return _told(job, config)
 
 

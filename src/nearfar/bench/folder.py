@@ -59,7 +59,8 @@ class ComparisonFolder:
         before = self.saved()
         if before is not None:
             _check_extends(before, comparison, str(self))
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+            # What begins with a dot is another process's, which is writing the comparison.
             raise ConfigError(f"{self} holds other files than a comparison's: choose another folder with --output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)

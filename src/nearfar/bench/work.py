@@ -70,7 +70,7 @@ def compare(
     ------
     ConfigError, DataError, RecipeError, ArgumentError, UnknownPart
         Something does not fit; found before the first step.
-    Stopped
+    KeyboardInterrupt
         Ctrl-C or SIGTERM; the same call goes on.
     """
     folder = ComparisonFolder(output)
@@ -116,7 +116,9 @@ def _rehearse(comparison: Comparison) -> str:
         for fold in folds:
             config = each.config(comparison.train, each.start, seed=0, fold=f"{fold + 1}/{comparison.folds}")
             with _in_the_name_of(each.name):
-                job, sources = prepare(anchored(config), None, Narrator(quiet=True), checked=bool(digests))
+                job, sources = prepare(
+                    anchored(config), None, Narrator(quiet=True), checked=bool(digests), begins=False
+                )
             digests += [job.digest, data_digest(sources.test)]
     return hashlib.sha256("".join(digests[: 2 * comparison.folds]).encode()).hexdigest()
 

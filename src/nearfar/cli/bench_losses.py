@@ -63,6 +63,7 @@ def command(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `nearfar train` does, which says why
     from nearfar.bench import compare
     from nearfar.bench.table import brief
+    from nearfar.train.signals import TERMINATED, Terminated, terminable
 
     comparison = _comparison(file, criteria, assignments, said, output)
     if plan:
@@ -72,12 +73,13 @@ def command(
         raise click.UsageError("say with --output which folder the results go to")
     click.echo(_planned(comparison), err=as_json)
     try:
-        results = compare(
-            comparison, output, storage=storage, only=only, tell=lambda line: click.echo(line, err=as_json)
-        )
-    except KeyboardInterrupt:
+        with terminable():
+            results = compare(
+                comparison, output, storage=storage, only=only, tell=lambda line: click.echo(line, err=as_json)
+            )
+    except KeyboardInterrupt as stopped:
         click.echo(f"nearfar: stopped; the same command goes on with {output}", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(TERMINATED if isinstance(stopped, Terminated) else 130) from None
     click.echo(json.dumps(results.to_dict(), indent=2) if as_json else f"\n{brief(results)}\n\n{output} holds it all")
 
 

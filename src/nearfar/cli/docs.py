@@ -48,7 +48,7 @@ def command(plugin: str, output: Path, report: Path | None) -> None:
     from nearfar.conformance import load
 
     registry, plugin = find_plugin(plugin)
-    require_active(registry, plugin)
+    require_active(registry, plugin, takes_folder=True)
     reports = [] if report is None else load(report)
     if report is not None and plugin not in {found.plugin for found in reports}:
         others = ", ".join(sorted({found.plugin for found in reports})) or "nothing"

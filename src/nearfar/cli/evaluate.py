@@ -24,8 +24,9 @@ import click
     "--pairs",
     type=click.Path(path_type=Path),
     multiple=True,
-    metavar="FILE.bin",
-    help="A verification set of insightface's, such as lfw.bin; may be repeated.",
+    metavar="FILE.bin|TABLE",
+    help="Pairs to verify: a set of insightface's, such as lfw.bin, or a table with columns a, b and same, of images "
+    "or, with --data, of what that names; may be repeated.",
 )
 @click.option("--flip", type=click.Choice(["none", "sum", "concatenate"]), default="none", help="Of mirror images.")
 @click.option(
@@ -48,6 +49,8 @@ def command(run: Path, data: str | None, as_json: bool, **asked: Any) -> None:
     nearfar evaluate runs/latest --data photos/
     nearfar evaluate runs/latest --protocol verification --flip sum
     nearfar evaluate runs/latest --pairs lfw.bin --pairs cfp_fp.bin
+    nearfar evaluate runs/latest --pairs pairs.csv
+    nearfar evaluate runs/latest --data ijbc.csv --pairs ijbc-pairs.csv
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `nearfar train` does, which says why
     from nearfar.train import evaluate

@@ -13,8 +13,11 @@ from nearfar.registry import Registry
 __all__ = ["require_active", "tell_inactive"]
 
 
-def require_active(registry: Registry, namespace: str) -> None:
-    """Raise :class:`PluginError` unless a plugin of this namespace is active."""
+def require_active(registry: Registry, namespace: str, *, takes_folder: bool = False) -> None:
+    """Raise :class:`PluginError` unless a plugin of this namespace is active.
+
+    ``takes_folder``: whether a folder may be given where the namespace was.
+    """
     found = [plugin for plugin in registry.plugins if plugin.namespace == namespace]
     if any(plugin.status == "active" for plugin in found):
         return
@@ -25,7 +28,7 @@ def require_active(registry: Registry, namespace: str) -> None:
     close = difflib.get_close_matches(namespace, names, n=1)
     known = ", ".join(sorted({plugin.namespace for plugin in registry.plugins}))
     hint = f"did you mean {names[close[0]]!r}?" if close else f"there are {known}"
-    hint = not_installed(namespace) or hint
+    hint = not_installed(namespace, takes_folder=takes_folder) or hint
     raise PluginError(f"no plugin has the namespace {namespace!r}; {hint}")
 
 

@@ -15,6 +15,7 @@ from nearfar.contributions import RecipeSpec
 from nearfar.describe import Description, describe
 from nearfar.discovery import Plugin
 from nearfar.errors import UnknownPart
+from nearfar.project import not_installed
 from nearfar.prose import Block, plain
 from nearfar.registry import Entry, default_registry
 from nearfar.signature import Parameter
@@ -102,6 +103,11 @@ def _entries(name: str, kind: str | None) -> list[Entry]:
     try:
         registry.resolve(best, name)
     except UnknownPart as error:
+        namespace = name.rpartition(".")[0]
+        is_known = namespace in {plugin.namespace for plugin in registry.plugins}
+        if namespace and not is_known and (hint := not_installed(namespace, takes_folder=False)):
+            said = f"no part is called {name!r}, and no plugin has the namespace {namespace!r}; {hint}"
+            raise UnknownPart(said, name=name) from None
         raise UnknownPart(
             str(error).replace(f"no {best} is", "no part is", 1), name=name, suggestions=error.suggestions
         ) from None

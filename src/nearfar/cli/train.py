@@ -99,6 +99,7 @@ def _train(
 ) -> None:
     from nearfar.recipe import Recipe
     from nearfar.train import config
+    from nearfar.train.signals import TERMINATED, Terminated, terminable
 
     said: list[config.Layer] = [(flag, config.nested(key, value)) for flag, (key, value) in flags.items()]
     said += [config.set_layer(assignment) for assignment in assignments]
@@ -113,15 +114,21 @@ def _train(
     # What is misspelt is told by now: importing these takes seconds.
     from nearfar.train import run
     from nearfar.train.progress import Narrator
+    from nearfar.train.ranks import leave
 
     try:
-        if resume is not None:
-            run.resume(resume, *files, *said, narrator=Narrator())
-        else:
-            run.start(read, output=output, narrator=Narrator())
+        with terminable():
+            if resume is not None:
+                run.resume(resume, *files, *said, narrator=Narrator())
+            else:
+                run.start(read, output=output, narrator=Narrator())
+            leave()
     except run.Interrupted as interrupted:
         click.echo(f"nearfar: {interrupted}", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(TERMINATED if interrupted.terminated else 130) from None
+    except Terminated:
+        click.echo("nearfar: terminated before the first step", err=True)
+        raise click.exceptions.Exit(TERMINATED) from None
 
 
 def _recipe_layer(name: str) -> tuple[str, dict[str, Any]]:

@@ -19,11 +19,12 @@ from nearfar.data.emoji import SPLITS, Emoji
 from nearfar.data.faces import ORL, RecordFaces
 from nearfar.data.imagefolder import ImageFolder, split_folders
 from nearfar.data.prepare import Normalise, Prepare
+from nearfar.data.rows import TABLES
 from nearfar.data.sampling import Draw, HardSampler, Keyed, PKSampler
 from nearfar.data.size import Size
 from nearfar.data.source import Adapted, ClassSubset, ClassUnion, ImageSource
 from nearfar.data.split import FRACTIONS, fold_classes, split_classes
-from nearfar.data.tables import TABLES, ImageTable
+from nearfar.data.tables import ImageTable
 from nearfar.errors import DataError
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Prepare",
     "RecordFaces",
     "fold_classes",
+    "has_split",
     "open_dataset",
     "open_file",
     "split_classes",
@@ -127,10 +129,21 @@ def open_file(path: str | os.PathLike[str], *, image_size: Size) -> ImageSource:
     return ImageFolder(path, image_size=image_size)
 
 
+def has_split(source: Any, split: str) -> bool:
+    """Whether a data set, as :func:`open_dataset` takes it, has a split, or is to be divided."""
+    if isinstance(source, (str, os.PathLike)):
+        folders = split_folders(source) if os.path.isdir(source) and source not in NAMED else {}
+        return not folders or split in folders
+    parts = getattr(source, "parts", {})
+    return not parts or split in parts
+
+
 def _part(parts: Mapping[str, T], split: str, source: Any) -> T:
     if split not in parts:
+        instead = "have some of the training classes validate, a fifth by --set data.fold=1/5, or put"
         raise DataError(
-            f"{source} is divided into {', '.join(parts)} and has no {split}: add it, or put all classes together to "
-            "have them divided"
+            f"{source} is divided into {', '.join(parts)} and has no {split}: add it, "
+            f"{instead if split == 'validation' and 'train' in parts else 'or put'} all classes together to have them "
+            "divided"
         )
     return parts[split]

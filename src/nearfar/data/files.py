@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torch import Tensor
 
+from nearfar.cores import usable_cores
 from nearfar.data.image import cut, read, reason
 from nearfar.data.size import Size
 from nearfar.data.source import ImageSource
@@ -37,7 +37,7 @@ class ImageFiles(ImageSource):
 
     def check(self) -> None:
         """Decode every image once; raises a DataError that names those that cannot be read."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
             problems = [problem for problem in pool.map(self._problem, self.paths) if problem]
         if problems:
             more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -42,6 +42,8 @@ class ImageSource(Dataset[tuple[Tensor, int]]):
     #: (n,) int64 each, the set of images that each is judged with, and within it the film, where that is known.
     templates: Tensor | None = None
     media: Tensor | None = None
+    #: Of each template, where they have names.
+    template_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -102,6 +104,7 @@ class ClassSubset(ImageSource):
         for name in _TOLD:
             told = getattr(source, name)
             setattr(self, name, None if told is None else told[self.indices])
+        self.template_names = source.template_names
 
     def image(self, index: int) -> Tensor:
         """Return one image, (3, H, W) uint8."""

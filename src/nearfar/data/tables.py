@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,9 @@ from torch import Tensor
 
 from nearfar.data.files import ImageFiles
 from nearfar.data.imagefolder import SPLIT_NAMES, natural
+from nearfar.data.rows import open_rows
 from nearfar.data.size import Size
-from nearfar.errors import DataError, MissingExtra
-
-#: The endings, in lower case, of the files that are read as tables.
-TABLES = (".csv", ".parquet")
+from nearfar.errors import DataError
 
 _COLUMNS = ("path", "label", "camera", "split", "template", "media")
 #: What a split may be called, and what it is: queries and their gallery are a test that says what is searched in what.
@@ -103,7 +100,7 @@ class ImageTable(ImageFiles):
         if "camera" in columns:
             self.camera_names, self.cameras = _numbered(columns["camera"])
         if "template" in columns:
-            self.templates = _numbered(columns["template"])[1]
+            self.template_names, self.templates = _numbered(columns["template"])
         if "media" in columns:
             self.media = _numbered(columns["media"])[1]
         splits = columns.get("split", ())
@@ -151,54 +148,14 @@ def labels_of(table: str | os.PathLike[str], images: Sequence[str | os.PathLike[
 
 def _read(path: Path) -> dict[str, list[str]]:
     """The columns that are known, as text."""
-    try:
-        names, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    except OSError as error:
-        said = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"cannot read the table {path}: {said}") from error
-    if missing := [name for name in _COLUMNS[:2] if name not in names]:
-        found = ", ".join(map(repr, names[:8])) or "none"
-        raise DataError(f"the table {path} has no column {missing[0]!r}: its columns are {found}")
-    if repeated := [name for name in _COLUMNS if names.count(name) > 1]:
-        raise DataError(f"the table {path} has {names.count(repeated[0])} columns {repeated[0]!r}: leave one")
-    if not rows:
+    places, rows = open_rows(path, _COLUMNS, _COLUMNS[:2])
+    columns: dict[str, list[str]] = {name: [] for name in places}
+    for _, row in rows:
+        for name, place in places.items():
+            columns[name].append(row[place])
+    if not columns["path"]:
         raise DataError(f"the table {path} has no rows")
-    places = {name: names.index(name) for name in _COLUMNS if name in names}
-    return {name: [row[place].strip() for row in rows] for name, place in places.items()}
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file, strict=True) if line]
-    except UnicodeDecodeError as error:
-        raise DataError(f"the table {path} is not UTF-8: save it as such ({error.reason})") from error
-    except csv.Error as error:
-        raise DataError(f"the table {path} is no CSV: {error}") from error
-    if not lines:
-        raise DataError(f"the table {path} is empty: its first line names the columns")
-    names = [name.strip() for name in lines[0]]
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(names):
-            raise DataError(
-                f"row {number} of the table {path} has {len(line)} cells, and there are {len(names)} columns"
-            )
-    return names, lines[1:]
-
-
-def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise MissingExtra("reading Parquet", extra="parquet") from error
-    try:
-        found = parquet.ParquetFile(path).schema_arrow.names
-        table = parquet.read_table(path, columns=[name for name in _COLUMNS if name in found])
-        columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
-    except (ArrowException, ValueError, OverflowError, MemoryError) as error:  # a damaged one fails in many ways
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"the table {path} is no Parquet: {said}") from error
-    return list(table.column_names) or list(found), [list(row) for row in zip(*columns, strict=True)]
+    return columns
 
 
 def _check_cells(path: Path, columns: _Columns) -> None:

@@ -12,7 +12,7 @@
 from nearfar.evaluate.clusters import clustering_metrics
 from nearfar.evaluate.folds import FoldAccuracy, fold_accuracy
 from nearfar.evaluate.identification import Detection, Identification, identification_metrics
-from nearfar.evaluate.pairs import all_pairs
+from nearfar.evaluate.pairs import all_pairs, pair_similarities
 from nearfar.evaluate.ranking import ranking_metrics
 from nearfar.evaluate.rerank import KReciprocal, expand_queries, k_reciprocal
 from nearfar.evaluate.retrieval import retrieval_metrics
@@ -36,6 +36,7 @@ __all__ = [
     "identification_metrics",
     "k_reciprocal",
     "nearest",
+    "pair_similarities",
     "ranking_metrics",
     "retrieval_metrics",
     "roc",

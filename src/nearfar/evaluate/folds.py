@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nearfar.errors import InputError
 from nearfar.evaluate.roc import check_pairs
+from nearfar.evaluate.topk import check_integers
 
 ThresholdRule = Literal["exact", "insightface"]
 
@@ -36,7 +37,7 @@ class FoldAccuracy:
 
 
 def fold_accuracy(
-    similarities: Tensor, same: Tensor, *, folds: int = 10, rule: ThresholdRule = "exact"
+    similarities: Tensor, same: Tensor, *, folds: int | Tensor = 10, rule: ThresholdRule = "exact"
 ) -> FoldAccuracy:
     """The share of pairs told right, each fold by the threshold that is best on the others.
 
@@ -49,8 +50,9 @@ def fold_accuracy(
         (n,) finite; for ``insightface`` cosines.
     same : Tensor
         (n,) bool.
-    folds : int
-        [2..n] How many; where n is no multiple, the first are longer by one, as scikit-learn's ``KFold`` has it.
+    folds : int or Tensor
+        [2..n] How many; where n is no multiple, the first are longer by one, as scikit-learn's ``KFold`` has it. Or
+        (n,) integers: the fold of each pair, of two at least.
     rule : {"exact", "insightface"}
         ``exact``: every threshold between two similarities is tried, the strictest of the best is taken, in the
         middle of its gap, and pairs at least as similar are accepted. ``insightface``: squared distances 2 − 2 cos
@@ -65,12 +67,11 @@ def fold_accuracy(
     check_pairs(similarities, same)
     if rule not in get_args(ThresholdRule):
         raise InputError(f"rule is {rule!r}, but must be one of {', '.join(get_args(ThresholdRule))}")
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(same):
-        raise InputError(f"folds is {folds!r}, but must be an integer from 2 to {len(same)}, the number of pairs")
+    tests = _told(folds, len(same)) if isinstance(folds, Tensor) else _consecutive(folds, len(same))
     scores, same = similarities.detach().double().cpu(), same.cpu()
     choose = _exact if rule == "exact" else _on_grid
     accuracies, thresholds = [], []
-    for test in torch.arange(len(scores)).tensor_split(folds):
+    for test in tests:
         train = torch.ones(len(scores), dtype=torch.bool)
         train[test] = False
         threshold, accepts = choose(scores[train], same[train])
@@ -78,6 +79,20 @@ def fold_accuracy(
         thresholds.append(threshold)
     values = torch.tensor(accuracies, dtype=torch.float64)
     return FoldAccuracy(float(values.mean()), float(values.std(correction=0)), tuple(thresholds), rule)
+
+
+def _consecutive(folds: int, pairs: int) -> tuple[Tensor, ...]:
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= pairs:
+        raise InputError(f"folds is {folds!r}, but must be an integer from 2 to {pairs}, the number of pairs")
+    return torch.arange(pairs).tensor_split(folds)
+
+
+def _told(folds: Tensor, pairs: int) -> list[Tensor]:
+    check_integers("folds", folds, pairs)
+    values = torch.unique(folds)
+    if len(values) < 2:
+        raise InputError("folds are all the same: give two or more, one to be judged by the thresholds of the others")
+    return [(folds == value).nonzero()[:, 0].cpu() for value in values]
 
 
 def _exact(scores: Tensor, same: Tensor) -> tuple[float, Callable[[Tensor], Tensor]]:

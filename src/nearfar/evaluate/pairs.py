@@ -59,11 +59,46 @@ def all_pairs(
         similarities = torch.cat([x[row + 1 :] @ x[row] for row in range(n)])
     else:
         first, second = (side.to(x.device) for side in _drawn(labels.cpu(), most, seed))
-        parts = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
-        similarities = torch.cat([(x[one] * x[other]).sum(1) for one, other in parts])
+        similarities = _between(x, first, second)
     identities = torch.stack([labels[first], labels[second]], 1)
     similarities.clamp_(-1, 1)  # rounding may leave a bit more, which is no cosine
     return similarities, identities[:, 0] == identities[:, 1], identities
+
+
+def pair_similarities(embeddings: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The cosines of pairs that are listed, whatever their number: no more than some thousand are gathered at once.
+
+    Parameters
+    ----------
+    embeddings : Tensor
+        (n, d) finite.
+    first, second : Tensor
+        (pairs,) integers, rows of the embeddings.
+
+    Returns
+    -------
+    Tensor
+        (pairs,) float32 or wider.
+
+    Raises
+    ------
+    InputError
+        A shape or dtype does not fit, or a row is not there.
+    """
+    check_embeddings("embeddings", embeddings)
+    check_integers("first", first, len(first))
+    check_integers("second", second, len(first))
+    for name, rows in (("first", first), ("second", second)):
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(embeddings):
+            raise InputError(f"{name} has rows from {int(rows.min())} to {int(rows.max())} of {len(embeddings)}")
+    x = F.normalize(embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
+    return _between(x, first.to(x.device), second.to(x.device)).clamp_(-1, 1)
+
+
+def _between(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The products of some rows with others, (pairs,)."""
+    parts = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
+    return torch.cat([(x[one] * x[other]).sum(1) for one, other in parts])
 
 
 def _drawn(labels: Tensor, most: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def verification_metrics(
     *,
     identities: Tensor | None = None,
     fars: Sequence[float] | None = None,
-    folds: int | None = None,
+    folds: int | Tensor | None = None,
     rules: Sequence[ThresholdRule] = ("exact", "insightface"),
     resamples: int = 1000,
     level: float = 0.95,
@@ -94,8 +94,9 @@ def verification_metrics(
     fars : sequence of float, optional
         (0..1] False-accept rates. One that fewer than ten impostor pairs support is refused, with the reason in the
         result. Unless given, those of 0.1, 0.01 … 1e-6 that are supported.
-    folds : int, optional
-        [2..n] Consecutive folds for the accuracy, LFW's 10; without it there is no accuracy.
+    folds : int or Tensor, optional
+        [2..n] Consecutive folds for the accuracy, LFW's 10; or (n,) the fold of each pair. Without it there is no
+        accuracy.
     rules : sequence of {"exact", "insightface"}
         How folds choose thresholds, as in :func:`~nearfar.evaluate.fold_accuracy`.
     resamples : int
@@ -138,7 +139,8 @@ def verification_metrics(
         intervals = _intervals(ranked, _numbered(identities, same), supported, resamples, level, seed)
     protocol = ["TAR at the largest FAR not above the rate"]
     if folds is not None:
-        protocol.append(f"{folds} consecutive folds")
+        listed = isinstance(folds, Tensor)
+        protocol.append(f"{len(torch.unique(folds))} folds as listed" if listed else f"{folds} consecutive folds")
     if intervals:
         protocol.append(f"{100 * level:g}% intervals by identity, {resamples} draws, seed {seed}")
     return Verification(

@@ -8,7 +8,7 @@
     found = read_embeddings("photos.parquet")
 """
 
-from nearfar.inference.calibration import Calibration, calibrate
+from nearfar.inference.calibration import Calibration, calibrate, calibrate_pairs
 from nearfar.inference.embedding import embed_files
 from nearfar.inference.export import export
 from nearfar.inference.features import FLIPS, features
@@ -22,6 +22,7 @@ __all__ = [
     "Embeddings",
     "Index",
     "calibrate",
+    "calibrate_pairs",
     "embed_files",
     "export",
     "features",

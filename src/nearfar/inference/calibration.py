@@ -108,10 +108,45 @@ def calibrate(
     InputError
         The rate rests on fewer than ten impostor pairs, a kind of pair is missing, or no threshold has the rate.
     """
-    if not 0 < far <= 1:
-        raise InputError(f"a false-accept rate lies above 0 and is at most 1; got {far}")
+    _check_rate(far)
     most = max(_PAIRS, math.ceil(100 / far))
     similarities, same, identities = all_pairs(embeddings, labels, most=most, seed=seed)
+    return calibrate_pairs(similarities, same, far, identities=identities, model=model, flip=flip, seed=seed)
+
+
+def calibrate_pairs(
+    similarities: Tensor,
+    same: Tensor,
+    far: float,
+    *,
+    identities: Tensor | None = None,
+    model: str = "",
+    flip: str = "none",
+    seed: int = 0,
+) -> Calibration:
+    """The same of pairs that are there.
+
+    Parameters
+    ----------
+    similarities : Tensor
+        (n,) cosines.
+    same : Tensor
+        (n,) bool: genuine pairs.
+    far, model, flip, seed
+        As of :func:`calibrate`.
+    identities : Tensor, optional
+        (n, 2) integers, who each pair is of; without it there is no interval.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    InputError
+        As of :func:`calibrate`.
+    """
+    _check_rate(far)
     found = verification_metrics(similarities, same, identities=identities, fars=(far,), resamples=200, seed=seed)
     if far in found.refused:
         raise InputError(found.refused[far])
@@ -132,3 +167,8 @@ def calibrate(
         model=model,
         flip=flip,
     )
+
+
+def _check_rate(far: float) -> None:
+    if not 0 < far <= 1:
+        raise InputError(f"a false-accept rate lies above 0 and is at most 1; got {far}")

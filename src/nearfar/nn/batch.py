@@ -277,4 +277,5 @@ def check_range(index: Tensor, size: int, message: str) -> None:
         if low < 0 or high >= size:
             raise InputError(message.format(low=low, high=high))
     elif index.device.type == "cuda" or is_compiled:
-        torch._assert_async(((index >= 0) & (index < size)).all(), message)
+        unread = message.format(low="?", high="?") + " (? was not read, for which the device would be waited for)"
+        torch._assert_async(((index >= 0) & (index < size)).all(), unread)

@@ -15,6 +15,10 @@ from nearfar.nn.vectors import unit
 __all__ = ["ClassMeans", "has_class_vectors", "initialize"]
 
 
+#: Classes whose means are written at once: in float64 they are several times as large as the vectors themselves.
+_ROWS = 2**14
+
+
 @torch.no_grad()
 def initialize(loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Have a loss's proxies or centres start at the means of their classes, in one pass over embeddings.
@@ -96,13 +100,15 @@ class ClassMeans:
         """Write the means."""
         if not self._counts.any():
             raise InputError("there are no embeddings to take the means of classes of")
-        old = self._vectors.to(self._sums)
-        means = self._sums / self._counts.clamp_min(1)[:, None]
-        reached = self._counts > 0
-        if self._directed:
-            means = unit(means)[0] * torch.linalg.vector_norm(old, dim=1, keepdim=True)
-            reached &= (means != 0).any(1)
-        self._vectors.copy_(torch.where(reached[:, None], means, old))
+        parts = (torch.split(each, _ROWS) for each in (self._vectors, self._sums, self._counts))
+        for vectors, sums, counts in zip(*parts, strict=True):
+            old = vectors.to(sums)
+            means = sums / counts.clamp_min(1)[:, None]
+            reached = counts > 0
+            if self._directed:
+                means = unit(means)[0] * torch.linalg.vector_norm(old, dim=1, keepdim=True)
+                reached &= (means != 0).any(1)
+            vectors.copy_(torch.where(reached[:, None], means, old))
 
 
 def _class_vectors(loss: nn.Module) -> tuple[ClassLoss, Tensor, bool] | None:

@@ -20,7 +20,7 @@ from nearfar.nn.batch import Batch, check_range
 from nearfar.nn.distances import Distance
 from nearfar.nn.precision import full_precision
 
-__all__ = ["IndexSelection", "Selection", "TripletRule", "all_triplets", "as_selection", "warn_if_many"]
+__all__ = ["IndexSelection", "Selection", "TripletRule", "all_triplets", "as_selection", "check_sizes", "warn_if_many"]
 
 IndicesTuple = tuple[Tensor, ...]
 
@@ -115,6 +115,16 @@ def as_selection(indices_tuple: Selection | Sequence[Tensor] | None, batch: int,
     return IndexSelection(tuple(checked))
 
 
+def check_sizes(told: Batch, batch: int, reference: int) -> None:
+    """Raise :class:`InputError` where the batch that a rule is about has other sizes than these."""
+    sizes = len(told.embeddings), len(told.reference)
+    if sizes != (batch, reference):
+        raise InputError(
+            f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
+            f"and there are {batch} and {reference}"
+        )
+
+
 def all_triplets(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Every (anchor, positive, negative) of a batch, whatever was selected."""
     return dataclasses.replace(batch, selection=None).triplets()
@@ -163,12 +173,7 @@ class TripletRule(Selection):
     upper: float = float("inf")
 
     def check(self, batch: int, reference: int) -> None:
-        sizes = len(self.batch.embeddings), len(self.batch.reference)
-        if sizes != (batch, reference):
-            raise InputError(
-                f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
-                f"and there are {batch} and {reference}"
-            )
+        check_sizes(self.batch, batch, reference)
 
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -239,7 +239,7 @@ def _unknown(registry: Registry, namespace: str) -> str:
     known = sorted({p.namespace for p in registry.plugins})
     close = difflib.get_close_matches(namespace, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}; or give the folder of a plugin"
-    hint = not_installed(namespace) or hint
+    hint = not_installed(namespace, takes_folder=True) or hint
     return f"no plugin has the namespace {namespace!r}; {hint}"
 
 

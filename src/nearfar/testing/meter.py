@@ -96,6 +96,27 @@ def allocations(call: Callable[[], Any], most: int = 3) -> list[Allocation]:
     return sorted(largest.values(), key=lambda allocation: -allocation.bytes)[:most]
 
 
+def most_elements(call: Callable[[], Any]) -> int:
+    """The number of elements of the largest tensor that an operator gives in ``call``, its backward passes too."""
+    found = _Largest()
+    with found:
+        call()
+    return found.elements
+
+
+class _Largest(OperatorMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        for result in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(result, Tensor):
+                self.elements = max(self.elements, result.numel())
+        return found
+
+
 class _Allocations(OperatorMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ def _of_target(subject: Subject) -> _Found:
     try:
         target_of(subject)
     except (Exception, SystemExit) as error:
-        return f"{where} cannot be imported: {told(error)}", None
+        return f"{where} cannot be imported: {told(error, only_own=True)}", None
     return None
 
 

@@ -65,6 +65,7 @@ def advise(found: Survey, registry: Registry) -> list[Choice]:
         Choice("epochs", epochs, f"{epochs * steps} steps in all; look at the validation before training longer"),
         Choice("steps_per_epoch", steps, f"as many batches as the {found.trained} images to train on fill"),
         Choice("data.source", found.source, _division(found)),
+        *_fold(found),
         Choice("data.workers", None, "a process to load images for each core, up to 8"),
         *_model(found),
         Choice("augment.flip", 0.0, "0.5 where a mirror image is of the same class, as of faces and products"),
@@ -121,6 +122,13 @@ def _division(found: Survey) -> str:
     if found.divided:
         return f"{held}, divided as the data say: {len(found.counts)} classes to train on"
     return f"{held}; {len(found.counts)} classes are for training, the others for validation and test"
+
+
+def _fold(found: Survey) -> Iterator[Choice]:
+    if found.fold is not None:
+        part, of = found.fold.split("/")
+        held = f"part {part} of {of} of their training classes, by their names, validates"
+        yield Choice("data.fold", found.fold, f"the data have no split for validation: {held}")
 
 
 def _model(found: Survey) -> Iterator[Choice]:

@@ -40,14 +40,14 @@ def clip(optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
     """
     everywhere: list[Tensor] = []
     here: list[Tensor] = []
-    sharded = False
+    sharded: DTensor | None = None
     for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
-        of_ranks = isinstance(parameter, DTensor)
-        sharded |= of_ranks
+        sharded = parameter if isinstance(parameter, DTensor) else sharded
         if parameter.grad is not None:
-            (here if of_ranks else everywhere).append(parameter.grad)
+            (here if isinstance(parameter, DTensor) else everywhere).append(parameter.grad)
     total = _squares(here)
-    if sharded:
+    if sharded is not None:
+        total = total.to(sharded.device)  # where the other ranks have theirs, also of a rank that has no gradient
         dist.all_reduce(total)
     norm = (total + _squares(everywhere)).sqrt()
     factor = (limit / (norm + EPSILON)).clamp_max(1)

@@ -39,7 +39,7 @@ class Data(Section):
     #: ``emoji``, or a folder root/class/file or root/split/class/file.
     source: str = "emoji"
     #: ``2/4``: of the classes that are not for the test, the second of four parts validates and the others are trained
-    #: on; None: the source's own division.
+    #: on; None: the source's own division. Classes are divided by their names, always alike.
     fold: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] | None = None
     #: Worker processes that load images; None: none for data in memory, else one for each core up to 8.
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -127,6 +127,8 @@ class Head(Section):
     shard: bool = False
     #: The share of the classes that are not in the batch which a step takes besides those that are.
     sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    #: Whether the backward pass steps them itself, so that their gradient is never held; of SGD.
+    fused: bool = False
     #: Where they start: ``drawn``, as each loss draws its own; ``class_means``, at the means of the untrained network's
     #: embeddings of their classes.
     start: Literal["drawn", "class_means"] = "drawn"

@@ -18,7 +18,8 @@ from nearfar.models import load_model
 from nearfar.train.config import Config, saved_config
 from nearfar.train.folder import RunFolder
 from nearfar.train.job import build_model, resolve_device
-from nearfar.train.protocols import POSTS, PROTOCOLS, Post, Protocol, described, judged, judged_pairs, tag
+from nearfar.train.pairs import is_list, judged_pairs
+from nearfar.train.protocols import POSTS, PROTOCOLS, Post, Protocol, described, judged, tag
 from nearfar.train.sources import loader_workers, open_test
 from nearfar.train.table import Scores, compare, render, told_queries
 
@@ -50,7 +51,9 @@ def evaluate(
         each class's images are the gallery of the others. ``reidentification``: of a table with cameras, what the own
         camera saw is left out.
     pairs : sequence of path
-        Verification sets as insightface keeps them, ``lfw.bin``: judged in place of the classes.
+        Judged in place of the classes: verification sets as insightface keeps them, ``lfw.bin``, or tables, CSV or
+        Parquet, with columns ``a``, ``b``, ``same`` and perhaps ``fold``. A table names image files, by their paths
+        from its own folder, or with ``data`` the images or the templates of that.
     flip : {"none", "sum", "concatenate"}
         As in :func:`nearfar.inference.features`.
     post : {"none", "expand", "k_reciprocal"}
@@ -73,7 +76,8 @@ def evaluate(
     CheckpointError
         There is no run, or it has no model yet.
     ConfigError
-        There is no such protocol, ``pairs`` are given with ``data`` or another protocol, or cameras are not known.
+        There is no such protocol, ``pairs`` are given with another protocol, or with ``data`` though they have images
+        of their own, or cameras are not known.
     DataError
         The data or a verification set cannot be used.
     """
@@ -86,8 +90,10 @@ def evaluate(
     where = resolve_device(device)
     model = load_model(folder.model)
     if pairs:
-        workers = config.data.workers or 0
-        sets = {str(one): judged_pairs(Path(one), model, flip=flip, device=where, workers=workers) for one in pairs}
+        size = input_size(model.data_config)
+        source = None if data is None else judged_source(config, data, image_size=size)[0]
+        words: dict[str, Any] = {"flip": flip, "device": where, "workers": config.data.workers, "seed": seed}
+        sets = {str(one): judged_pairs(Path(one), model, **words, source=source) for one in pairs}
         return {"pairs": sets}, "\n\n".join(described(name, found) for name, found in sets.items())
     test, name, own = judged_source(config, data, image_size=input_size(model.data_config))
     facts = data_facts(name, test)
@@ -115,8 +121,10 @@ def _check_asked(protocol: str, flip: str, post: str, engine: str, pairs: Sequen
     for name, value, known in named:
         if value not in known:
             raise ConfigError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
-    if pairs and (data is not None or protocol != "retrieval"):
-        raise ConfigError("pairs have images and a protocol of their own: leave data and protocol out")
+    if pairs and protocol != "retrieval":
+        raise ConfigError("pairs have a protocol of their own: leave protocol out")
+    if data is not None and (alone := [str(one) for one in pairs if not is_list(Path(one))]):
+        raise ConfigError(f"{alone[0]} has images of its own: leave data out, which is for tables of pairs")
     if post != "none" and protocol != "reidentification":
         raise ConfigError(f"post is {post}, which is for the protocol reidentification")
     if engine != "torch" and (pairs or protocol != "retrieval"):

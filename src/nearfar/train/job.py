@@ -21,13 +21,14 @@ from nearfar.recipe import Recipe
 from nearfar.train.checkpoint import data_digest
 from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
+from nearfar.train.fused import check_fused, fused_optimizers
 from nearfar.train.optimizer import make_optimizer, parameter_groups
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, give_whole_batches
 from nearfar.train.sampled import row_optimizers, sample_classes
 from nearfar.train.shards import shard_classes
 from nearfar.train.sources import FROM_PYTHON, Sources, loader_workers, open_sources
-from nearfar.train.starts import start_at_class_means
+from nearfar.train.starts import start_at_class_means, startable
 
 # What a key is for; nearfar.data.sampling has the numbers below.
 MODEL_KEY, CRITERION_KEY, STEP_KEY, SAMPLE_KEY = 100, 101, 102, 103
@@ -60,6 +61,7 @@ class Job:
     #: Of the steps of the epoch that is not done yet.
     losses: list[Any] = field(default_factory=list)
     interrupted: bool = False
+    terminated: bool = False
 
 
 def anchored(config: Config) -> Config:
@@ -87,13 +89,15 @@ def prepare(
     checked : bool
         Every image was read already, as before another run on the same data; none is read again.
     begins : bool
-        Whether it does not go on, with class vectors from a checkpoint.
+        Whether its class vectors start as configured; where they are those of a checkpoint, or nothing is trained, a
+        pass over the images is saved.
     """
     device = resolve_device(config.device)
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
     config = config.model_copy(update={"devices": ranks.world})
     _check_share(config)
     _check_head(config)
+    check_fused(config)
     narrator.quiet = narrator.quiet or not ranks.first
     if config.precision == "16" and device.type == "cpu":
         raise ConfigError("precision 16 needs a GPU: use bf16 or 32 on a CPU")
@@ -115,14 +119,19 @@ def prepare(
     if ranks.world > 1:
         give_whole_batches(criterion)
     workers = loader_workers(config.data.workers, sources.train)
-    if config.head.start == "class_means" and begins:
-        start_at_class_means(criterion, model, sources.train, device=device, workers=workers)
+    if config.head.start == "class_means":
+        startable(criterion)
+        if begins:
+            start_at_class_means(criterion, model, sources.train, device=device, workers=workers)
     if config.head.shard and ranks.world > 1:  # all of them in one process is what a head is without
         shard_classes(criterion, device)
     if config.head.sample_rate < 1:
         sample_classes(criterion, config.head.sample_rate, counted.key(config.seed, SAMPLE_KEY))
     groups = parameter_groups(model, criterion, config.optimizer)
-    optimizer = make_optimizer(groups, config.optimizer, row_optimizers(criterion))
+    fused: list[torch.optim.Optimizer] = []
+    if config.head.fused:
+        groups, fused = fused_optimizers(groups, criterion, config.optimizer.momentum)
+    optimizer = make_optimizer(groups, config.optimizer, row_optimizers(criterion), fused)
     criterion.follow(optimizer)
     job = Job(
         config=config,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.errors import ConfigError, NearfarError, RankFailed
+from nearfar.train.signals import Terminated, hearing, terminate
 
 __all__ = ["launch"]
 
@@ -142,22 +143,16 @@ def _heard(worker: _Worker) -> BaseException | None:
 
 @contextlib.contextmanager
 def _forwarding(workers: list[_Worker]) -> Iterator[None]:
-    """Pass Ctrl-C on to the first process, which tells the others; before it can hear it, end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Pass Ctrl-C and SIGTERM on to the first process, which tells the others; before it can hear them, end."""
 
-    def on_interrupt(*_: Any) -> None:
+    def forward(number: int, _: Any) -> None:
         if not workers or not workers[0].ready:
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if workers[0].process.is_alive():
-            os.kill(workers[0].process.pid, signal.SIGINT)
+            os.kill(workers[0].process.pid, number)
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
+    with hearing({signal.SIGINT: forward, signal.SIGTERM: forward}):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _end(workers: list[_Worker]) -> None:
@@ -182,6 +177,7 @@ def _rank(
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
     reports.send(("ready", None))
     os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world))
     try:

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -44,6 +44,7 @@ from nearfar.train.ranks import Share, gathered
 from nearfar.train.scaler import RanksScaler
 from nearfar.train.schedule import factor
 from nearfar.train.shards import sharded_names, whole
+from nearfar.train.signals import hearing
 from nearfar.train.sources import leave_interrupts_to_parent
 from nearfar.train.spread import CollapseWatch, spread
 from nearfar.train.table import embed, score
@@ -56,7 +57,10 @@ class _StopNow(BaseException):
 
 
 def fit(job: Job) -> None:
-    """Do the steps that are left; on Ctrl-C stop after the one being done, with ``job.interrupted`` set."""
+    """Do the steps that are left; on Ctrl-C or SIGTERM stop after the one being done.
+
+    Then ``job.interrupted`` is set, and ``job.terminated`` where it was SIGTERM.
+    """
     keeper = Keeper(job)
 
     def loader(sampler: PKSampler) -> Iterable[Any]:
@@ -88,10 +92,12 @@ def fit(job: Job) -> None:
         )
         job.narrator.begin(job.step, job.steps, job.seconds)
         try:
-            with _interruptible(job):
+            with hearing(keeper.stoppers):
                 trainer.fit(module, batches(job, loader))
         except _StopNow:
             job.interrupted = True
+        except SystemExit:  # with which Lightning answers a SIGTERM that came before it let go of it
+            job.interrupted = job.terminated = True
         finally:
             job.narrator.end()
 
@@ -157,12 +163,11 @@ class _Step(L.LightningModule):  # type: ignore[misc]  # lightning is untyped he
         if inputs.device.type == "cpu":
             inputs = inputs.to(memory_format=torch.channels_last)
         self.embeddings = in_chunks(self.model, inputs, self._job.config.batch.chunk)
-        # A loss sums over the batch and exponentiates: half precision is for the network.
-        with torch.autocast(self.device.type, enabled=False):
-            judged, labels = gathered(self.embeddings.float(), labels, self._job.ranks)
-            if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
-                seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
-            loss = self.criterion(judged, labels)
+        judged, labels = gathered(self.embeddings.float(), labels, self._job.ranks)
+        if self._job.ranks.world > 1:  # what the criterion draws is the same everywhere
+            seed_everything(counted.key(self._job.config.seed, STEP_KEY, self._job.step))
+        # Half precision is for the network; a criterion keeps it out of itself, but for what a part of it asks for.
+        loss = self.criterion(judged, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise InputError(
                 f"the criterion {self._job.config.criterion} gives no single number to train on: give it a reducer "
@@ -200,6 +205,12 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         warmup = round(job.config.schedule.warmup * job.steps)
         self.watch = CollapseWatch(max(warmup, min(job.steps_per_epoch, 50)))
         self.since = time.monotonic() - job.seconds
+        self.stoppers = _stoppers(job)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning has its own by now, which ends the process at once and as if all were well.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.stoppers[signal.SIGTERM])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -208,6 +219,7 @@ class Keeper(L.Callback):  # type: ignore[misc]  # lightning is untyped here
         job = self.job
         # Read once: one that comes in between is for the next step, which then has its checkpoint.
         stop = job.interrupted = job.ranks.any(job.interrupted)
+        job.terminated = stop and job.ranks.any(job.terminated)
         job.step += 1
         job.seconds = time.monotonic() - self.since
         loss = pl_module.loss
@@ -326,24 +338,17 @@ def _random_state_kept() -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-@contextlib.contextmanager
-def _interruptible(job: Job) -> Iterator[None]:
-    """Have Ctrl-C end the run after the step being done, and a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _stoppers(job: Job) -> dict[int, Callable[..., None]]:
+    """Have Ctrl-C or SIGTERM end the run after the step being done, and a second one at once."""
 
-    def on_interrupt(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
         if job.interrupted:
             raise _StopNow
-        job.interrupted = True
-        job.narrator.say("stopping after this step; press Ctrl-C again to stop at once")
+        job.interrupted, job.terminated = True, number == signal.SIGTERM
+        again = "" if job.terminated else "; press Ctrl-C again to stop at once"
+        job.narrator.say(f"stopping after this step{again}")
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return {signal.SIGINT: stop, signal.SIGTERM: stop}
 
 
 @contextlib.contextmanager

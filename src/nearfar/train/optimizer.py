@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,7 @@ def make_optimizer(
     groups: Iterable[dict[str, Any]],
     config: Optimizer,
     others: Mapping[nn.Parameter, Mapping[str, type[torch.optim.Optimizer]]] | None = None,
+    beside: Sequence[torch.optim.Optimizer] = (),
 ) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov's momentum, over :func:`parameter_groups`.
 
@@ -90,6 +91,8 @@ def make_optimizer(
     others : mapping, optional
         What does the same as ``adamw`` and ``sgd`` for some of the parameters
         (:func:`~nearfar.train.sampled.row_optimizers`).
+    beside : sequence of Optimizer
+        Those of other parameters, which are to step with it (:func:`~nearfar.train.fused.fused_optimizers`).
     """
     made: Any = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.momentum > 0}
     by_class: dict[Any, list[dict[str, Any]]] = {}
@@ -97,5 +100,5 @@ def make_optimizer(
         # All parameters of a group are of one term.
         classes = (others or {}).get(group["params"][0], _WHOLE)
         by_class.setdefault(classes[config.name], []).append(group)
-    parts = [optimizer(of_class, **made) for optimizer, of_class in by_class.items()]
+    parts = [*(optimizer(of_class, **made) for optimizer, of_class in by_class.items()), *beside]
     return parts[0] if len(parts) == 1 else Together(parts)

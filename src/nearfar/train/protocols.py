@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from nearfar.data import ImageSource
-from nearfar.data.faces import FacePairs, read_pairs
-from nearfar.data.size import Size, input_size, told
+from nearfar.data.size import told
 from nearfar.errors import ConfigError
 from nearfar.evaluate import (
     Identification,
@@ -42,10 +39,8 @@ Post = Literal["none", "expand", "k_reciprocal"]
 POSTS = get_args(Post)
 
 #: Pairs that are looked at where there are more, and the draws of the bootstrap.
-_PAIRS, _RESAMPLES = 2**21, 200
-_FOLDS = 10
+_PAIRS, RESAMPLES = 2**21, 200
 _EXPANDED = 10
-_PAIR_FARS = (0.1, 0.01, 0.001)
 _DIR = "DIR at the largest false-alarm rate not above the one named"
 
 
@@ -71,10 +66,10 @@ def verification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, 
     kept = source.asked()
     x, labels = x[kept], source.labels[kept]
     similarities, same, identities = all_pairs(x, labels, most=_PAIRS, seed=seed)
-    found = verification_metrics(similarities, same, identities=identities, resamples=_RESAMPLES, seed=seed)
+    found = verification_metrics(similarities, same, identities=identities, resamples=RESAMPLES, seed=seed)
     there = len(x) * (len(x) - 1) // 2
     pairs = "all pairs" if len(same) == there else f"{len(same)} of {there} pairs drawn within each kind, seed {seed}"
-    return _told(found, pairs)
+    return flat(found, pairs)
 
 
 def identification(x: Tensor, source: ImageSource, *, seed: int = 0) -> dict[str, Any]:
@@ -152,16 +147,10 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
     ConfigError
         The source knows of neither, or not of queries where their ranking is to be processed.
     """
+    _check_reidentifiable(source, post)
     cameras, labels = source.cameras, source.labels
-    if cameras is None and source.queries is None:
-        raise ConfigError(
-            "re-identification needs to know the cameras, or which images are queries: give a table with a column "
-            "camera, or with the splits query and gallery"
-        )
     every = torch.ones(len(labels), dtype=torch.bool)
     asks, searched = (every, every) if source.queries is None else (source.queries, ~source.queries)
-    if post != "none" and source.queries is None:
-        raise ConfigError(f"{post} looks at queries and a gallery: give a table with the splits query and gallery")
     query, gallery = x[asks], x[searched]
     query = expand_queries(query, gallery, k=min(_EXPANDED, len(gallery))) if post == "expand" else query
     found: dict[str, Any] = ranking_metrics(
@@ -190,6 +179,16 @@ def _nearness(distances: KReciprocal) -> Callable[[int, int], Tensor]:
     return lambda start, stop: -distances.rows(start, stop)
 
 
+def _check_reidentifiable(source: ImageSource, post: Post) -> None:
+    if source.cameras is None and source.queries is None:
+        raise ConfigError(
+            "re-identification needs to know the cameras, or which images are queries: give a table with a column "
+            "camera, or with the splits query and gallery"
+        )
+    if post != "none" and source.queries is None:
+        raise ConfigError(f"{post} looks at queries and a gallery: give a table with the splits query and gallery")
+
+
 _PROTOCOLS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "verification": verification,
     "identification": identification,
@@ -209,8 +208,8 @@ def judged(
     post: Post = "none",
 ) -> dict[str, Any]:
     """The figures of one protocol, with their tag as ``protocol``."""
-    if protocol == "reidentification" and source.cameras is None and source.queries is None:
-        reidentification(torch.empty(0), source)  # refused before anything is embedded
+    if protocol == "reidentification":
+        _check_reidentifiable(source, post)  # before anything is embedded
     x = embed(model, source, device=device, workers=workers, flip=flip)
     made = told_templates(source)
     x, source = by_template(x, source)
@@ -219,46 +218,11 @@ def judged(
     return found | {"protocol": tag(model, flip, *made, found["protocol"])}
 
 
-def judged_pairs(
-    path: Path, model: EmbeddingModel, *, flip: Flip, device: torch.device, workers: int = 0
-) -> dict[str, Any]:
-    """The figures of a verification set such as ``lfw.bin``, by ten consecutive folds and by both rules.
-
-    Raises
-    ------
-    DataError
-        The file is no verification set, or an image cannot be read.
-    InputError
-        There are fewer pairs than folds.
-    """
-    pairs = read_pairs(path)
-    images = cast(ImageSource, _PairImages(pairs, input_size(model.data_config)))
-    x = torch.nn.functional.normalize(embed(model, images, device=device, workers=workers, flip=flip).double(), dim=1)
-    similarities = (x[::2] * x[1::2]).sum(1).clamp(-1, 1)
-    found = _told(
-        verification_metrics(similarities, pairs.same, fars=_PAIR_FARS, folds=_FOLDS), f"pairs of {path.name}"
-    )
-    return found | {"protocol": tag(model, flip, found["protocol"])}
-
-
-class _PairImages(Dataset[tuple[Tensor, int]]):
-    """The images of a verification set, each with its place."""
-
-    def __init__(self, pairs: FacePairs, size: Size) -> None:
-        self.pairs, self.size = pairs, size
-
-    def __len__(self) -> int:
-        return len(self.pairs.encoded)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.pairs.image(index, self.size), index
-
-
-def _told(found: Verification, pairs: str) -> dict[str, Any]:
-    flat = found.to_dict()
+def flat(found: Verification, pairs: str) -> dict[str, Any]:
+    """The figures of verification under flat names; ``pairs`` says which pairs they are of."""
     # An infinite threshold, which accepts nobody, has no place in JSON.
-    flat = {name: None if value == float("inf") else value for name, value in flat.items()}
-    return flat | {"protocol": f"{pairs}; {found.protocol}"}
+    figures = {name: None if value == float("inf") else value for name, value in found.to_dict().items()}
+    return figures | {"protocol": f"{pairs}; {found.protocol}"}
 
 
 def described(title: str, found: Mapping[str, Any]) -> str:

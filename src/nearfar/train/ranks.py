@@ -18,7 +18,7 @@ from nearfar.data.sampling import Draw
 from nearfar.errors import ConfigError
 from nearfar.nn import Criterion
 
-__all__ = ["Ranks", "Share", "begin", "gathered", "give_whole_batches"]
+__all__ = ["Ranks", "Share", "begin", "gathered", "give_whole_batches", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Ranks:
         if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" in os.environ:
             begin(cuda=cuda)
             # Not at the end of a run: the store that torchrun shares remembers a group, and no second one could open.
-            atexit.register(_end)
+            # Nor nccl's after an error: it waits for the other ranks, which may wait for this one.
+            if not cuda:
+                atexit.register(leave)
         if not dist.is_initialized():
             return cls()
         rank, world = dist.get_rank(), dist.get_world_size()
@@ -102,8 +104,10 @@ def begin(*, cuda: bool, **arguments: Any) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **arguments)
 
 
-def _end() -> None:
-    """Close the group while Python is whole: threads of gloo's that outlive it may abort the process."""
+def leave() -> None:
+    """Close the group, where there is one, while Python is whole: threads of gloo's that outlive it may abort the
+    process. Where all has gone well all ranks come here.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -28,6 +28,7 @@ from nearfar.train.job import Job, anchored, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
 from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
+from nearfar.train.signals import Terminated
 from nearfar.train.sources import FROM_PYTHON, Sources
 from nearfar.train.table import render, told_no_better
 
@@ -92,10 +93,18 @@ class Run:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the run was made to go on from where it is; ``folder`` says where."""
+    """Ctrl-C or SIGTERM, after the run was made to go on from where it is.
 
-    def __init__(self, folder: RunFolder, step: int, steps: int) -> None:
-        self.folder = folder
+    Attributes
+    ----------
+    folder : RunFolder
+        Where it goes on.
+    terminated : bool
+        Whether it was SIGTERM.
+    """
+
+    def __init__(self, folder: RunFolder, step: int, steps: int, *, terminated: bool = False) -> None:
+        self.folder, self.terminated = folder, terminated
         how = f"nearfar train --resume {folder}" if folder.checkpoint.exists() else "it has no checkpoint yet"
         super().__init__(f"stopped after step {step} of {steps}; to go on: {how}")
 
@@ -130,7 +139,7 @@ def train(
     ConfigError, DataError, RecipeError, ArgumentError, UnknownPart, CheckpointError
         Something does not fit; found before the first step.
     Interrupted
-        Ctrl-C; a checkpoint was written.
+        Ctrl-C or SIGTERM; a checkpoint was written.
     """
     read = as_config(config)
     if isinstance(data, str | os.PathLike):  # a source is a source, wherever it is said
@@ -306,7 +315,7 @@ def _run(job: Job, sources: Sources, begun: float) -> Run:
         except OSError as error:
             raise CheckpointError(f"the run folder {job.folder} can no longer be written: {error}") from error
     if job.step < job.steps:
-        raise Interrupted(job.folder, job.step, job.steps)
+        raise Interrupted(job.folder, job.step, job.steps, terminated=job.terminated)
     if job.ranks.first:
         _conclude(job, sources, before, begun)
     job.ranks.any(False)  # nobody goes on before the first has written what all are to read
@@ -318,8 +327,9 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     evaluated = time.monotonic()
     try:
         test = network_table(job.config, job.folder, sources.test, job.device)
-    except KeyboardInterrupt:
-        raise Interrupted(job.folder, job.step, job.steps) from None
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, Terminated)
+        raise Interrupted(job.folder, job.step, job.steps, terminated=terminated) from None
     now = time.monotonic()
     metrics = {
         "test": test,

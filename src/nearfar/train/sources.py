@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, open_dataset, open_file
+from nearfar.cores import usable_cores
+from nearfar.data import NAMED, SPLITS, Adapted, ImageSource, has_split, open_dataset, open_file
 from nearfar.data.imagefolder import split_folders
 from nearfar.data.size import Size
 from nearfar.data.source import ClassSubset, ClassUnion
@@ -36,14 +37,7 @@ class Sources(NamedTuple):
         DataError
             Folders of two parts have a class in common.
         """
-        for (first, one), (second, other) in itertools.combinations(zip(SPLITS, self, strict=True), 2):
-            if common := sorted(set(one.class_names) & set(other.class_names)):
-                named = f"{', '.join(common[:3])}{' …' if len(common) > 3 else ''}"
-                message = f"{len(common)} classes are in {first} and in {second} ({named}): each belongs in one of them"
-                if not any(isinstance(whole, Adapted) for whole in _wholes(one)):
-                    raise DataError(message)
-                # Objects from Python may number the classes of each part from 0 on; only their maker knows.
-                warnings.warn(message, NearfarWarning, stacklevel=3)
+        _check_disjoint(dict(zip(SPLITS, self, strict=True)))
 
     def check(self) -> None:
         """Verify that no class of one part is in another, and that every image can be read, each once.
@@ -71,7 +65,8 @@ def open_sources(source: str, data: Any, *, image_size: Size, fold: str | None =
     image_size : int or (height, width)
         What images are cut to, in pixels.
     fold : str, optional
-        ``2/4``: what is trained and validated on is divided anew, in four parts of which the second validates.
+        ``2/4``: what is trained and validated on is divided anew, in four parts of which the second validates; there
+        need be no split for validation then.
 
     Raises
     ------
@@ -80,24 +75,43 @@ def open_sources(source: str, data: Any, *, image_size: Size, fold: str | None =
     DataError
         It cannot be used.
     """
+    needed = [split for split in SPLITS if split != "validation" or fold is None]
     if isinstance(data, Mapping):
-        if missing := [split for split in SPLITS if split not in data]:
-            raise DataError(f"data has no {missing[0]}: give a dataset for each of {', '.join(SPLITS)}")
-        sources = Sources(*(_adapted(data[split], image_size) for split in SPLITS))
+        if missing := [split for split in needed if split not in data]:
+            raise DataError(f"data has no {missing[0]}: give a dataset for each of {', '.join(needed)}")
+        parts = {split: _adapted(data[split], image_size) for split in SPLITS if split in data}
     else:
         whole = _once(source if data is None else data, image_size)
-        sources = Sources(*(open_dataset(whole, split, image_size=image_size) for split in SPLITS))
-    return sources if fold is None else _crossed(sources, fold)
+        there = [split for split in SPLITS if split in needed or has_split(whole, split)]
+        parts = {split: open_dataset(whole, split, image_size=image_size) for split in there}
+    return Sources(**parts) if fold is None else _crossed(parts, fold)
 
 
-def _crossed(sources: Sources, fold: str) -> Sources:
-    """What is trained and validated on, divided anew; the test classes stay as they are."""
+def validates(source: str) -> bool:
+    """Whether data on disk, or under its name, say which classes validate, or are to be divided."""
+    return has_split(_once(source, 64), "validation")
+
+
+def _crossed(parts: Mapping[str, ImageSource], fold: str) -> Sources:
+    """What is trained and, where there is any, validated on, divided anew; the test classes stay as they are."""
     part, folds = map(int, fold.split("/"))
     if part > folds or folds < 2:
         raise ConfigError(f"data.fold is {fold}, but must be a part of two or more, such as 2/4")
-    sources.check_disjoint()  # what two parts share would be one class twice
-    train, validation = fold_classes(ClassUnion(sources[:2]), folds)[part - 1]
-    return Sources(train, validation, sources.test)
+    _check_disjoint(parts)  # what two parts share would be one class twice
+    given = ClassUnion([each for split, each in parts.items() if split != "test"])
+    train, validation = fold_classes(given, folds)[part - 1]
+    return Sources(train, validation, parts["test"])
+
+
+def _check_disjoint(parts: Mapping[str, ImageSource]) -> None:
+    for (first, one), (second, other) in itertools.combinations(parts.items(), 2):
+        if common := sorted(set(one.class_names) & set(other.class_names)):
+            named = f"{', '.join(common[:3])}{' …' if len(common) > 3 else ''}"
+            message = f"{len(common)} classes are in {first} and in {second} ({named}): each belongs in one of them"
+            if not any(isinstance(whole, Adapted) for whole in _wholes(one)):
+                raise DataError(message)
+            # Objects from Python may number the classes of each part from 0 on; only their maker knows.
+            warnings.warn(message, NearfarWarning, stacklevel=4)
 
 
 def open_test(source: Any, *, whole: bool, image_size: Size) -> ImageSource:
@@ -119,7 +133,7 @@ def loader_workers(wanted: int | None, source: ImageSource) -> int:
     """
     if wanted is not None:
         return wanted
-    return min(8, os.cpu_count() or 1) if any(whole.reads_files for whole in _wholes(source)) else 0
+    return min(8, usable_cores()) if any(whole.reads_files for whole in _wholes(source)) else 0
 
 
 def leave_interrupts_to_parent(_: int) -> None:

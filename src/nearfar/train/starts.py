@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from nearfar.data import ImageSource
 from nearfar.errors import ConfigError, InputError
@@ -11,7 +12,7 @@ from nearfar.nn import Criterion
 from nearfar.nn.class_means import ClassMeans, has_class_vectors
 from nearfar.train.table import embedded
 
-__all__ = ["start_at_class_means"]
+__all__ = ["start_at_class_means", "startable"]
 
 
 def start_at_class_means(
@@ -36,12 +37,7 @@ def start_at_class_means(
     ConfigError
         No term has class vectors, or the network gives embeddings that are not finite.
     """
-    means = [ClassMeans(module) for module in criterion.modules() if has_class_vectors(module)]
-    if not means:
-        raise ConfigError(
-            f"head.start is class_means, and {criterion.recipe} has no class vectors that could start there: leave "
-            "head.start out, or train on a loss with proxies, centres or class weights"
-        )
+    means = [ClassMeans(module) for module in startable(criterion)]
     try:
         for found, labels in embedded(model, train, device=device, workers=workers):
             for each in means:
@@ -50,3 +46,20 @@ def start_at_class_means(
         raise ConfigError(f"head.start is class_means, and the network before training gives none: {error}") from error
     for each in means:
         each.finish()
+
+
+def startable(criterion: Criterion) -> list[nn.Module]:
+    """The modules whose class vectors can start at means.
+
+    Raises
+    ------
+    ConfigError
+        There are none.
+    """
+    found = [module for module in criterion.modules() if has_class_vectors(module)]
+    if not found:
+        raise ConfigError(
+            f"head.start is class_means, and {criterion.recipe} has no class vectors that could start there: leave "
+            "head.start out, or train on a loss with proxies, centres or class weights"
+        )
+    return found

@@ -9,13 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearfar.data import NAMED, TABLES, ClassSubset, ImageFolder, ImageSource, ImageTable, RecordFaces
+from nearfar.cores import usable_cores
+from nearfar.data import NAMED, TABLES, ClassSubset, ClassUnion, ImageFolder, ImageSource, ImageTable, RecordFaces
 from nearfar.data.image import dimensions
 from nearfar.errors import DataError
-from nearfar.train.sources import open_sources
+from nearfar.train.sources import open_sources, validates
 
 #: Of more images the headers are not read: they are spread evenly over all, and a median needs no more.
 MOST_HEADERS = 512
+#: The part of the training classes that validates where the data say of none.
+FOLD = "1/5"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,8 @@ class Survey:
         The shorter side in pixels of the images whose headers were read.
     shapes
         How many times as high as wide they are.
+    fold
+        Which part of the training classes is to validate, where the data say of none.
     """
 
     source: str
@@ -45,6 +50,7 @@ class Survey:
     images: int
     sides: tuple[int, ...]
     shapes: tuple[float, ...] = (1.0,)
+    fold: str | None = None
 
     @property
     def typical(self) -> int:
@@ -83,13 +89,15 @@ def survey(source: str | os.PathLike[str]) -> Survey:
         raise DataError(f"{said} is {found}: {kinds}")
     # A folder that is called as embedded data are is meant only with a path in front.
     said = os.path.join(os.curdir, said) if said in NAMED else said
-    splits = open_sources(said, None, image_size=64)
+    fold = None if validates(said) else FOLD
+    splits = open_sources(said, None, image_size=64, fold=fold)
     images = [place for part in splits for place in _places(part)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         sizes = list(pool.map(_size, _spread(images, MOST_HEADERS)))
     return Survey(
         source=said,
-        divided=not isinstance(splits.train, ClassSubset),
+        divided=fold is not None or not isinstance(splits.train, ClassSubset),
+        fold=fold,
         counts=tuple(splits.train.labels.bincount().tolist()),
         classes=sum(part.num_classes for part in splits),
         images=sum(map(len, splits)),
@@ -106,6 +114,8 @@ def _places(source: ImageSource) -> Sequence[_Place]:
     if isinstance(source, ClassSubset):
         whole = _places(source.source)
         return [whole[index] for index in source.indices.tolist()]
+    if isinstance(source, ClassUnion):
+        return [place for each in source.sources for place in _places(each)]
     return [(source, index) for index in range(len(source))]
 
 

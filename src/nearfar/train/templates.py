@@ -35,14 +35,19 @@ def by_template(x: Tensor, source: ImageSource) -> tuple[Tensor, ImageSource]:
         return x, source
     made, numbers = template_features(x, source.templates, source.media)
     of = torch.searchsorted(numbers, source.templates)
-    images = torch.arange(len(of))
-    first = images.new_full((len(numbers),), len(of)).scatter_reduce_(0, of, images, "amin")
+    first = firsts(of, len(numbers))
     queries = None
     if source.queries is not None:
         queries = source.queries[first]
         if torn := int((queries[of] ^ source.queries).sum()):
             raise DataError(f"{torn} images are queries and their template is not, or the other way about")
     return made, Templates(source.labels[first], queries, source.class_names)
+
+
+def firsts(of: Tensor, count: int) -> Tensor:
+    """The first image of each of so many templates, (count,); ``of`` (n,) is the template of each image."""
+    images = torch.arange(len(of))
+    return images.new_full((count,), len(of)).scatter_reduce_(0, of, images, "amin")
 
 
 def told_templates(source: ImageSource) -> tuple[str, ...]:

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from nearfar.errors import InputError
 
-__all__ = ["BOX_FORMATS", "check_boxes", "check_groups", "check_normalizer", "check_weights", "frame", "to_coordinates"]
+__all__ = [
+    "BOX_FORMATS",
+    "check_boxes",
+    "check_groups",
+    "check_normalizer",
+    "check_rows",
+    "check_weights",
+    "frame",
+    "to_coordinates",
+]
 
 #: xyxy: two corners; xywh: the lower corner and the sides; cxcywh: the centre and the sides; ltrb: how far the box
 #: reaches to the left, the top, the right and the bottom of a point, which a prediction shares with its target.
@@ -22,12 +31,17 @@ def check_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tenso
     InputError
         A shape, dtype or device does not fit.
     """
+    return check_rows(pred_boxes, target_boxes, 4, "one box a row")
+
+
+def check_rows(pred_boxes: Tensor, target_boxes: Tensor, width: int, row: str) -> tuple[Tensor, Tensor]:
+    """The same of boxes (n, width), of which ``row`` says what a row is."""
     for name, boxes in (("pred_boxes", pred_boxes), ("target_boxes", target_boxes)):
         if not isinstance(boxes, Tensor):
-            raise InputError(f"{name} must be a tensor of boxes (n, 4); got {type(boxes).__name__}")
+            raise InputError(f"{name} must be a tensor of boxes (n, {width}); got {type(boxes).__name__}")
         shape = boxes.shape
-        if len(shape) != 2 or shape[1] != 4:
-            raise InputError(f"{name} must be of shape (n, 4), one box a row; got {tuple(shape)}")
+        if len(shape) != 2 or shape[1] != width:
+            raise InputError(f"{name} must be of shape (n, {width}), {row}; got {tuple(shape)}")
         if not boxes.is_floating_point() and (boxes.is_complex() or boxes.dtype == torch.bool):
             raise InputError(f"{name} must hold real numbers; got {boxes.dtype}")
     if pred_boxes.shape != target_boxes.shape:

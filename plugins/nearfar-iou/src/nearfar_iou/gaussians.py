@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearfar.errors import InputError
+from nearfar_iou.boxes import check_rows
 
 __all__ = ["GaussianSlopes", "Gaussians", "check_rotated_boxes", "opposed"]
 
@@ -36,26 +36,7 @@ def check_rotated_boxes(pred_boxes: Tensor, target_boxes: Tensor) -> tuple[Tenso
     InputError
         A shape, dtype or device does not fit.
     """
-    for name, boxes in (("pred_boxes", pred_boxes), ("target_boxes", target_boxes)):
-        if not isinstance(boxes, Tensor):
-            raise InputError(f"{name} must be a tensor of rotated boxes (n, 5); got {type(boxes).__name__}")
-        if boxes.ndim != 2 or boxes.shape[1] != 5:
-            raise InputError(
-                f"{name} must be of shape (n, 5), one box a row: centre, sides and angle in radians; "
-                f"got {tuple(boxes.shape)}"
-            )
-        if boxes.is_complex() or boxes.dtype == torch.bool:
-            raise InputError(f"{name} must hold real numbers; got {boxes.dtype}")
-    if pred_boxes.shape != target_boxes.shape:
-        raise InputError(
-            f"pred_boxes {tuple(pred_boxes.shape)} and target_boxes {tuple(target_boxes.shape)} differ in number; "
-            "box i is compared with target i, so match them first"
-        )
-    if pred_boxes.device != target_boxes.device:
-        raise InputError(f"pred_boxes are on {pred_boxes.device}, target_boxes on {target_boxes.device}")
-    double = torch.float64 in (pred_boxes.dtype, target_boxes.dtype)
-    dtype = torch.float64 if double else torch.float32
-    return pred_boxes.to(dtype), target_boxes.to(dtype)
+    return check_rows(pred_boxes, target_boxes, 5, "one box a row: centre, sides and angle in radians")
 
 
 @dataclass(frozen=True, slots=True)

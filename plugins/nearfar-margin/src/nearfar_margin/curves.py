@@ -26,9 +26,15 @@ def settled(loss: nn.Module) -> MarginSoftmax:
     """
     name = type(loss).__name__
     if not isinstance(loss, MarginSoftmax):
-        raise ArgumentError(f"{name} is no margin-softmax loss: it says nothing of what becomes of a cosine")
+        raise ArgumentError(
+            f"{name} is no margin-softmax loss: it says nothing of what becomes of a cosine; a softmax over cosines is "
+            "norm_softmax, and one over lengths times cosines modified_softmax"
+        )
     if loss.separate:
-        raise ArgumentError(f"{name} has a loss for each class instead of one softmax, so no logit of the target")
+        raise ArgumentError(
+            f"{name} has a loss for each class instead of one softmax, so it has no logit of the target to draw: leave "
+            "it out"
+        )
     for module in loss.modules():
         if isinstance(module, Annealing):
             module.steps.fill_(LAST_STEP)

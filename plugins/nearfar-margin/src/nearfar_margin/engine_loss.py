@@ -151,6 +151,10 @@ class EngineLoss(ClassLoss):
         """As :func:`nearfar_margin.sampling.sample`."""
         sample(self, rate, seed=seed)
 
+    def fused_sgd(self, lr: float, **settings: Any) -> FusedSGD:
+        """As :class:`nearfar_margin.fused.FusedSGD` of this loss."""
+        return FusedSGD(self, lr, **settings)
+
     def whole(self) -> Tensor:
         """The class vectors of all ranks; where they are spread, every rank has to call it."""
         weight: Tensor = self.weight

@@ -41,6 +41,8 @@ class FusedSGD(torch.optim.Optimizer):
         [0..inf] 0 by default.
     weight_decay : float
         [0..inf] 0 by default.
+    nesterov : bool
+        Whether the momentum is Nesterov's.
 
     Notes
     -----
@@ -51,10 +53,19 @@ class FusedSGD(torch.optim.Optimizer):
     Raises
     ------
     ArgumentError
-        The loss is none of the family, is sampled, asks for the plain engine, has one already, or a number is negative.
+        The loss is none of the family, is sampled, asks for the plain engine, has one already, a number is negative, or
+        Nesterov's momentum is 0.
     """
 
-    def __init__(self, loss: EngineLoss, lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        loss: EngineLoss,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         name = type(loss).__name__
         if not hasattr(loss, "fused"):
             raise ArgumentError(f"{name} is not computed by an engine of nearfar-margin; FusedSGD steps those only")
@@ -66,8 +77,11 @@ class FusedSGD(torch.optim.Optimizer):
             )
         if loss.engine == "plain":
             raise ArgumentError(f"{name} has engine='plain', which has no backward pass of its own; use 'chunked'")
+        if nesterov and not momentum:
+            raise ArgumentError("FusedSGD: Nesterov's momentum is to be above 0")
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__([loss.weight], {key: non_negative(key, value) for key, value in numbers.items()})
+        checked = {key: non_negative(key, value) for key, value in numbers.items()}
+        super().__init__([loss.weight], checked | {"nesterov": nesterov})
         #: How often the weight has been stepped: a value that was computed before the last one is out of date.
         self.steps = 0
         self._open = False

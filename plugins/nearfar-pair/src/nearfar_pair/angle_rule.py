@@ -8,11 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import SquaredEuclidean
 from nearfar.nn.precision import full_precision
-from nearfar.nn.selection import Selection, warn_if_many
+from nearfar.nn.selection import Selection, check_sizes, warn_if_many
 from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.sides import SMALL, Rows
@@ -40,12 +39,7 @@ class AngleRule(Selection):
         self._tan2 = math.tan(angle) ** 2
 
     def check(self, batch: int, reference: int) -> None:
-        sizes = len(self.batch.embeddings), len(self.batch.reference)
-        if sizes != (batch, reference):
-            raise InputError(
-                f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
-                f"and there are {batch} and {reference}"
-            )
+        check_sizes(self.batch, batch, reference)
 
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,10 +7,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from nearfar.errors import InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance
 from nearfar.nn.precision import full_precision
+from nearfar.nn.selection import check_sizes
 from nearfar_pair.mining import choices
 from nearfar_pair.sides import FAR, PairRule, Rows
 
@@ -31,12 +31,7 @@ class DistanceRule(PairRule):
     distance: Distance
 
     def check(self, batch: int, reference: int) -> None:
-        sizes = len(self.batch.embeddings), len(self.batch.reference)
-        if sizes != (batch, reference):
-            raise InputError(
-                f"the selection was made for {sizes[0]} embeddings and {sizes[1]} references, "
-                f"and there are {batch} and {reference}"
-            )
+        check_sizes(self.batch, batch, reference)
 
     @torch.no_grad()
     def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -119,8 +119,8 @@ RECIPES = (
         source="the two losses, added with a weight, are the paper's",
         notes=(
             "The weight of 0.05 is told of the paper's section 4.1 and was not checked against it: tune it.",
-            "The paper's pairs are not normalised, and it adapts their margin while it trains; the margin here is "
-            "the default of contrastive.",
+            "The paper's pairs have a factor of ½, which contrastive leaves out, are not normalised, and have a margin "
+            "that it adapts while it trains; the margin here is the default of contrastive.",
         ),
     ),
     _tuned(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["LOG2_E", "blocks", "held", "own_columns"]
+__all__ = ["LOG2_E", "add_powers", "blocks", "held", "own_columns"]
 
 #: Powers of 2 are computed several times as fast as those of e: e^x is 2^(x log₂ e).
 LOG2_E = 1 / math.log(2)
@@ -35,6 +35,17 @@ def blocks(n: int, vectors: Tensor) -> Iterator[slice]:
 
 def own_columns(labels: Tensor, block: slice) -> tuple[Tensor, Tensor]:
     """(n, 1) the column of each sample's own class in a block, any where it is in another, and whether it is inside."""
-    column = labels - block.start
-    inside = (column >= 0) & (column < block.stop - block.start)
-    return torch.where(inside, column, 0)[:, None], inside[:, None]
+    at = (labels - block.start)[:, None]
+    column = at.clamp(0, block.stop - block.start - 1)
+    return column, column == at
+
+
+def add_powers(top: Tensor, total: Tensor, exponents: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Sums of powers of 2, (n,), kept as the greatest exponent so far and a sum of powers of what all are less than it.
+
+    Those of a block, of two dimensions of which ``dim`` is summed over, are added; they are written to.
+    """
+    # Of a block in which all are −inf there is nothing to sum: −inf less itself were not a number.
+    higher = torch.maximum(top, exponents.amax(dim)).clamp_min_(torch.finfo(top.dtype).min)
+    powers = exponents.sub_(higher.unsqueeze(dim)).exp2_().sum(dim)
+    return higher, total * (top - higher).exp2() + powers

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from nearfar.nn.vectors import unit
+from nearfar.nn.vectors import scaled
 
 __all__ = ["directions", "through_directions"]
 
 
 def directions(vectors: Tensor, inverses: Tensor) -> Tensor:
     """Vectors (…, d) scaled to length one; 1 over their lengths, or 0, is written to ``inverses`` (…, 1)."""
-    units, lengths = unit(vectors, -1)
-    inverses.copy_(lengths[..., None]).reciprocal_().masked_fill_(inverses.isinf(), 0)
+    units, lengths, have_direction = scaled(vectors, -1)
+    torch.reciprocal(lengths[..., None], out=inverses)
+    if not have_direction:
+        inverses.masked_fill_(inverses.isinf(), 0)
     return units
 
 
 def through_directions(grad: Tensor, units: Tensor, inverses: Tensor, out: Tensor) -> None:
     """Write the gradient by vectors to ``out``, of that by their directions; all are (…, d)."""
-    out.copy_(grad).mul_(inverses)
+    torch.mul(grad, inverses, out=out)
     radial = (out * units).sum(-1, keepdim=True)
     out.addcmul_(units, radial, value=-1)

@@ -12,8 +12,8 @@ from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
-from nearfar.nn.vectors import through_unit, unit
-from nearfar_proxy.blocks import blocks, held, own_columns
+from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, held, own_columns
+from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
 from nearfar_proxy.selecting import kth_greatest
 
@@ -53,12 +53,14 @@ def _cosines(units: Tensor, centers: Tensor) -> Tensor:
     return product(units, centers.flatten(0, 1).T).view(len(units), len(centers), centers.shape[1])
 
 
-def _own(labels: Tensor, block: slice) -> Tensor:
-    """(n, c) whether a class of the block is the sample's."""
-    return labels[:, None] == torch.arange(block.start, block.stop, device=labels.device)
+def _fill_own(values: Tensor, labels: Tensor, block: slice, value: float) -> Tensor:
+    """Write a value to what (n, c, K) has of a sample and the proxies of its own class, where the block has this."""
+    column, inside = own_columns(labels, block)
+    at = column[..., None].expand(-1, 1, values.shape[2])
+    return values.scatter_(1, at, torch.where(inside[..., None], value, values.gather(1, at)))
 
 
-def _least(units: Tensor, weight: Tensor, lengths: Tensor, labels: Tensor, number: int, share: Share | None) -> Tensor:
+def _least(units: Tensor, weight: Tensor, inverses: Tensor, labels: Tensor, number: int, share: Share | None) -> Tensor:
     """(n,) the least cosine to a proxy of another class that a sample keeps."""
     n, each = len(units), weight.shape[1]
     classes = len(weight) if share is None else share.num_classes
@@ -69,8 +71,8 @@ def _least(units: Tensor, weight: Tensor, lengths: Tensor, labels: Tensor, numbe
 
     def cosines() -> Iterator[Tensor]:
         for block in blocks(n * each, weight):
-            found = _cosines(units, _directions(weight[block], lengths[block]))
-            yield found.masked_fill_(_own(labels, block)[..., None], -torch.inf).flatten(1)
+            found = _cosines(units, weight[block] * inverses[block])
+            yield _fill_own(found, labels, block, -torch.inf).flatten(1)
 
     if number * n > held(units):
         return kth_greatest(cosines, n, number, units, share)
@@ -93,41 +95,37 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, units: Tensor, weight: Tensor, labels: Tensor, scale: float, of_others: int, share: Share | None
     ) -> Tensor:
-        n, lengths = len(units), weight.new_empty(weight.shape[:2])
+        n, inverses = len(units), weight.new_empty(*weight.shape[:2], 1)
         for block in blocks(n * weight.shape[1], weight):
-            lengths[block] = unit(weight[block], -1)[1]
-        least = _least(units, weight, lengths, labels, of_others, share)
+            directions(weight[block], inverses[block])
+        # From here on directions have the same bits everywhere, so that what lies at the limit is not lost to rounding.
+        least = _least(units, weight, inverses, labels, of_others, share)
         top, total, own = units.new_full((n,), -torch.inf), units.new_zeros(n), units.new_zeros(n)
         for block in blocks(n * weight.shape[1], weight):
-            centers = _directions(weight[block], lengths[block])
-            logits, _ = _kept(units, centers, labels, block, least, scale)
+            logits, _ = _kept(units, weight[block] * inverses[block], labels, block, least, scale * LOG2_E)
             column, inside = own_columns(labels, block)
             own = torch.where(inside, logits.gather(1, column), own[:, None])[:, 0]
-            # Of a block of which nothing is kept there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(1)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(1)
-            top = higher
+            top, total = add_powers(top, total, logits, 1)
         if share is not None:
-            highest = share.most(top.clone())
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp(), 0)), highest
+            top, total = share.powers(top, total)
             share.sum(own)
-        lse = top + total.log()
-        ctx.save_for_backward(units, weight, lengths, labels, least, lse)
+        lse = top + total.log2()
+        ctx.save_for_backward(units, weight, inverses, labels, least, lse)
         ctx.scale = scale
-        return lse - own
+        return (lse - own) / LOG2_E
 
     @staticmethod
     @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        units, weight, lengths, labels, least, lse = ctx.saved_tensors
+        units, weight, inverses, labels, least, lse = ctx.saved_tensors
         by_units = torch.zeros_like(units) if ctx.needs_input_grad[0] else None
         by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
         for block in blocks(len(units) * weight.shape[1], weight):
-            centers = _directions(weight[block], lengths[block])
-            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale)
+            centers = weight[block] * inverses[block]
+            logits, keeps = _kept(units, centers, labels, block, least, ctx.scale * LOG2_E)
             column, inside = own_columns(labels, block)
-            by_logits = logits.sub_(lse[:, None]).exp_()
+            by_logits = logits.sub_(lse[:, None]).exp2_()
             by_logits.scatter_add_(1, column, torch.where(inside, -1.0, 0.0).to(by_logits))
             by_logits *= ctx.scale * grad[:, None]
             by_cosines = (keeps * by_logits[..., None]).flatten(1)
@@ -136,13 +134,8 @@ class _CrossEntropy(torch.autograd.Function):
                 add_product(by_units, by_cosines, rows)
             if by_weight is not None:
                 by_centers = product(by_cosines.T, units).reshape(centers.shape)
-                by_weight[block] = through_unit(by_centers, centers, lengths[block], -1)
+                through_directions(by_centers, centers, inverses[block], by_weight[block])
         return by_units, by_weight, None, None, None, None
-
-
-def _directions(weight: Tensor, lengths: Tensor) -> Tensor:
-    """Unit proxies, 0 of length 0: everywhere the same bits, so that what lies at the limit is not lost to rounding."""
-    return weight * torch.where(lengths > 0, 1 / lengths, 0)[..., None]
 
 
 def _kept(
@@ -150,7 +143,6 @@ def _kept(
 ) -> tuple[Tensor, Tensor]:
     """Of a block of classes the logits (n, c), −inf where no proxy is kept, and which are, (n, c, K)."""
     cosines = _cosines(units, centers)
-    keeps = cosines >= least[:, None, None]
-    keeps |= _own(labels, block)[..., None]
+    keeps = _fill_own(cosines >= least[:, None, None], labels, block, True)
     logits = cosines.masked_fill_(~keeps, 0).sum(2).mul_(scale).masked_fill_(~keeps.any(2), -torch.inf)
     return logits, keeps

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import non_negative, positive, within
 from nearfar.nn.batch import Batch
-from nearfar.nn.class_losses import cross_entropy
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar.nn.vectors import unit
-from nearfar_proxy.blocks import blocks
+from nearfar_proxy.log_sums import log_sum_exp
 from nearfar_proxy.nearest import nearest_cross_entropy
 from nearfar_proxy.proxy_loss import ProxyLoss
 from nearfar_proxy.ranks import AllClasses
@@ -69,7 +67,9 @@ class ProxyGML(ProxyLoss):
 
     Cosines are computed in blocks of classes: to find what is kept, for the value, and for the gradient. Nothing of the
     size of batch × proxies is held: where the proxies kept are more than a block, the last of them is found by its bits
-    in three passes, six in float64. There is no second derivative.
+    in three passes, six in float64. The proxies' own losses compare each of them with every
+    class: where there are more classes than samples in a batch, they take most of the time, and ``factor=0`` saves it.
+    There is no second derivative.
 
     Raises
     ------
@@ -117,7 +117,9 @@ class ProxyGML(ProxyLoss):
         whole = self.whole(batch)
         values = self._values(whole.embeddings, whole.weight, whole.labels)
         # All of a class's proxies as rows, so that ranks have whole classes of them.
-        costs = self.every_class(self._regularizer(unit(whole.weight, -1)[0])).flatten()
+        # Of many classes they cost far more time than the samples.
+        costs = self._regularizer(unit(whole.weight, -1)[0]) if self.factor else whole.weight.new_zeros(())
+        costs = self.every_class(costs.expand(whole.weight.shape[:2])).flatten()
         which = torch.arange(len(costs), device=whole.labels.device)
         own = which // self.proxies_per_class
         regularizer = MaterialTerms(
@@ -142,22 +144,12 @@ class ProxyGML(ProxyLoss):
         return found
 
     def _regularizer(self, proxies: Tensor) -> Tensor:
-        """R, (c, K) of unit vectors (c, K, d), in blocks of classes that are computed again in the backward pass."""
+        """R, (c, K) of unit vectors (c, K, d)."""
         # Products with the sum of a class's proxies are sums of cosines.
-        sums, first = proxies.sum(1), 0
-        if self.shard is not None:
-            sums, first = AllClasses.apply(sums, self.shard, True), self.shard.start
-        own = torch.arange(first, first + len(proxies), device=proxies.device).repeat_interleave(self.proxies_per_class)
-        rows = proxies.flatten(0, 1)
-
-        def costs(some: Tensor, labels: Tensor, sums: Tensor) -> Tensor:
-            return cross_entropy(some @ sums.T, labels)
-
-        found = [
-            checkpoint(costs, rows[block], own[block], sums, use_reentrant=False, preserve_rng_state=False)
-            for block in blocks(self.num_classes, rows)
-        ]
-        return torch.cat(found).view(len(proxies), -1) if found else proxies.sum(2) + 0 * sums.sum()
+        sums = proxies.sum(1)
+        every = sums if self.shard is None else AllClasses.apply(sums, self.shard, True)
+        own = (proxies @ sums[..., None])[..., 0]
+        return log_sum_exp(proxies.flatten(0, 1), every).view_as(own) - own
 
     def extra_repr(self) -> str:
         return (

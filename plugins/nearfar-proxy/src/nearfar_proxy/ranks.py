@@ -72,6 +72,11 @@ class Share:
         """The first of its classes."""
         return int(self.classes().start)
 
+    @property
+    def stop(self) -> int:
+        """Where they end."""
+        return int(self.classes().stop)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
         dist.all_reduce(tensor, group=self.group)
@@ -81,6 +86,12 @@ class Share:
         """The greatest over the ranks, in place."""
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
         return tensor
+
+    def powers(self, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of powers of 2, as :func:`nearfar_proxy.blocks.add_powers` has them, over the ranks."""
+        highest = self.most(top.clone())
+        # Of a rank without classes the greatest is −inf, and its sum is 0.
+        return highest, self.sum(torch.where(total > 0, total * (top - highest).exp2(), 0))
 
     def rows(self, tensor: Tensor, sizes: list[int]) -> Tensor:
         """The rows of all ranks, of which each has as many as ``sizes`` says."""

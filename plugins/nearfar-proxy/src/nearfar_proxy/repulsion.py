@@ -182,9 +182,9 @@ def _collect_own(
     labels: Tensor, by_own: Tensor, own: Tensor, units: Tensor, weight: Tensor, inverses: Tensor, found: _Gradients
 ) -> None:
     """Add the gradients by the cosines of samples to their own proxies."""
-    inside = (labels >= 0) & (labels < len(weight))
     if not len(weight):
         return
+    inside = (labels >= 0) & (labels < len(weight))
     at = torch.where(inside, labels, 0)
     by = torch.where(inside, by_own, 0)[:, None]
     inverse = inverses[at]

@@ -12,15 +12,15 @@ from nearfar.nn.closed_form import refuse_second_derivative
 from nearfar.nn.memory import gradient_like
 from nearfar.nn.precision import in_full_precision
 from nearfar.nn.products import add_product, product
-from nearfar_proxy.blocks import LOG2_E, blocks, own_columns
+from nearfar_proxy.blocks import LOG2_E, add_powers, blocks, own_columns
 from nearfar_proxy.directions import directions, through_directions
 from nearfar_proxy.ranks import Share
 from nearfar_proxy.scaled_cosines import STEEPEST
 
 __all__ = ["SoftCosines", "soft_cross_entropy"]
 
-#: How many arrays of the size of a block of cosines a block of classes comes to: these, their weights, what products copy,
-#: and small ones. More of them would be smaller: the last part of memory costs the most time.
+#: A block of classes takes the room of about so many arrays of its cosines' size: these, their weights, what products
+#: copy, centres and their gradient. So blocks are small: those of twice the size are hardly faster.
 HELD = 6
 #: The largest cosine over γ, to base 2, whose powers are far from either end of float32.
 MILD = 60.0
@@ -54,15 +54,15 @@ class SoftCosines:
 
     @property
     def steep(self) -> float:
-        """What cosines are multiplied with before they are exponents of 2, which are computed faster than those of e."""
+        """What cosines are multiplied with to be exponents of 2."""
         return LOG2_E / self.gamma
 
     def is_mild(self) -> bool:
-        """Whether the exponentials of logits and their sums stay in the range of float32, with no greatest taken off."""
+        """Whether exponentials of logits and their sums stay in the range of float32, with no greatest taken off."""
         return self.scale * (1 + self.margin) <= STEEPEST
 
     def mix(self, scaled: Tensor, centers: Tensor) -> _Mixed:
-        """What a block of centres (c, K, d), all of length one, is to ``scaled`` (d, n), unit vectors times ``steep``."""
+        """What a block of unit centres (c, K, d) is to ``scaled`` (d, n), unit vectors times ``steep``."""
         c, k, _ = centers.shape
         cosines = product(centers.flatten(0, 1), scaled).view(c, k, -1)
         if k == 1:
@@ -123,30 +123,26 @@ class _SoftCrossEntropy(torch.autograd.Function):
         n, (classes, k, _) = len(units), weight.shape
         scaled, mild = units.T * soft.steep, soft.is_mild()
         top = units.new_full((n,), 0.0 if mild else -torch.inf)
-        total, own = units.new_zeros(n), units.new_zeros(n)
+        total, own = units.new_zeros(n), units.new_zeros(1, n)
         apart, inverses = weight.new_zeros(classes), weight.new_empty(classes, k, 1)
         for block in blocks(HELD * n * k, weight):
             centers = directions(weight[block], inverses[block])
             if tau and k > 1:
                 apart[block] = spread(centers) * tau
-            logits, at, inside = _logits(soft, soft.mix(scaled, centers).mean, labels, block)
+            row, inside = (each.T for each in own_columns(labels, block))
+            logits, at = _logits(soft, soft.mix(scaled, centers).mean, row, inside)
             own = torch.where(inside, at, own)
             if mild:
                 total += logits.exp2_().sum(0)
-                continue
-            # Of a block of the own class alone there is nothing to sum: −inf less itself were not a number.
-            higher = torch.maximum(top, logits.amax(0)).clamp_min_(torch.finfo(top.dtype).min)
-            total = total * (top - higher).exp2() + logits.sub_(higher).exp2_().sum(0)
-            top = higher
+            else:
+                top, total = add_powers(top, total, logits, 0)
         if share is not None:
-            highest = share.most(top.clone())
-            # Of a rank without classes the greatest is −inf, and its sum is 0.
-            total, top = share.sum(torch.where(total > 0, total * (top - highest).exp2(), 0)), highest
+            top, total = share.powers(top, total)
             share.sum(own)
         lse = top + total.log2()
         ctx.save_for_backward(units, weight, inverses, labels, lse)
         ctx.soft, ctx.tau = soft, tau
-        return (lse - own) / LOG2_E, apart
+        return (lse - own[0]) / LOG2_E, apart
 
     @staticmethod
     @in_full_precision
@@ -156,7 +152,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         # Dimensions by samples, as products with the gradient by cosines have them in memory.
         by_units = torch.zeros_like(units.T) if ctx.needs_input_grad[0] else None
         by_weight = gradient_like(weight) if ctx.needs_input_grad[1] else None
-        scaled, factor = units.T * ctx.soft.steep, grad * (ctx.soft.scale / LOG2_E)
+        scaled, factor = units.T * ctx.soft.steep, grad * ctx.soft.scale
         for block in blocks(HELD * len(units) * weight.shape[1], weight):
             centers = weight[block] * inverses[block]
             by_cosines = _by_cosines(ctx.soft, ctx.soft.mix(scaled, centers), labels, block, lse, factor).flatten(0, 1)
@@ -170,31 +166,28 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return None if by_units is None else by_units.T, by_weight, None, None, None, None
 
 
-def _logits(soft: SoftCosines, mean: Tensor, labels: Tensor, block: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; those of samples to their own class,
-    (n,), and whether that is in this block.
+def _logits(soft: SoftCosines, mean: Tensor, row: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (c, n), times log₂(e), of the means of a block, as they are summed; and (1, n) those in a ``row`` for each
+    sample, of its own class where that is ``inside`` the block.
     """
     logits = mean * (soft.scale * soft.gamma)
-    row, inside = own_columns(labels, block)
-    row, inside = row.T, inside.T
     found = logits.gather(0, row)
     at = found - soft.scale * soft.margin * LOG2_E
     summed = torch.full_like(at, -torch.inf) if soft.others else at
     logits.scatter_(0, row, torch.where(inside, summed, found))
-    return logits, at[0], inside[0]
+    return logits, at
 
 
 def _by_cosines(soft: SoftCosines, mixed: _Mixed, labels: Tensor, block: slice, lse: Tensor, factor: Tensor) -> Tensor:
     """The gradient by the cosines (c, K, n) of a block of classes, which is written over what is mixed."""
-    logits, _, _ = _logits(soft, mixed.mean, labels, block)
-    by_mean = logits.sub_(lse).exp2_()
-    row, inside = own_columns(labels, block)
-    by_mean.scatter_add_(0, row.T, torch.where(inside.T, -1.0, 0.0).to(by_mean))
+    row, inside = (each.T for each in own_columns(labels, block))
+    by_mean = _logits(soft, mixed.mean, row, inside)[0].sub_(lse).exp2_()
+    by_mean.scatter_add_(0, row, inside.to(by_mean).neg_())
     by_mean *= factor
     if mixed.weights.shape[1] == 1:
-        return by_mean[:, None].mul_(LOG2_E)
+        return by_mean[:, None]
     # a (1 + (cos − mean) / γ), where a is of the weights what they are of their sum.
-    by_mean /= mixed.total
+    by_mean /= mixed.total * LOG2_E
     rest = mixed.mean.sub_(LOG2_E).mul_(by_mean)
     return mixed.weighted.mul_(by_mean[:, None]).addcmul_(mixed.weights, rest[:, None], value=-1)
 

@@ -54,7 +54,7 @@ def _imported(where: str, get: Callable[[], Any]) -> Any:
     try:
         found = get()
     except (Exception, SystemExit) as error:
-        raise LawBroken(f"{where} cannot be imported: {told(error)}") from error
+        raise LawBroken(f"{where} cannot be imported: {told(error, only_own=True)}") from error
     if not callable(found):
         raise LawBroken(f"{where} is {found!r}, which cannot be called")
     return found

@@ -50,6 +50,8 @@ def command(losses: tuple[str, ...], length: float, output: Path, overwrite: boo
     the end, adaptive ones as they are made. Writes OUTPUT.png and OUTPUT.svg.
     """
     figures.require_matplotlib("drawing")
+    if output.suffix.removeprefix(".") in figures.FORMATS:  # which it is written in both of
+        output = output.with_suffix("")
     figures.require_free([output], overwrite=overwrite)
     made = {text: _made(text) for text in losses or RECIPES}
     for path in figures.save(draw(made, length), output, overwrite=overwrite):

@@ -12,6 +12,20 @@ _GRADIENTS = (
     "vectors to a length of their own."
 )
 
+_ANNEALED = (
+    "it is a number of a schedule already, that of λ = max(lambda_min, lambda_base · (1 + lambda_gamma · "
+    "step)^−lambda_power)"
+)
+#: Why nothing of an annealed margin moves in another way.
+_UNSCHEDULABLE = {
+    "margin": "it is the whole number that the angle is multiplied with; what brings it in with the steps is λ, which "
+    "lambda_base, lambda_gamma, lambda_power and lambda_min tell how to fall",
+    **dict.fromkeys(("lambda_base", "lambda_gamma", "lambda_power", "lambda_min"), _ANNEALED),
+}
+#: What may move of SphereFace2, whose bias was made for where it begins.
+_MOVING = ("margin", "scale", "balance", "sharpness")
+_BIAS = "The bias starts where the loss is least with what it was made with, and is learned from there on."
+
 SPECS = (
     margin_loss(
         name="l_softmax",
@@ -25,6 +39,7 @@ SPECS = (
         ),
         aliases=("large_margin_softmax",),
         uses_norm=True,
+        unschedulable=_UNSCHEDULABLE,
         deviations=(UNMINED,),
         presets={
             "pml": Preset(
@@ -49,6 +64,7 @@ SPECS = (
         ),
         aliases=("a_softmax",),
         uses_norm=True,
+        unschedulable=_UNSCHEDULABLE,
         deviations=(
             _GRADIENTS,
             "The plain cosine is mixed in with a weight λ of at least 5, as in the authors' code; the formula of the "
@@ -134,6 +150,8 @@ SPECS = (
             "Of the paper's forms SphereFace2-C, with an additive cosine margin, is offered.",
             UNMINED,
         ),
+        schedulable=_MOVING,
+        expected_failures={f"schedulable[{name}]": _BIAS for name in _MOVING},
         detached="gradient='detached', characteristic gradient detachment: the similarity g changes the values alone, "
         "and the gradient is that of the cosines.",
         presets={

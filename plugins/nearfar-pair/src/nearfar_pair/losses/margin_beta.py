@@ -81,7 +81,8 @@ class MarginBeta(ExcessLoss):
         if num_classes is not None and not num_classes >= 1:
             raise ArgumentError(f"MarginBeta: num_classes must be at least 1; got {num_classes}")
         self.num_classes = num_classes
-        self.beta = nn.Parameter(torch.full(() if num_classes is None else (num_classes,), finite("beta", beta)))
+        self._start = finite("beta", beta)
+        self.beta = nn.Parameter(torch.full(() if num_classes is None else (num_classes,), self._start))
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         beta = self.beta.to(batch.embeddings.dtype)
@@ -124,4 +125,4 @@ class MarginBeta(ExcessLoss):
         return terms
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}, nu={self.nu}, num_classes={self.num_classes}"
+        return f"margin={self.margin}, beta={self._start}, nu={self.nu}, num_classes={self.num_classes}"

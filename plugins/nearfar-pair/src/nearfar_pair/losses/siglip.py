@@ -68,6 +68,7 @@ class SigLIP(ExcessLoss):
         super().__init__(distance=distance, reducer=reducer)
         self.log_scale = nn.Parameter(torch.tensor(math.log(positive("scale", scale))))
         self.bias = nn.Parameter(torch.tensor(finite("bias", bias)))
+        self._start = float(scale), float(bias)
 
     link = LOGISTIC
 
@@ -87,3 +88,7 @@ class SigLIP(ExcessLoss):
 
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> float:
         return float(len(batch.embeddings))
+
+    def extra_repr(self) -> str:
+        scale, bias = self._start
+        return f"scale={scale}, bias={bias}"

@@ -1,12 +1,14 @@
 """Class vectors of other programs in, and ours out.
 
-==========================  ====================  ==============================  ==================================
-Program                     Name                  Shape                           Layout here
-==========================  ====================  ==============================  ==================================
-nearfar                     ``weight``            (classes, dim)                  ``rows``
-insightface, Partial FC     ``weight``            (classes of the rank, dim)      ``rows``, a file a rank
-pytorch-metric-learning     ``W``                 (dim, classes)                  ``columns``
-==========================  ====================  ==============================  ==================================
+=====================================  ====================  ==============================  ========================
+Program                                Name                  Shape                           Layout here
+=====================================  ====================  ==============================  ========================
+nearfar                                ``weight``            (classes, dim)                  ``rows``
+insightface, Partial FC                ``weight``            (classes of the rank, dim)      ``rows``, a file a rank
+pytorch-metric-learning                ``W``                 (dim, classes)                  ``columns``
+its ProxyNCALoss, ProxyAnchorLoss      ``proxies``           (classes, dim)                  ``rows``
+its SoftTripleLoss                     ``fc``                (dim, classes · k)              ``columns``
+=====================================  ====================  ==============================  ========================
 
 None of them normalises what it keeps, and neither is anything normalised on the way. A class with k vectors has them
 one after the other along the classes: (classes · k, dim), (dim, classes · k); nearfar's own are (classes, k, dim).
@@ -23,14 +25,23 @@ import torch
 from torch import Tensor
 
 from nearfar.errors import ArgumentError, CheckpointError
-from nearfar_margin.engine_loss import EngineLoss
-from nearfar_margin.weight_sources import NAMES, Layout, Source, check_layout, check_order, matrix, vectors
+from nearfar.nn.class_losses import ClassLoss
+from nearfar.nn.class_weight_sources import (
+    KEYS,
+    Layout,
+    Source,
+    check_layout,
+    check_order,
+    matrix,
+    vectors,
+    weight_of,
+)
 
 __all__ = ["Layout", "Source", "class_vectors", "load_weight", "save_weight"]
 
 
 def load_weight(
-    loss: EngineLoss,
+    loss: ClassLoss,
     source: Source | Sequence[Source],
     *,
     layout: Layout | None = None,
@@ -42,18 +53,19 @@ def load_weight(
     Parameters
     ----------
     loss
-        A loss of the family; where it is sharded every rank calls this, and keeps its own classes.
+        One with a ``weight`` for its classes, as margin losses and proxy losses have it. Where it is sharded every rank
+        calls this, and keeps its own classes.
     source
         A tensor; a module, state dict or checkpoint; or the path of one (``.safetensors``, or what
         ``torch.load(weights_only=True)`` takes). Several of them, in a list, are the shards of one head, rank by rank:
         insightface's ``checkpoint_gpu_{rank}.pt``. Shards are of ``rows``.
     layout
         ``rows``: (classes, dim), as insightface and nearfar have it. ``columns``: (dim, classes), as
-        pytorch-metric-learning has it. Seen from the shape unless given; where there are as many vectors as dimensions
-        the shape does not tell, and it must be given.
+        pytorch-metric-learning's margin losses have it. Seen from the shape unless given; where there are as many
+        vectors as dimensions the shape does not tell, and it must be given.
     key
         Which tensor of a checkpoint, its names joined by dots: ``state_dict.head.weight``. Unless given it must be the
-        only one called ``weight`` or ``W`` that fits.
+        only one called ``weight``, ``W``, ``proxies`` or ``fc`` that fits.
     classes
         (num_classes,) For each class of the loss which of the source it is; the same number unless given, and then
         there must be as many.
@@ -61,15 +73,16 @@ def load_weight(
     Raises
     ------
     ArgumentError
-        The layout must be given, shards are not in the order of their ranks, or ``classes`` names none of the source.
+        The layout must be given, shards are not in the order of their ranks, ``classes`` names none of the source, or
+        the loss has no ``weight`` of classes.
     CheckpointError
         No tensor of the source fits, more than one does, or a file cannot be read.
 
     Examples
     --------
     >>> import torch
-    >>> from nearfar_margin.cosface import CosFace
-    >>> loss = CosFace(num_classes=3, embedding_size=2)
+    >>> import nearfar
+    >>> loss = nearfar.create_loss("cosface", num_classes=3, embedding_size=2)
     >>> load_weight(loss, {"W": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])})
     >>> loss.weight.tolist()
     [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
@@ -91,25 +104,27 @@ def load_weight(
             f"the source has {counts} classes, and the loss has num_classes={loss.num_classes}; make the loss with as "
             "many, or say with classes=[…] which of the source's each of its classes is"
         )
-    weight: Tensor = loss.weight
-    if loss.shard is not None:
+    weight = weight_of(loss)
+    if share := getattr(loss, "shard", None):
         weight = cast(Any, weight).to_local()
-        everything = everything[loss.shard.start : loss.shard.stop]
+        everything = everything[share.start : share.stop]
     with torch.no_grad():
         weight.copy_(everything.view_as(weight))
 
 
-def class_vectors(loss: EngineLoss, layout: Layout = "rows") -> dict[str, Tensor]:
+def class_vectors(loss: ClassLoss, layout: Layout = "rows", *, key: str | None = None) -> dict[str, Tensor]:
     """The state dict of another program's head with the class vectors of a loss.
 
     Parameters
     ----------
     loss
-        A loss of the family; where it is sharded every rank has to call this, and all get the whole.
+        As for :func:`load_weight`; where it is sharded every rank has to call this, and all get the whole.
     layout
         ``rows``: ``{"weight": (classes, dim)}``, as insightface's ``PartialFC`` on one rank takes it. ``columns``:
-        ``{"W": (dim, classes)}``, as pytorch-metric-learning's losses take it. Of several vectors a class one comes
-        after the other.
+        ``{"W": (dim, classes)}``, as pytorch-metric-learning's margin losses take it. Of several vectors a class one
+        comes after the other.
+    key
+        Another name than these: ``proxies`` in rows and ``fc`` in columns for pytorch-metric-learning's proxy losses.
 
     Returns
     -------
@@ -117,20 +132,23 @@ def class_vectors(loss: EngineLoss, layout: Layout = "rows") -> dict[str, Tensor
         For ``load_state_dict``; a copy.
     """
     check_layout(layout)
-    rows = loss.whole().detach().flatten(0, -2)
-    return {NAMES[layout]: (rows if layout == "rows" else rows.T).clone(memory_format=torch.contiguous_format)}
+    weight = weight_of(loss).detach()
+    rows = getattr(weight, "full_tensor", lambda: weight)().flatten(0, -2)
+    return {key or KEYS[layout]: (rows if layout == "rows" else rows.T).clone(memory_format=torch.contiguous_format)}
 
 
-def save_weight(loss: EngineLoss, path: str | PathLike[str], *, layout: Layout = "rows", shards: int = 1) -> list[Path]:
+def save_weight(
+    loss: ClassLoss, path: str | PathLike[str], *, layout: Layout = "rows", key: str | None = None, shards: int = 1
+) -> list[Path]:
     """Write the class vectors of a loss for another program.
 
     Parameters
     ----------
     loss
-        A loss of the family; where it is sharded every rank has to call this, and the first one writes.
+        As for :func:`load_weight`; where it is sharded every rank has to call this, and the first one writes.
     path
         Of the file: ``.safetensors``, or anything else for ``torch.save``. With several shards it holds ``{rank}``.
-    layout
+    layout, key
         As in :func:`class_vectors`.
     shards
         [1..inf] How many files, of as many ranks of insightface's Partial FC: the first ``classes % shards`` of them
@@ -152,22 +170,24 @@ def save_weight(loss: EngineLoss, path: str | PathLike[str], *, layout: Layout =
             "several shards go to as many files, with {rank} in the path, and have layout='rows'; got "
             f"shards={shards}, path={str(path)!r}, layout={layout!r}"
         )
-    state = class_vectors(loss, layout)
+    state = class_vectors(loss, layout, key=key)
     paths = [Path(str(path).replace("{rank}", str(rank))) for rank in range(shards)]
-    if loss.shard is not None and loss.shard.rank:
+    share = getattr(loss, "shard", None)
+    if share is not None and share.rank:
         return paths
     if shards == 1:
         _write(state, paths[0])
         return paths
-    k = len(state["weight"]) // loss.num_classes
+    ((name, rows),) = state.items()
+    k = len(rows) // loss.num_classes
     size, more = divmod(loss.num_classes, shards)
     counts = [k * (size + (rank < more)) for rank in range(shards)]
-    for part, file in zip(torch.split(state["weight"], counts), paths, strict=True):
-        _write({"weight": part.clone()}, file)
+    for part, file in zip(torch.split(rows, counts), paths, strict=True):
+        _write({name: part.clone()}, file)
     return paths
 
 
-def _chosen(classes: Sequence[int] | Tensor, count: int, loss: EngineLoss) -> Tensor:
+def _chosen(classes: Sequence[int] | Tensor, count: int, loss: ClassLoss) -> Tensor:
     """Which of ``count`` classes each of the loss is."""
     index = torch.as_tensor(classes)
     low, high = (int(index.min()), int(index.max())) if index.numel() else (0, 0)

@@ -14,22 +14,41 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError, CheckpointError
-from nearfar_margin.engine_loss import EngineLoss
+from nearfar.nn.class_losses import ClassLoss
 
-__all__ = ["NAMES", "Layout", "Source", "check_layout", "check_order", "matrix", "vectors"]
+__all__ = ["KEYS", "Layout", "Source", "check_layout", "check_order", "matrix", "vectors", "weight_of"]
 
 Layout = Literal["rows", "columns"]
 #: A matrix; a state dict or a checkpoint that holds one; a module; or a file of any of these but the last.
 Source = Tensor | Mapping[str, Any] | nn.Module | str | PathLike[str]
 
-NAMES: Mapping[Layout, str] = {"rows": "weight", "columns": "W"}
+#: What a matrix of each layout is called, unless asked for: by insightface and by the margin losses of
+#: pytorch-metric-learning.
+KEYS: Mapping[Layout, str] = {"rows": "weight", "columns": "W"}
+#: And by the latter's proxy losses.
+NAMES = (*KEYS.values(), "proxies", "fc")
 #: Where insightface's checkpoints keep the state of the head, beside that of the network and of the optimiser.
 INSIGHTFACE = "state_dict_softmax_fc"
 
 
 def check_layout(layout: str) -> None:
-    if layout not in NAMES:
+    if layout not in KEYS:
         raise ArgumentError(f"layout must be 'rows' or 'columns'; got {layout!r}")
+
+
+def weight_of(loss: ClassLoss) -> Tensor:
+    """The class vectors of a loss, (num_classes, dim) or (num_classes, k, dim).
+
+    Raises
+    ------
+    ArgumentError
+        It has none called ``weight``, as centres are not, or they are of no classes.
+    """
+    weight = getattr(loss, "weight", None)
+    sizes = (loss.num_classes, loss.embedding_size)
+    if not isinstance(weight, Tensor) or weight.ndim not in (2, 3) or (weight.shape[0], weight.shape[-1]) != sizes:
+        raise ArgumentError(f"{type(loss).__name__} has no weight with vectors for each of its classes")
+    return weight
 
 
 def check_order(parts: Sequence[object]) -> None:
@@ -42,7 +61,7 @@ def check_order(parts: Sequence[object]) -> None:
         )
 
 
-def matrix(part: Source, loss: EngineLoss, layout: Layout | None, key: str | None, whole: bool) -> Tensor:
+def matrix(part: Source, loss: ClassLoss, layout: Layout | None, key: str | None, whole: bool) -> Tensor:
     """The tensor of a source that the class vectors are in; all of them where it is the ``whole``."""
     if isinstance(part, Tensor):
         return part.detach()
@@ -61,18 +80,19 @@ def matrix(part: Source, loss: EngineLoss, layout: Layout | None, key: str | Non
         return tensors[key]
     if head := {name: value for name, value in tensors.items() if name.startswith(f"{INSIGHTFACE}.")}:
         tensors = head
-    named = {name: value for name, value in tensors.items() if name.split(".")[-1] in NAMES.values()}
+    named = {name: value for name, value in tensors.items() if name.split(".")[-1] in NAMES}
     fitting = {name: value for name, value in named.items() if _fits(value, loss, layout, whole)}
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    what = "more than one tensor fits; say which with key=…" if fitting else "no tensor called weight or W fits"
+    none = f"no tensor called {', '.join(NAMES[:-1])} or {NAMES[-1]} fits"
+    what = "more than one tensor fits; say which with key=…" if fitting else none
     raise CheckpointError(
         f"{where} is to have class vectors of num_classes={loss.num_classes}, embedding_size={loss.embedding_size}: "
         f"{what}; it has {_listed(fitting or tensors)}"
     )
 
 
-def _fits(tensor: Tensor, loss: EngineLoss, layout: Layout | None, whole: bool) -> bool:
+def _fits(tensor: Tensor, loss: ClassLoss, layout: Layout | None, whole: bool) -> bool:
     if tensor.ndim not in (2, 3) or not tensor.is_floating_point():
         return False
     found = _layouts(tensor, loss) if layout is None else [layout] if layout in _layouts(tensor, loss) else []
@@ -80,7 +100,7 @@ def _fits(tensor: Tensor, loss: EngineLoss, layout: Layout | None, whole: bool) 
     return bool(found) and (not whole or tensor.numel() == count * loss.embedding_size)
 
 
-def _layouts(tensor: Tensor, loss: EngineLoss) -> list[Layout]:
+def _layouts(tensor: Tensor, loss: ClassLoss) -> list[Layout]:
     """Those that the shape allows."""
     d, k = loss.embedding_size, _per_class(loss)
     if tensor.ndim == 3:
@@ -95,12 +115,12 @@ def _layouts(tensor: Tensor, loss: EngineLoss) -> list[Layout]:
     return found
 
 
-def _per_class(loss: EngineLoss) -> int:
+def _per_class(loss: ClassLoss) -> int:
     """How many vectors a class has."""
-    return int(loss.weight.shape[1]) if loss.weight.ndim == 3 else 1
+    return int(weight_of(loss).shape[1]) if weight_of(loss).ndim == 3 else 1
 
 
-def vectors(tensor: Tensor, loss: EngineLoss, layout: Layout | None) -> Tensor:
+def vectors(tensor: Tensor, loss: ClassLoss, layout: Layout | None) -> Tensor:
     """(classes, k, dim) of a matrix in any layout."""
     if layout is not None:
         check_layout(layout)
@@ -117,7 +137,7 @@ def vectors(tensor: Tensor, loss: EngineLoss, layout: Layout | None) -> Tensor:
     if layout is None and len(layouts) > 1:
         raise ArgumentError(
             f"a tensor {shape} may hold a class in each row or in each column; say layout='rows' (insightface, "
-            "nearfar) or layout='columns' (pytorch-metric-learning)"
+            "nearfar, pytorch-metric-learning's proxies) or layout='columns' (its W and fc)"
         )
     rows = tensor.T if (layout or layouts[0]) == "columns" else tensor
     return rows.reshape(-1, k, d)
