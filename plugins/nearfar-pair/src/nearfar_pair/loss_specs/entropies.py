@@ -93,7 +93,6 @@ ENTROPIES: tuple[LossSpec, ...] = (
         emits=("pos_pair", "element"),
         default_distance="core.dot",
         uses_norm=True,
-        synchronizations=1,
     ),
     loss(
         "tuplet_margin",
