@@ -35,7 +35,7 @@ class BothEnds:
     threatened
         (n, k) boolean: which positive pairs there are of which an end has a negative.
     anchor, positive
-        (n, 1) and (n, k) the number of either end.
+        (n, 1) and (n, k) or (k,) the number of either end.
     """
 
     rows: RowPass
@@ -55,9 +55,14 @@ class BothEnds:
             other, *_, other_negatives = RowPass(turned(batch), distance, formula).outputs
             # The table points somewhere even where there is no reference.
             other, other_negatives = F.pad(other, (0, 1), value=-FAR), F.pad(other_negatives, (0, 1))
-        positives = rows.table[0]
-        threatened = valid & ((negatives[:, None] + other_negatives[positives]) > 0)
-        return cls(rows, d_ap, threatened, own[:, None], other[positives])
+        if rows.sides.is_wide:  # a place for each reference, in their order, so that nothing has to be fetched
+            size = rows.sides.shape[1]
+            positive, positive_negatives = other[:size], other_negatives[:size]
+        else:
+            positives = rows.table[0]
+            positive, positive_negatives = other[positives], other_negatives[positives]
+        threatened = valid & ((negatives[:, None] + positive_negatives) > 0)
+        return cls(rows, d_ap, threatened, own[:, None], positive)
 
 
 def turned(batch: Batch) -> Batch:

@@ -61,7 +61,7 @@ class RowDistance:
         if self._is_self:
             out.diagonal(anchors.start).fill_(FAR)
         # On a GPU asking whether there are any would stall the stream.
-        self._has_near = out.device.type != "cpu" or not out.amin().item() >= self._near
+        self._has_near = out.device.type != "cpu" or not out.amin().item() > self._near
         if self._has_near:
             if out.device.type == "cpu":
                 self._mend_near(out, anchors)

@@ -272,7 +272,7 @@ class Sides:
         d_ap = torch.where(valid, d.gather(1, index) if self._narrow else d, -FAR)
         d_an = self._far_unless_negative(d, anchors, index, valid, in_place)
         counts = self._positives[anchors], self._negatives[anchors]
-        return Rows(d_ap, valid, d_an, anchors, index, *counts, scratch, is_wide=not self._narrow)
+        return Rows(d_ap, valid, d_an, anchors, index, *counts, scratch, is_wide=self.is_wide)
 
     def _left_by(self, rule: PairRule, rows: Rows, *, in_place: bool) -> Rows:
         """What a rule leaves of rows."""
@@ -313,6 +313,11 @@ class Sides:
         no_positive, no_negative = self.masks
         d_ap = d.masked_fill(no_positive, -FAR)
         return self.split(d_ap, d.masked_fill_(no_negative, FAR) if in_place else d.masked_fill(no_negative, FAR))
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the table of positives has a place for each reference, in their order."""
+        return not self._narrow
 
     @property
     def has_rule(self) -> bool:

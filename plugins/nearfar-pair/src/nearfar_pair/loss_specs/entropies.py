@@ -55,6 +55,7 @@ ENTROPIES: tuple[LossSpec, ...] = (
             2018,
             "1807.03748",
         ),
+        memory=1,
         family="contrastive",
         deviations=("The paper has one positive an anchor; with several their sum stands inside the logarithm.",),
         presets={
@@ -92,7 +93,6 @@ ENTROPIES: tuple[LossSpec, ...] = (
         emits=("pos_pair", "element"),
         default_distance="core.dot",
         uses_norm=True,
-        synchronizations=1,
     ),
     loss(
         "tuplet_margin",

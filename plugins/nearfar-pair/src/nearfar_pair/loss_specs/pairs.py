@@ -45,6 +45,7 @@ PAIR_LOSSES: tuple[LossSpec, ...] = (
         "Positive pairs nearer than a learned boundary and negative pairs beyond it, both by a margin.",
         published("Wu, Manmatha, Smola, Krähenbühl", "Sampling Matters in Deep Embedding Learning", 2017, "1706.07567"),
         schedulable=("margin", "nu"),
+        memory=1,
         family="contrastive",
         deviations=("The paper also has a boundary for each image, which its code does not.",),
         emits=("pos_pair", "neg_pair"),

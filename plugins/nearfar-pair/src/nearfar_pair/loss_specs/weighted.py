@@ -15,6 +15,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         "Pairs weighed by how similar they are, and how much more so than the other pairs of their anchor.",
         WANG_2019,
         schedulable=("alpha", "beta", "base"),
+        memory=1,
         family="weighted",
         deviations=(
             "The authors' code leaves out an anchor whose mined positives or negatives are none; the formula, and "

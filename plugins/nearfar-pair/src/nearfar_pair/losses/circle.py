@@ -96,5 +96,5 @@ def _exponents(d: Tensor, m: float, scratch: Tensor | None) -> Tensor:
         # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
         return (torch.relu(m - d.detach()) + torch.relu(d.detach() - 2)) * (d + m)
     shifted = d + m
-    n = torch.sub(2 * m, shifted, out=scratch).clamp_min_(0).mul_(shifted)
+    n = torch.sub(m, d.detach(), out=scratch).clamp_min_(0).mul_(shifted)
     return torch.maximum(n, shifted.sub_(FAR / 2), out=n)
