@@ -241,9 +241,9 @@ def test_what_is_wrong_is_told_once_under_torchrun(photos: str, tmp_path: Path, 
 def test_what_is_stopped_goes_on_on_two_devices_to_the_bit_and_on_one_to_rounding(photos: str, tmp_path: Path) -> None:
     changes = {"criterion": "adaface", "steps_per_epoch": 60, "devices": 2, "head": {"shard": True}}
     whole = run(photos, tmp_path / "whole", **changes)
-    for name in ("again", "alone"):
-        code, said = interrupted(photos, tmp_path / name, **changes)
-        assert code == 130
+    for name, number, ends in (("again", signal.SIGTERM, 143), ("alone", signal.SIGINT, 130)):
+        code, said = stopped(photos, tmp_path / name, number, **changes)
+        assert code == ends
         assert "Traceback" not in said
         assert re.search(r"stopped after step \d+ of 120; to go on: nearfar train --resume", said)
     again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
@@ -254,7 +254,7 @@ def test_what_is_stopped_goes_on_on_two_devices_to_the_bit_and_on_one_to_roundin
     assert rows(alone)[-1] == pytest.approx(rows(whole)[-1], rel=0.02, abs=0.01)
 
 
-def interrupted(photos: str, output: Path, **changes: object) -> tuple[int, str]:
+def stopped(photos: str, output: Path, number: int, **changes: object) -> tuple[int, str]:
     """A run in a process of its own, told to stop once it has a checkpoint."""
     config = {**CONFIG, "data": {"source": photos, "workers": 0}, **changes}
     (output.parent / f"{output.name}.yaml").write_text(repr(config).replace("True", "true"))
@@ -266,7 +266,7 @@ def interrupted(photos: str, output: Path, **changes: object) -> tuple[int, str]
     )
     while not (output / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, _ = process.communicate(timeout=240)
     return process.returncode, said
 

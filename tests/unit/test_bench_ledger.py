@@ -100,6 +100,64 @@ def test_the_unit_of_a_dead_process_is_taken_over(units: Callable[[int], Units])
     assert (again[0], again[1].number) == (0, 0)
 
 
+def test_of_all_that_find_a_process_gone_at_once_one_takes_its_unit(units: Callable[[int], Units]) -> None:
+    taken = units(1).take(gone_worker())
+    assert taken is not None
+    workers = [Worker(), Worker()]
+    shared = [units(1), units(1)]
+    workers[0].pid = os.getppid()  # a process that the other finds alive
+    dead = shared[0].owner(shared[0].taken()[0])
+    claims = [each._claim(each.taken()[0], dead, worker) for each, worker in zip(shared, workers, strict=True)]
+    assert claims == [True, False]
+    assert units(1).owner(units(1).taken()[0]).token == workers[0].token
+    assert [each.take(worker) for each, worker in zip(shared, workers, strict=True)] == [None, None]
+
+
+def test_a_unit_may_be_taken_over_from_one_that_took_it_over(units: Callable[[int], Units]) -> None:
+    units(1).take(gone_worker())
+    heir = gone_worker()
+    assert units(1).take(heir) is not None
+    assert units(1).owner(units(1).taken()[0]).token == heir.token
+    last = Worker()
+    again = units(1).take(last)
+    assert again is not None
+    assert (again[0], again[1].number) == (0, 0)
+    assert units(1).busy(last) == 0
+    assert units(1).take(last) is None
+
+
+def test_who_takes_over_on_another_machine_is_alive_from_then_on(
+    units: Callable[[int], Units], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert units(1).take(other_machine()) is not None
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + GRACE + 1)
+    third = other_machine()
+    third.host = "elsewhere too"
+    assert units(1).take(third) is not None
+    assert units(1).take(Worker()) is None  # though it has given no sign of life of its own yet
+
+
+def test_processes_that_race_for_the_unit_of_a_dead_one_get_it_once(where: str) -> None:
+    Units(open_storage(where), "study", 1, "data").take(gone_worker())
+    code = (
+        "import sys; from nearfar.bench.ledger import Units, Worker, open_storage; "
+        "units = Units(open_storage(sys.argv[1]), 'study', 1, 'data'); print(flush=True); input(); "
+        "print('mine' if units.take(Worker()) else 'not', flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racing = [subprocess.Popen([sys.executable, "-c", code, where], **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for process in racing:
+        process.stdout.readline()  # it is ready
+    for process in racing:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.stdout.readline().strip() for process in racing]
+    for process in racing:
+        process.communicate("\n", timeout=60)
+    assert sorted(said) == ["mine", "not", "not"]
+
+
 def test_a_unit_goes_on_with_the_values_that_were_drawn(units: Callable[[int], Units]) -> None:
     (contender,) = TWO.contenders
     first = units(4)

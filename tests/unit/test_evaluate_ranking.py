@@ -78,6 +78,16 @@ def test_cameras_of_one_side_are_refused() -> None:
         ranking_metrics(x, labels, x, labels, cameras=cameras)
 
 
+@pytest.mark.parametrize(
+    ("cameras", "seen"), [(1, "all images are of one camera"), (8, "each label is seen by one camera only")]
+)
+def test_what_no_other_camera_saw_is_told_with_the_reason(cameras: int, seen: str) -> None:
+    x, labels, _ = crowd()
+    of = labels % cameras
+    with pytest.raises(InputError, match=f"by another camera than its own, whose items are left out: {seen}"):
+        ranking_metrics(x, labels, x, labels, cameras=of, gallery_cameras=of)
+
+
 def test_an_expanded_query_is_the_sum_of_itself_and_what_it_finds() -> None:
     x, *_ = crowd()
     query, gallery = x[:5], x[5:]

@@ -23,6 +23,7 @@ from nearfar.data import ImageTable
 from nearfar.data.faces import RecordFaces, read_pairs, write_records
 from nearfar.data.image import dimensions, read
 from nearfar.data.imagefolder import SUFFIXES
+from nearfar.data.pairlist import read_pair_list
 from nearfar.errors import DataError
 from nearfar.inference import Calibration, Embeddings, read_embeddings, write_embeddings
 
@@ -137,6 +138,19 @@ def test_tables_of_columns(tmp_path: Path) -> None:
     good = (tmp_path / "good.parquet").read_bytes()
     path = tmp_path / "bad.parquet"
     refused(lambda draw: path.write_bytes(mutated(good, draw)), lambda: ImageTable(path, image_size=8))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_lists_of_pairs(tmp_path: Path, ending: str) -> None:
+    columns = {"a": ["x", "y", "z"], "b": ["y", "z", "x"], "same": ["1", "0", "0"], "fold": ["1", "2", "1"]}
+    good, path = tmp_path / f"good{ending}", tmp_path / f"bad{ending}"
+    if ending == ".csv":
+        good.write_text("\n".join(map(",".join, [columns, *zip(*columns.values(), strict=True)])))
+    else:
+        pyarrow = pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), good)
+    content = good.read_bytes()
+    refused(lambda draw: path.write_bytes(mutated(content, draw)), lambda: read_pair_list(path))
 
 
 @pytest.mark.parametrize("ending", sorted({ending for ending in SUFFIXES if ending not in (".jpeg", ".tif", ".pbm")}))

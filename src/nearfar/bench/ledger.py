@@ -4,6 +4,10 @@ A unit is a trial of a study of Optuna's: of a search, or of the repeats with wh
 units that count are the first so many; a process that was too late to take one of those marks its own as surplus. A
 process that dies leaves its unit running. It is taken over, with the values that were drawn, by the next process that
 finds the one that had it gone: on the same machine at once, from another one after some minutes without a sign of life.
+
+Of several that find so at once, one has to win. A storage adds a trial with all that is told of it in one step, and
+numbers trials in that order: each writes a claim to a study of claims, and the first claim on a unit of its last
+owner's holds.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,24 +83,35 @@ class Worker:
         """As it is written beside a unit."""
         return {"token": self.token, "host": self.host, "pid": self.pid}
 
-    def has(self, trial: FrozenTrial) -> bool:
+    def is_at(self, owner: Owner) -> bool:
         """Whether this is the one that has the unit."""
-        return bool(_owner(trial).get("token") == self.token)
+        return owner.token == self.token
 
-    def gone(self, trial: FrozenTrial) -> bool:
-        """Whether whoever had this unit no longer works on it."""
-        owner = _owner(trial)
-        if self.has(trial):
+    def gone(self, owner: Owner) -> bool:
+        """Whether whoever had a unit no longer works on it."""
+        if self.is_at(owner):
             return False
-        if owner.get("host") == self.host and (owner.get("pid") == self.pid or not _runs(owner.get("pid"))):
+        if owner.host == self.host and (owner.pid == self.pid or not _runs(owner.pid)):
             return True
-        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        beat = float(trial.user_attrs.get("beat", 0.0))
-        return time.time() - max(beat, begun) > GRACE
+        return time.time() - owner.alive > GRACE
 
 
-def _owner(trial: FrozenTrial) -> Mapping[str, Any]:
-    return trial.user_attrs.get("owner") or {}
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who has a unit.
+
+    Attributes
+    ----------
+    token, host, pid
+        Of the process; None where it died before it said.
+    alive : float
+        When it was last known to be, in seconds since 1970.
+    """
+
+    token: str | None
+    host: str | None
+    pid: int | None
+    alive: float
 
 
 def _runs(pid: Any) -> bool:
@@ -137,6 +153,7 @@ class Units:
             )
         if "data" not in self.study.user_attrs:
             self.study.set_user_attr("data", data)
+        self._claims = optuna.create_study(storage=storage, study_name=f"{name} claims", load_if_exists=True)
 
     def taken(self) -> list[FrozenTrial]:
         """The units that count and that somebody took, in order."""
@@ -160,17 +177,36 @@ class Units:
 
     def busy(self, worker: Worker) -> int:
         """How many units others work on."""
-        running = [trial for trial in self.taken() if trial.state == TrialState.RUNNING]
-        return sum(not worker.has(trial) and not worker.gone(trial) for trial in running)
+        owners = [self.owner(trial) for trial in self.taken() if trial.state == TrialState.RUNNING]
+        return sum(not worker.is_at(owner) and not worker.gone(owner) for owner in owners)
+
+    def owner(self, trial: FrozenTrial) -> Owner:
+        """Who has a unit that is running: who took it, or the last one that took it over."""
+        said = trial.user_attrs.get("owner") or {}
+        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        heirs: dict[str | None, FrozenTrial] = {}
+        for claim in sorted(self._claims.get_trials(deepcopy=False), key=lambda claim: claim.number):
+            if claim.user_attrs["unit"] == trial.number:
+                heirs.setdefault(claim.user_attrs["of"], claim)
+        while (heir := heirs.pop(said.get("token"), None)) is not None:
+            said, begun = heir.user_attrs["by"], heir.user_attrs["at"]
+        beat = float(trial.user_attrs.get("beat", 0.0))
+        return Owner(said.get("token"), said.get("host"), said.get("pid"), max(beat, begun))
+
+    def _claim(self, trial: FrozenTrial, of: Owner, worker: Worker) -> bool:
+        """Take a unit over from an owner that is gone; False where another process was first."""
+        told = {"unit": trial.number, "of": of.token, "by": worker.name(), "at": time.time()}
+        self._claims.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=told))
+        return worker.is_at(self.owner(trial))
 
     def take(self, worker: Worker) -> tuple[int, optuna.Trial] | None:
         """Take the first unit that nobody works on, with its place; None where there is none."""
         for place, trial in enumerate(self.taken()):
-            if trial.state == TrialState.RUNNING and worker.gone(trial):
-                again = optuna.Trial(self.study, trial._trial_id)
-                again.set_user_attr("owner", worker.name())
-                if worker.has(self.taken()[place]):
-                    return place, again
+            if trial.state != TrialState.RUNNING:
+                continue
+            found = self.owner(trial)
+            if worker.gone(found) and self._claim(trial, found, worker):
+                return place, optuna.Trial(self.study, trial._trial_id)
         if len(self.taken()) >= self.wanted:
             return None
         new = self.study.ask()

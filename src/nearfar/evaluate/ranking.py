@@ -153,7 +153,12 @@ def ranking_scores(
     found = torch.cat(scores)
     kept = found[:, 0].isfinite()
     if not bool(kept.any()):
-        raise InputError(f"none of the {len(query)} queries has a gallery item of its label to be found")
+        message = f"none of the {len(query)} queries has a gallery item of its label to be found"
+        if cameras is not None and gallery_cameras is not None and bool(torch.isin(labels, gallery_labels).any()):
+            alone = bool((torch.cat([cameras, gallery_cameras]) == cameras[0]).all())
+            seen = "all images are of one camera" if alone else "each label is seen by one camera only"
+            message += f" by another camera than its own, whose items are left out: {seen}, so leave cameras out"
+        raise InputError(message)
     names = [
         "map",
         "mrr",

@@ -75,7 +75,7 @@ def embed_files(
     """
     output = check_store(output)
     if output.exists() and not overwrite:
-        raise ConfigError(f"{output} is there already: give another name, or have it written over")
+        raise ConfigError(f"{output} is there already: give another name, or --overwrite (overwrite=True in Python)")
     size = input_size(model.data_config)
     about = {"model": name, "weights": model_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")

@@ -64,7 +64,7 @@ def export(model: EmbeddingModel, path: str | os.PathLike[str], *, overwrite: bo
         known = ", ".join(f"{ending} ({what})" for ending, what in FORMATS.items())
         raise ConfigError(f"{path} does not tell a format by its ending: {known}")
     if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: give another name, or have it written over")
+        raise ConfigError(f"{path} is there already: give another name, or --overwrite (overwrite=True in Python)")
     if path.suffix == ".safetensors":
         save_model(model, path)
         return

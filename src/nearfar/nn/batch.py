@@ -99,11 +99,6 @@ class Batch:
         return cls(embeddings, ids, reference, ref_ids, selection, False, (given, ref_emb), relation)
 
     @property
-    def is_labelled(self) -> bool:
-        """Whether positives and negatives are known without a selection."""
-        return self.relation is not None or (self.labels is not None and self.reference_labels is not None)
-
-    @property
     def is_graded(self) -> bool:
         """Whether labels grade how relevant references are, rather than tell positives from negatives."""
         return isinstance(self.relation, GradedRelation)

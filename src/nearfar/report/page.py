@@ -80,7 +80,7 @@ def write_report(
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: give the name of a file")
     if output.exists() and not overwrite:
-        raise ConfigError(f"{output} is there already: give another name, or have it written over")
+        raise ConfigError(f"{output} is there already: give another name, or --overwrite (overwrite=True in Python)")
     if not output.parent.is_dir():
         raise ConfigError(f"there is no folder {output.parent} for the report")
     folders = [RunFolder.open(path) for path in runs]
