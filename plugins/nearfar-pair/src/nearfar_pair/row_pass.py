@@ -176,7 +176,10 @@ class RowPass:
         """Whether anything that is asked for may be differentiated."""
         # Kept for whoever asks next, so with a graph even where the first to ask wants none.
         tensors = (self._batch.embeddings, self._batch.reference, *self._parameters)
-        return not torch.is_inference_mode_enabled() and any(tensor.requires_grad for tensor in tensors)
+        # torch.compile cannot follow the question, and asks nothing of a backward pass where there is none.
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+            return False
+        return any(tensor.requires_grad for tensor in tensors)
 
     @property
     def _is_whole(self) -> bool:
