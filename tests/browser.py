@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -34,7 +36,7 @@ class Browser:
     """
 
     def __init__(self, path: str) -> None:
-        self._home = tempfile.TemporaryDirectory(prefix="nearfar-browser-")
+        self._home = tempfile.TemporaryDirectory(prefix="nearfar-browser-", ignore_cleanup_errors=True)
         (theirs_in, self._out), (self._in, theirs_out) = os.pipe(), os.pipe()
         words = [path, "--headless", "--remote-debugging-pipe", f"--user-data-dir={self._home.name}", "--disable-gpu"]
         words += ["--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"]
@@ -47,7 +49,13 @@ class Browser:
 
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(
-            [*words, "about:blank"], preexec_fn=descriptors, close_fds=False, stdin=quiet, stdout=quiet, stderr=quiet
+            [*words, "about:blank"],
+            preexec_fn=descriptors,
+            close_fds=False,
+            start_new_session=True,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -68,6 +76,8 @@ class Browser:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # those it started may outlive it, and write to its folder
+            os.killpg(self._process.pid, signal.SIGKILL)
         os.close(self._in)
         os.close(self._out)
         self._home.cleanup()

@@ -206,6 +206,15 @@ def test_queries_are_searched_in_the_gallery_without_what_their_camera_saw(run: 
     assert "22 queries against a gallery of 39" in told
 
 
+def test_without_cameras_the_tag_says_that_nothing_is_left_out(run: Run, asked: Path) -> None:
+    unseen = asked.with_name("unseen.csv")
+    unseen.write_text(asked.read_text().replace("camera", "cam", 1))
+    found = evaluate(run.path, data=str(unseen), device="cpu", protocol="reidentification")[0]["reidentification"]
+    assert "no cameras are known, so nothing is left out" in found["protocol"]
+    known = evaluate(run.path, data=str(asked), device="cpu", protocol="reidentification")[0]["reidentification"]
+    assert "no cameras" not in known["protocol"]
+
+
 @pytest.mark.parametrize("post", ["expand", "k_reciprocal"])
 def test_a_ranking_is_processed_as_it_is_called_and_the_tag_says_so(run: Run, asked: Path, post: str) -> None:
     words = {"data": str(asked), "device": "cpu", "protocol": "reidentification"}

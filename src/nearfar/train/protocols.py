@@ -172,7 +172,8 @@ def reidentification(x: Tensor, source: ImageSource, *, seed: int = 0, post: Pos
         "expand": (f"queries expanded by the {_EXPANDED} items they find first",),
         "k_reciprocal": ("re-ranked by k-reciprocal neighbours, k1 20, k2 6, weight 0.3",),
     }[post]
-    return found | left_out | {"protocol": "; ".join([told_queries(source), *processed])}
+    alone = ("no cameras are known, so nothing is left out",) if cameras is None else ()
+    return found | left_out | {"protocol": "; ".join([told_queries(source), *alone, *processed])}
 
 
 def _nearness(distances: KReciprocal) -> Callable[[int, int], Tensor]:
