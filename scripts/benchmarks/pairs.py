@@ -112,7 +112,7 @@ def their_way(composition, n, per_class):
         return None, False
     loss, miner, same = found
     name = loss.partition("(")[0]
-    positives, negatives = n * (per_class - 1), n - per_class
+    positives, negatives = n * (per_class - 1), n * (n - per_class)
     entries = {**dict.fromkeys(BY_PAIRS_AND_NEGATIVES, positives * negatives), **dict.fromkeys(BY_TRIPLETS, n**3)}
     if entries.get(name, 0) > MOST:
         return None, False
