@@ -211,6 +211,13 @@ def test_an_unreadable_image_is_named_when_it_is_loaded_and_when_all_are_checked
     )
 
 
+def test_an_image_that_has_gone_is_named_for_what_it_is(tmp_path):
+    folder(tmp_path)
+    data = ImageFolder(tmp_path)
+    data.paths[3].unlink()
+    assert refusal(lambda: data[3]) == f"there is no image {data.paths[3]}"
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 def test_a_truncated_image_is_named(tmp_path, ending):
     folder(tmp_path)

@@ -126,7 +126,7 @@ def test_images_are_found_in_folders_however_deep_and_in_natural_order(photos: P
     for wrong, match in (("none", "no file or folder"), ("notes.txt", "is no image")):
         with pytest.raises(DataError, match=match):
             list_images([photos / wrong])
-    with pytest.raises(DataError, match="no images were found"):
+    with pytest.raises(DataError, match="no images were found in 1 folder:"):
         list_images([tmp_path])
 
 

@@ -48,6 +48,8 @@ def read(path: Path, size: Size | None = None) -> Image.Image:
                 image.draft("RGB", (side, side))
             # Conversion decodes the whole file, so that a truncated one fails here and not later.
             return _over_white(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no image {path}") from error
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, zlib.error …
         raise DataError(f"cannot read the image {path}: {reason(error)}; replace or remove it") from error
 

@@ -36,5 +36,7 @@ def list_images(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             found[path] = None
     if not found:
-        raise DataError(f"no images were found in {searched} folders: the kinds are {' '.join(SUFFIXES)}")
+        raise DataError(
+            f"no images were found in {searched} folder{'s' * (searched != 1)}: the kinds are {' '.join(SUFFIXES)}"
+        )
     return list(found)
