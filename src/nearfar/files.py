@@ -1,4 +1,4 @@
-"""Files that are replaced at once or not at all."""
+"""Files that are replaced at once or not at all, and only where that is asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["replaced", "write_text"]
+from nearfar.errors import ConfigError
+
+__all__ = ["replaced", "require_new", "write_text"]
+
+
+def require_new(path: Path, *, overwrite: bool) -> None:
+    """Whether a file may be written, with an option ``--overwrite`` or an argument ``overwrite``.
+
+    Raises
+    ------
+    ConfigError
+        It is there already, and is not to be overwritten.
+    """
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is there already: give another name, or --overwrite (overwrite=True in Python)")
 
 
 @contextlib.contextmanager

@@ -166,17 +166,22 @@ class _StopsAt(Narrator):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def assert_goes_on_to_the_bit(whole: Run, photos: str, output: Path, **changes: object) -> None:
+    """The same run, stopped and resumed, ends as the one that was not."""
+    config = Config.of({**CONFIG, "data": {"source": photos, "workers": 0}, **changes})
+    with pytest.raises(Interrupted):
+        start(config, output=output, narrator=_StopsAt(3))
+    again = resume(output, narrator=Narrator(quiet=True))
+    for name, value in tensors(whole).items():
+        assert torch.equal(tensors(again)[name], value), name
+    assert rows(whole) == rows(again)
+
+
 def test_a_run_on_a_share_of_the_classes_goes_on_to_the_bit(photos: str, tmp_path: Path) -> None:
     changes = {"criterion": "arcface + 0.5 * triplet", "head": {"sample_rate": 0.3}}
     whole = run(photos, tmp_path / "whole", **changes)
     every_class = run(photos, tmp_path / "every", criterion=changes["criterion"])
-    config = Config.of({**CONFIG, "data": {"source": photos, "workers": 0}, **changes})
-    with pytest.raises(Interrupted):
-        start(config, output=tmp_path / "again", narrator=_StopsAt(3))
-    again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
-    for name, value in tensors(whole).items():
-        assert torch.equal(tensors(again)[name], value), name
-    assert rows(whole) == rows(again)
+    assert_goes_on_to_the_bit(whole, photos, tmp_path / "again", **changes)
     assert rows(whole) != rows(every_class)
 
 
@@ -192,13 +197,7 @@ def test_class_vectors_that_the_backward_pass_steps_end_where_sgd_has_them(photo
 def test_a_run_whose_backward_pass_steps_goes_on_to_the_bit(photos: str, tmp_path: Path) -> None:
     changes = {"criterion": "arcface", "optimizer": SGD | {"lr": 0.01}, "head": {"fused": True}}
     whole = run(photos, tmp_path / "whole", **changes)
-    config = Config.of({**CONFIG, "data": {"source": photos, "workers": 0}, **changes})
-    with pytest.raises(Interrupted):
-        start(config, output=tmp_path / "again", narrator=_StopsAt(3))
-    again = resume(tmp_path / "again", narrator=Narrator(quiet=True))
-    for name, value in tensors(whole).items():
-        assert torch.equal(tensors(again)[name], value), name
-    assert rows(whole) == rows(again)
+    assert_goes_on_to_the_bit(whole, photos, tmp_path / "again", **changes)
 
 
 @pytest.mark.long

@@ -22,11 +22,8 @@ def command(runs: tuple[Path, ...], output: Path, data: str | None, device: str,
     nearfar report runs/arcface runs/triplet -o report.html
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `nearfar train` does, which says why
-    from nearfar.errors import ConfigError
     from nearfar.report import write_report
 
-    if output.is_file() and not overwrite:
-        raise ConfigError(f"{output} is there already: give another name, or --overwrite")
     made = write_report(runs, output, data=data, device=device, overwrite=overwrite)
     for note in made.notes:
         click.echo(note, err=True)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from nearfar.data.image import cut, read
 from nearfar.data.size import input_size
 from nearfar.errors import ConfigError, DataError
-from nearfar.files import write_text
+from nearfar.files import require_new, write_text
 from nearfar.inference.features import Flip, features
 from nearfar.inference.store import Embeddings, check_store, read_embeddings, write_embeddings, write_parts
 from nearfar.models import EmbeddingModel
@@ -74,8 +74,7 @@ def embed_files(
         An image cannot be read, or a file cannot be written.
     """
     output = check_store(output)
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} is there already: give another name, or --overwrite (overwrite=True in Python)")
+    require_new(output, overwrite=overwrite)
     size = input_size(model.data_config)
     about = {"model": name, "weights": model_digest(model), "flip": flip, "embedding_size": model.embedding_size}
     folder = output.with_name(f"{output.name}.parts")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ConfigError, DataError, MissingExtra
+from nearfar.files import require_new
 from nearfar.models import EmbeddingModel, save_model
 
 #: Ending → what it is.
@@ -63,8 +64,7 @@ def export(model: EmbeddingModel, path: str | os.PathLike[str], *, overwrite: bo
     if path.suffix not in FORMATS:
         known = ", ".join(f"{ending} ({what})" for ending, what in FORMATS.items())
         raise ConfigError(f"{path} does not tell a format by its ending: {known}")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already: give another name, or --overwrite (overwrite=True in Python)")
+    require_new(path, overwrite=overwrite)
     if path.suffix == ".safetensors":
         save_model(model, path)
         return

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from nearfar.errors import ConfigError
-from nearfar.files import write_text
+from nearfar.files import require_new, write_text
 from nearfar.report.chart import Chart, Line, chart
 from nearfar.report.comparison import comparison
 from nearfar.report.curves import Curves
@@ -79,8 +79,7 @@ def write_report(
     output = Path(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: give the name of a file")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} is there already: give another name, or --overwrite (overwrite=True in Python)")
+    require_new(output, overwrite=overwrite)
     if not output.parent.is_dir():
         raise ConfigError(f"there is no folder {output.parent} for the report")
     folders = [RunFolder.open(path) for path in runs]

@@ -137,7 +137,6 @@ class Chunks:
         vectors = weight.detach() if weight.ndim == 3 else weight.detach()[:, None]
         n, (classes, k, _) = len(embeddings), vectors.shape
         narrow = products if dtype == torch.float32 and products != dtype else None
-        cells = CHUNK
         differentiated = torch.is_grad_enabled() and (embeddings.requires_grad or weight.requires_grad)
         if sample is not None:
             labels = sample.places
@@ -153,7 +152,7 @@ class Chunks:
             dtype=dtype,
             # Wider inputs were not meant to be multiplied in half precision.
             products=narrow,
-            width=min(max(classes, 1), max(NARROWEST, cells // max(n * k, 1))),
+            width=min(max(classes, 1), max(NARROWEST, CHUNK // max(n * k, 1))),
             needs_weight=weight.requires_grad,
             # Of several vectors a class the nearest would have to be kept as well.
             keep=differentiated and k == 1 and n * classes * dtype.itemsize <= budget,

@@ -137,10 +137,7 @@ class PairLoss(EmbeddingLoss):
         return positive.sum(1), negative, costly, active, rows.num_positives, rows.num_negatives
 
     def negative_sums(self, rows: Rows, *of_anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """(r,) the sum of the costs of each anchor's negatives, and how many cost something.
-
-        A loss that knows a way with fewer passes over the rows takes it.
-        """
+        """(r,) the sum of the costs of each anchor's negatives, and how many cost something."""
         costs = self.negative_cost(rows.d_an, *of_anchor)
         # Their number as the sum of signs: a comparison and its sum take five times as long.
         return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
