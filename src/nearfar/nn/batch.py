@@ -248,7 +248,7 @@ def check_labels(labels: Tensor, embeddings: Tensor, name: str) -> Tensor:
     """Return ``labels`` as int64 on the device of ``embeddings``, or raise :class:`InputError`."""
     if not isinstance(labels, Tensor):
         raise InputError(f"{name} must be a tensor of class ids (batch,); got {type(labels).__name__}")
-    if labels.ndim != 1 or len(labels) != len(embeddings):
+    if labels.ndim != 1 or labels.shape[0] != embeddings.shape[0]:
         raise InputError(
             f"{name} must be of shape ({len(embeddings)},), one class id for each embedding; got {tuple(labels.shape)}"
             + (" (multi-hot labels, of which an embedding may have several, are boolean)" if labels.ndim == 2 else "")

@@ -179,9 +179,11 @@ class Criterion(nn.Module):
         weights = self.weights.now()
         if self.schedules is not None:
             self.schedules.called()
-        self.last = {name: value.detach() for name, value in values.items() if _is_scalar(value)}
-        if len(self.last) < len(values):
-            name = next(name for name in values if name not in self.last)
+        last = {name: value.detach() for name, value in values.items() if _is_scalar(value)}
+        # A module looks through all it has before it takes an attribute: as long as several steps of a small loss.
+        object.__setattr__(self, "last", last)
+        if len(last) < len(values):
+            name = next(name for name in values if name not in last)
             if len(values) == 1:
                 return values[name] if weights[name] == 1 else _scaled(values[name], weights[name])
             raise InputError(f"the term {name!r} is not reduced, so it cannot be added to another; give it a reducer")

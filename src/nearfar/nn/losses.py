@@ -178,9 +178,12 @@ class EmbeddingLoss(Loss):
             A shape, dtype or range does not fit.
         """
         with full_precision(embeddings):
-            check_embeddings(embeddings, "embeddings")
-            references = len(embeddings) if ref_emb is None else len(check_embeddings(ref_emb, "ref_emb"))
-            selection = as_selection(indices_tuple, len(embeddings), references)
+            selection = None
+            if indices_tuple is not None:
+                references = len(check_embeddings(embeddings, "embeddings"))
+                if ref_emb is not None:
+                    references = len(check_embeddings(ref_emb, "ref_emb"))
+                selection = as_selection(indices_tuple, len(embeddings), references)
             batch = Batch.of(embeddings, labels, selection, ref_emb, ref_labels)
             if batch.is_graded:
                 self._check_grades(batch)

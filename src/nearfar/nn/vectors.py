@@ -24,12 +24,13 @@ def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def scaled(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, bool]:
-    """What :func:`unit` gives, without a gradient, and whether it is known that all have a direction."""
+    """What :func:`unit` gives, lengths with the dimension kept, without a gradient, and whether it is known that all
+    have a direction."""
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     # On the CPU asking whether there are any is cheaper than a pass over all; on a GPU it would stall the stream.
     on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
     if on_cpu and length.numel() and _have_direction(length):
-        return vectors / length, length.squeeze(dim), True
+        return vectors / length, length, True
     none = length <= TINY
     units = vectors / length.masked_fill(none, 1)
     if not on_cpu or bool(none.any()):
@@ -39,18 +40,17 @@ def scaled(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, bool]:
         shorter = vectors / torch.linalg.vector_norm(vectors, torch.inf, dim=dim, keepdim=True)
         shorter /= torch.linalg.vector_norm(shorter, dim=dim, keepdim=True)
         units = torch.where(too_long, shorter, units)
-    return units, length.masked_fill(none, 0).squeeze(dim), False
+    return units, length.masked_fill(none, 0), False
 
 
 def through_unit(grad: Tensor, units: Tensor, lengths: Tensor, dim: int = 1, *, have_direction: bool = False) -> Tensor:
-    """The gradient by vectors, of that by their ``units``; both as :func:`unit` or :func:`scaled` gave them."""
-    length = lengths.unsqueeze(dim)
+    """The gradient by vectors, of that by their ``units``; both as :func:`scaled` gave them."""
     radial = torch.linalg.vecdot(grad, units, dim=dim).unsqueeze(dim)
     across = torch.addcmul(grad, units, radial, value=-1)
     if have_direction:
-        return across / length
-    none = length == 0
-    return across * length.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
+        return across / lengths
+    none = lengths == 0
+    return across * lengths.masked_fill(none, 1).reciprocal().masked_fill(none, 0)
 
 
 def _have_direction(lengths: Tensor) -> bool:
@@ -70,7 +70,8 @@ class _Unit(torch.autograd.Function):
         units, lengths, ctx.have_direction = scaled(vectors, dim)
         ctx.dim = dim
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(units, lengths)
+        lengths = lengths.squeeze(dim)
+        ctx.save_for_backward(units, lengths)  # the results themselves, which have a history
         return units, lengths
 
     @staticmethod
@@ -78,7 +79,8 @@ class _Unit(torch.autograd.Function):
         units, lengths = ctx.saved_tensors
         grad = None
         if to_units is not None:
-            grad = through_unit(to_units, units, lengths, ctx.dim, have_direction=ctx.have_direction)
+            kept = lengths.unsqueeze(ctx.dim)
+            grad = through_unit(to_units, units, kept, ctx.dim, have_direction=ctx.have_direction)
         if to_lengths is not None:
             along = to_lengths.unsqueeze(ctx.dim) * units
             grad = along if grad is None else grad + along

@@ -64,6 +64,9 @@ class _MaskSides(Sides):
         self._order, self._positives, self._negatives = (torch.cat(x) for x in (order, positives, negatives))
         self._first = self._positives.cumsum(0) - self._positives
 
+    def far_unless_any(self, d: Tensor) -> Tensor:
+        return d.masked_fill(self._none & self._same, FAR)
+
     def _far_unless_negative(self, d: Tensor, anchors: slice, index: Tensor, valid: Tensor, in_place: bool) -> Tensor:
         if not self._narrow:
             return super()._far_unless_negative(d, anchors, index, valid, in_place)

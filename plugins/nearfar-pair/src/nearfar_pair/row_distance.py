@@ -55,7 +55,8 @@ class RowDistance:
         # Of a small batch a view of all is a share of the whole.
         query = self._query if len(out) == len(self._query) else self._query[anchors]
         if self._is_similarity:
-            return torch.mm(-query, self._reference.T, out=out)
+            # In one step; nothing of what is in it is added.
+            return torch.addmm(out, query, self._reference.T, beta=0, alpha=-1, out=out)
         torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
         out += self._query_squares[anchors, None]
         if self._is_self:
@@ -163,7 +164,7 @@ class RowDistance:
 
     def _pulled(self, weight: Tensor, points: Tensor, others: Tensor) -> Tensor:
         if self._is_similarity:
-            return torch.mm(weight, others).neg_()
+            return torch.addmm(points, weight, others, beta=0, alpha=-1)
         factor = -1 if self.has_root else -2
         return torch.addmm(points * weight.sum(1, keepdim=True), weight, others, beta=-factor, alpha=factor)
 

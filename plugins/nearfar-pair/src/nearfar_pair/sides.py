@@ -68,6 +68,15 @@ class Rows:
     is_wide: bool = False
 
     @property
+    def d_any(self) -> Tensor | None:
+        """(r, m) distances of positives and negatives, FAR where one is neither; None where they are apart.
+
+        A gradient by these, 0 where they are far, takes the place of that by :attr:`d_an`, and that by :attr:`d_ap` is
+        None then.
+        """
+        return None
+
+    @property
     def d_ap_or_far(self) -> Tensor:
         """(r, k) distances of the positives; FAR where an anchor has fewer."""
         return torch.where(self.valid, self.d_ap, FAR)
@@ -88,11 +97,21 @@ class Rows:
 
 
 class _AllRows(Rows):
-    """Those of all anchors by masks; what is not of distances is asked of the sides when it is asked for."""
+    """Those of all anchors by masks; what nobody asks for is not made."""
 
-    def __init__(self, sides: Sides, d_ap: Tensor, d_an: Tensor) -> None:
-        every = slice(0, sides.shape[0])
-        self.__dict__.update(_sides=sides, d_ap=d_ap, d_an=d_an, anchors=every, is_wide=True)
+    def __init__(self, sides: Sides, **of_distances: Tensor) -> None:
+        self.__dict__.update(of_distances, _sides=sides)
+
+    is_wide = True
+
+    @property
+    def anchors(self) -> slice:  # type: ignore[override]  # made when it is asked for
+        return slice(0, self.__dict__["_sides"].shape[0])
+
+    @property
+    def d_any(self) -> Tensor | None:
+        d: Tensor | None = self.__dict__.get("_d")
+        return None if d is None else self.__dict__["_sides"].far_unless_any(d)
 
     @property
     def d_ap_or_far(self) -> Tensor:
@@ -102,11 +121,19 @@ class _AllRows(Rows):
         return values.masked_fill(self._none, 0)
 
     def __getattr__(self, name: str) -> Tensor:
-        found: Tensor = getattr(self.__dict__["_sides"], _OF_SIDES[name])
-        return found
+        made = self.__dict__
+        if name == "d_ap":
+            found = made["_d"].masked_fill(self._none, -FAR)
+        elif name == "d_an":
+            found = made["_d"].masked_fill(self._same, FAR)
+        else:
+            found = getattr(made["_sides"], _OF_SIDES[name])
+        made[name] = found
+        return found  # type: ignore[no-any-return]
 
 
 _OF_SIDES = {
+    "_same": "_same",
     "_none": "_none",
     "valid": "_valid",
     "positives": "_every",
@@ -304,15 +331,18 @@ class Sides:
 
     def split(self, d_ap: Tensor, d_an: Tensor) -> Rows:
         """All rows, of distances (n, m) in which what :attr:`masks` say is far already."""
-        return _AllRows(self, d_ap, d_an)
+        return _AllRows(self, d_ap=d_ap, d_an=d_an)
 
-    def whole(self, d: Tensor, *, in_place: bool) -> Rows:
-        """All rows, of distances (n, m) that nobody differentiates by; as :meth:`rows`."""
-        if self.masks is None:
-            return self.rows(d, slice(0, len(d)), in_place=in_place)
-        no_positive, no_negative = self.masks
-        d_ap = d.masked_fill(no_positive, -FAR)
-        return self.split(d_ap, d.masked_fill_(no_negative, FAR) if in_place else d.masked_fill(no_negative, FAR))
+    def whole(self, d: Tensor) -> Rows:
+        """All rows, of distances (n, m) that nobody differentiates by, and of which those of an anchor to itself may be
+        written to."""
+        if self._narrow or self._rule is not None:
+            return self.rows(d, slice(0, len(d)), in_place=False)
+        return _AllRows(self, _d=d)
+
+    def far_unless_any(self, d: Tensor) -> Tensor:
+        """(n, m) all distances, FAR where a reference is neither a positive nor a negative; written to."""
+        return d.fill_diagonal_(FAR) if self._is_self else d
 
     @property
     def is_wide(self) -> bool:

@@ -36,7 +36,7 @@ class WholeTotals(torch.autograd.Function):
         d = distance.rows(slice(0, len(query)), query.new_empty(len(query), distance.width))
         # Of what has a root, distances are asked for once more.
         ctx.root = d if distance.has_root else None
-        ctx.rows = rows = plan.sides.whole(d, in_place=not distance.has_root)
+        ctx.rows = rows = plan.sides.whole(d)
         assert plan.sloped is not None
         plan.found = found = plan.sloped(rows, *parameters)
         ctx.pull = found.pull

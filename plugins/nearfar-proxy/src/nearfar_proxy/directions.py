@@ -13,7 +13,7 @@ __all__ = ["directions", "through_directions"]
 def directions(vectors: Tensor, inverses: Tensor) -> Tensor:
     """Vectors (…, d) scaled to length one; 1 over their lengths, or 0, is written to ``inverses`` (…, 1)."""
     units, lengths, have_direction = scaled(vectors, -1)
-    torch.reciprocal(lengths[..., None], out=inverses)
+    torch.reciprocal(lengths, out=inverses)
     if not have_direction:
         inverses.masked_fill_(inverses.isinf(), 0)
     return units

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.terms import MaterialTerms, Terms, element_terms
-from nearfar.nn.vectors import through_unit, unit
+from nearfar.nn.vectors import scaled, through_unit, unit
 from nearfar_proxy.center import Center
 from nearfar_proxy.starts import CenterStart
 
@@ -106,11 +106,11 @@ class Island(Center):
         return {"center": near, "island": islands}
 
     def _move(self, offsets: Tensor, labels: Tensor) -> None:
-        u, lengths = unit(self.centers)
+        u, lengths, have_direction = scaled(self.centers)
         others = u.sum(0) - u
-        pull = through_unit(others, u, lengths) * (self.factor / max(self.num_classes - 1, 1))
+        pull = through_unit(others, u, lengths, have_direction=have_direction)
         super()._move(offsets, labels)
-        self.centers -= self.alpha * pull
+        self.centers -= self.alpha * self.factor / max(self.num_classes - 1, 1) * pull
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, factor={self.factor}"

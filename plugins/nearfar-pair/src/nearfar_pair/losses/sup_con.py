@@ -6,8 +6,7 @@ arXiv:2004.11362.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,9 @@ from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.terms import Terms
 from nearfar_pair.graded import graded_costs
 from nearfar_pair.row_losses import SlopedLoss
+from nearfar_pair.shares import log_shares
 from nearfar_pair.sides import Rows
-from nearfar_pair.sloped import Sloped, soft_extreme
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["SupCon"]
 
@@ -82,34 +82,18 @@ class SupCon(SlopedLoss):
         return graded_costs(batch, self.distance, self._graded) if batch.is_graded else super().terms(batch)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        size = rows.num_positives.clamp_min(1).to(rows.d_ap.dtype)
-        log_ratios, back = self._log_ratios(rows)
-
-        def pull(by: Any) -> tuple[Tensor, Tensor]:
-            return back(rows.only_positives(by / size[:, None]))
-
-        return Sloped((log_ratios.sum(1) / size,), (lambda: rows.num_positives > 0,), pull)
+        found, back = log_shares(rows, -1 / self.temperature)
+        positives = rows.valid.to(found.dtype)
+        weights = positives / positives.sum(1, keepdim=True).clamp_min_(1)
+        costs = torch.linalg.vecdot(found, weights).neg()
+        return Sloped((costs,), (lambda: rows.num_positives > 0,), lambda by: back(weights * -by))
 
     def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
         total = grades.sum(1, keepdim=True)
         # Each share before the sum: grades may be as small as a float can be.
         shares = grades / torch.where(total > 0, total, 1)
-        return (self._log_ratios(rows)[0] * shares).sum(1), rows.num_positives > 0
-
-    def _log_ratios(self, rows: Rows) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-        """(r, k), 0 where there is no positive, and how a gradient by them, 0 there too, goes back."""
-        scale = -1 / self.temperature
-        p, by_ap = soft_extreme(rows.d_ap_or_far, scale)
-        n, by_an = soft_extreme(rows.d_an, scale, rows.scratch)
-        log_total = torch.logaddexp(p, n)
-
-        def pull(by: Tensor) -> tuple[Tensor, Tensor]:
-            by_total = by.sum(1)
-            to_ap = by_ap(by_total * (p - log_total).exp()).sub_(by, alpha=scale)
-            return to_ap, by_an(by_total * (n - log_total).exp())
-
-        # Each log-ratio is formed before the sum, so that large logits cancel rather than their sums.
-        return rows.only_positives(log_total[:, None] - rows.d_ap * scale), pull
+        found, _ = log_shares(rows, -1 / self.temperature)
+        return -torch.linalg.vecdot(found, rows.only_positives(shares)), rows.num_positives > 0
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
