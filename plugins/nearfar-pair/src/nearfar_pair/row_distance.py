@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
-from nearfar.nn.products import product
+from nearfar.nn.products import product, write_product
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -55,9 +55,8 @@ class RowDistance:
         # Of a small batch a view of all is a share of the whole.
         query = self._query if out.shape[0] == self._query.shape[0] else self._query[anchors]
         if self._is_similarity:
-            # In one step; nothing of what is in it is added.
-            return torch.addmm(out, query, self._reference.T, beta=0, alpha=-1, out=out)
-        torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
+            return write_product(out, query, self._reference.T, alpha=-1)
+        write_product(out, query, self._reference.T, alpha=-2, plus=self._squares)
         out += self._query_squares[anchors, None]
         if self._is_self:
             out.diagonal(anchors.start).fill_(FAR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -45,16 +45,19 @@ class Plan:
     def chunks(self) -> Iterator[slice]:
         return slices(self.sides)
 
-    def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
-        """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""
-        d, scratch = (buffer[: anchors.stop - anchors.start] for buffer in buffers)
-        return self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
+    def rows(self, distance: RowDistance, anchors: slice, buffers: Sequence[Tensor]) -> Rows:
+        """The rows of these anchors, in the first of three buffers, of which the others are their scratch memory."""
+        d, scratch, spare = (buffer[: anchors.stop - anchors.start] for buffer in buffers)
+        rows = self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
+        return dataclasses.replace(rows, spare=spare)
 
-    def buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Two for the rows of a few anchors; not one in two parts, as autograd would take a change of one for both."""
+    def buffers(self, like: Tensor) -> list[Tensor]:
+        """Some for the rows of a few anchors; not one in parts, as autograd would take a change of one for all.
+
+        What is never written to takes no memory.
+        """
         first = next(self.chunks())
-        size = first.stop - first.start, self.sides.shape[1]
-        return like.new_empty(size), like.new_empty(size)
+        return [like.new_empty(first.stop - first.start, self.sides.shape[1]) for _ in range(3)]
 
     def differentiable(self, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:
         """The outputs from the whole matrix: for second derivatives."""
