@@ -22,7 +22,7 @@ from nearfar.nn.reducers import AvgNonZero, Mean, Sum
 from nearfar.nn.selection import IndexSelection, TripletRule
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar.testing.meter import most_elements
-from nearfar_pair import pair_pass, row_pass, triplet_terms
+from nearfar_pair import few_rows, pair_pass, row_pass, triplet_terms
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
 from nearfar_pair.miners.hard import Hard
@@ -172,7 +172,7 @@ def test_the_size_of_the_slices_does_not_matter(
 
     whole = gradient()
     monkeypatch.setattr(row_pass, "SMALL", 0)
-    monkeypatch.setattr(row_pass, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(few_rows, "CPU_ELEMENTS", elements)
     monkeypatch.setattr(triplet_terms, "SMALL", 0)
     monkeypatch.setattr(pair_pass, "CPU_ELEMENTS", elements)
     for one, two in zip(gradient(), whole, strict=True):

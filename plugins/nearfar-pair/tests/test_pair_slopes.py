@@ -14,7 +14,7 @@ from torch import Tensor
 
 import nearfar
 from nearfar.nn.batch import Batch
-from nearfar_pair import plugin, row_pass, sides
+from nearfar_pair import few_rows, plugin, row_pass, sides
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
 LABELS = torch.tensor([5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5])
@@ -85,7 +85,8 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         expected = gradients(loss, batch, x, whole=True)
         with contextlib.ExitStack() as stack:
             if elements:
-                stack.enter_context(mock.patch.multiple(row_pass, SMALL=0, CPU_ELEMENTS=elements))
+                stack.enter_context(mock.patch.object(row_pass, "SMALL", 0))
+                stack.enter_context(mock.patch.object(few_rows, "CPU_ELEMENTS", elements))
                 stack.enter_context(mock.patch.object(sides, "SMALL", 0))
             found = gradients(loss, batch, x, whole=False)
         for one, two in zip(found, expected, strict=True):

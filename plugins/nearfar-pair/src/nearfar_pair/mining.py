@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nearfar.nn.batch import Batch
+from nearfar_pair.few_rows import slices
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import Formula, RowPass, slices
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_plan import Formula
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import Rows
 

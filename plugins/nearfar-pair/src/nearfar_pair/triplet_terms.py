@@ -14,12 +14,13 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.chosen import is_alike, measured
 from nearfar_pair.hinges import hinges
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike, measured
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import SMALL, PairRule, Rows
 from nearfar_pair.triplet_pairs import Triplets, selects_all
