@@ -13,7 +13,8 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.hinges import hinges
+from nearfar_pair.hinges import Hinges
+from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
@@ -118,17 +119,14 @@ class TripletTerms(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost, rule: TripletRule | None) -> None:
         super().__init__(batch, distance, cost)
-        self._rule = rule
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._rows = RowPass(batch, distance, self._hinges, narrow=True)
-
-    def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
-        shape = self._cost.shape
-        if shape is not as_it_is:
-            rows = dataclasses.replace(rows, d_ap=shape(rows.d_ap), d_an=shape(rows.d_an))
-        ends = () if self._rule is None else (self._rule.lower, self._rule.upper)
-        return hinges(rows, self._cost.margin, *ends)
+        self._hinges = Hinges(cost.margin, *(() if rule is None else (rule.lower, rule.upper)))
+        self._compared = batch
+        if cost.shape is as_it_is:
+            self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=_is_narrow(batch))
+        else:
+            self._rows = RowPass(batch, distance, _Shaped(self._hinges, cost.shape), narrow=_is_narrow(batch))
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -136,11 +134,34 @@ class TripletTerms(_Summed):
     def sum_by_anchor(self) -> Tensor:
         return self._rows.outputs[0]
 
+    @once
+    def _selected(self) -> Tensor:
+        """(n,) how many triplets each anchor has."""
+        if self._hinges.selects_all:
+            return self._rows.found[2]
+        return choices(self._compared, self._distance, self._hinges.selected, narrow=_is_narrow(self._compared)).outputs[0]
+
     def count_by_anchor(self) -> Tensor:
-        return self._rows.found[1]
+        return self._selected
 
     def count_positive(self) -> Tensor:
-        return self._rows.found[2].sum()
+        return self._rows.found[1].sum()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shaped:
+    """Hinges of what a function makes of distances."""
+
+    hinges: Hinges
+    shape: Callable[[Tensor], Tensor]
+
+    def __call__(self, rows: Rows) -> tuple[Tensor, ...]:
+        return self.hinges(dataclasses.replace(rows, d_ap=self.shape(rows.d_ap), d_an=self.shape(rows.d_an)))
+
+
+def _is_narrow(batch: Batch) -> bool:
+    """Whether the table of positives is no wider than it has to be, which a GPU is waited for."""
+    return batch.embeddings.device.type != "cpu"
 
 
 class StreamedTriplets(_Summed):
