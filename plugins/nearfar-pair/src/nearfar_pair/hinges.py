@@ -13,10 +13,15 @@ from torch import Tensor
 from nearfar_pair.sides import FAR, Rows
 from nearfar_pair.sloped import Sloped
 
-__all__ = ["Hinges"]
+__all__ = ["Hinges", "as_it_is"]
 
 #: How many triplets are looked at at a time, where one positive of each anchor has no more.
 ELEMENTS = 2**17
+
+
+def as_it_is(d: Tensor) -> Tensor:
+    """The distance itself."""
+    return d
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,16 @@ class Hinges:
     Attributes
     ----------
     margin, lower, upper
-        In units of the distance.
+        In units of the distance, or of what is made of it.
+    shape, slope
+        An increasing function of d that takes its place, and the slope of that; it leaves what is far where it is.
     """
 
     margin: float
     lower: float = -math.inf
     upper: float = math.inf
+    shape: Callable[[Tensor], Tensor] = as_it_is
+    slope: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, rows: Rows) -> tuple[Tensor, ...]:
         return self.sloped(rows).all()
@@ -46,12 +55,15 @@ class Hinges:
     def sloped(self, rows: Rows) -> Sloped:
         """The same with its slopes: a triplet that costs adds 1 to that of d(a, p) and takes 1 from that of d(a, n)."""
         place, d_ap = _positives(rows)
-        of_ap, of_an = self._tallied(d_ap.detach(), rows.d_an.detach(), rows.scratch, self._that_cost)
+        x_ap, x_an = self.shape(d_ap), self.shape(rows.d_an)
+        of_ap, of_an = self._tallied(x_ap.detach(), x_an.detach(), rows.scratch, self._that_cost)
         # In float64, as of a few small costs the distances are many times the sum.
-        sums = (of_ap * (d_ap.double() + self.margin)).sum(1) - (of_an * rows.d_an).sum(1, dtype=torch.float64)
+        sums = (of_ap * (x_ap.double() + self.margin)).sum(1) - (of_an * x_an).sum(1, dtype=torch.float64)
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
             by_ap, by_an = of_ap * by, of_an * -by if rows.scratch is None else of_an.mul_(-by)
+            if self.slope is not None:
+                by_ap, by_an = by_ap.mul_(self.slope(d_ap)), by_an.mul_(self.slope(rows.d_an))
             return by_ap if place is None else torch.zeros_like(rows.d_ap).scatter_(1, place, by_ap), by_an
 
         others = (
@@ -62,8 +74,8 @@ class Hinges:
 
     def selected(self, rows: Rows) -> tuple[Tensor]:
         """(r,) how many triplets have their gap in the interval, int64."""
-        _, d_ap = _positives(rows)
-        return (self._tallied(d_ap, rows.d_an, rows.scratch, self._that_count)[0].sum(1, dtype=torch.float64).long(),)
+        d_ap, d_an = self.shape(_positives(rows)[1]), self.shape(rows.d_an)
+        return (self._tallied(d_ap, d_an, rows.scratch, self._that_count)[0].sum(1, dtype=torch.float64).long(),)
 
     @property
     def selects_all(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.hinges import Hinges
+from nearfar_pair.hinges import Hinges, as_it_is
 from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
@@ -25,11 +25,6 @@ from nearfar_pair.sides import SMALL, PairRule, Rows
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
-
-
-def as_it_is(d: Tensor) -> Tensor:
-    """The distance itself."""
-    return d
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +41,15 @@ class TripletCost:
         Whether softplus takes the hinge's place.
     shape
         An increasing function of d that the hinge is of; it leaves what is far beyond all distances there.
+    slope
+        The slope of that, also a function of d; None for that of d itself.
     """
 
     margin: float
     swap: bool = False
     smooth: bool = False
     shape: Callable[[Tensor], Tensor] = as_it_is
+    slope: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -121,12 +119,12 @@ class TripletTerms(_Summed):
         super().__init__(batch, distance, cost)
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._hinges = Hinges(cost.margin, *(() if rule is None else (rule.lower, rule.upper)))
-        self._compared = batch
-        if cost.shape is as_it_is:
-            self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=_is_narrow(batch))
-        else:
-            self._rows = RowPass(batch, distance, _Shaped(self._hinges, cost.shape), narrow=_is_narrow(batch))
+        ends = () if rule is None else (rule.lower, rule.upper)
+        self._hinges = Hinges(cost.margin, *ends, shape=cost.shape, slope=cost.slope)
+        self._told = batch
+        # On a GPU a table as wide as the reference set would take more than it saves.
+        self._narrow = batch.embeddings.device.type != "cpu"
+        self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -135,33 +133,16 @@ class TripletTerms(_Summed):
         return self._rows.outputs[0]
 
     @once
-    def _selected(self) -> Tensor:
-        """(n,) how many triplets each anchor has."""
+    def _count_by_anchor(self) -> Tensor:
         if self._hinges.selects_all:
             return self._rows.found[2]
-        return choices(self._compared, self._distance, self._hinges.selected, narrow=_is_narrow(self._compared)).outputs[0]
+        return choices(self._told, self._distance, self._hinges.selected, narrow=self._narrow).outputs[0]
 
     def count_by_anchor(self) -> Tensor:
-        return self._selected
+        return self._count_by_anchor
 
     def count_positive(self) -> Tensor:
         return self._rows.found[1].sum()
-
-
-@dataclass(frozen=True, slots=True)
-class _Shaped:
-    """Hinges of what a function makes of distances."""
-
-    hinges: Hinges
-    shape: Callable[[Tensor], Tensor]
-
-    def __call__(self, rows: Rows) -> tuple[Tensor, ...]:
-        return self.hinges(dataclasses.replace(rows, d_ap=self.shape(rows.d_ap), d_an=self.shape(rows.d_an)))
-
-
-def _is_narrow(batch: Batch) -> bool:
-    """Whether the table of positives is no wider than it has to be, which a GPU is waited for."""
-    return batch.embeddings.device.type != "cpu"
 
 
 class StreamedTriplets(_Summed):
@@ -175,57 +156,20 @@ class StreamedTriplets(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
         super().__init__(batch, distance, cost)
-        self._rule: tuple[Triplets, RuleDistance] | None = None
+        told: tuple[Triplets, RuleDistance] | None = None
         rule: object = batch.selection
         if isinstance(rule, Triplets):
             if not selects_all(rule):
-                self._rule = rule, measured(rule)
+                told = rule, measured(rule)
             batch = _by_label(batch, rule.batch)
+        self._costs = _PairCosts(distance, cost, told)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
-        self._pass = PairPass(batch, query, reference, self._sums)
-
-    def _sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
-        costs, selected = self._costs(pairs)
-        costs = costs.masked_fill(~selected, 0)
-        sums = pairs.by_anchor(costs.sum(1))
-        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
-
-    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
-        positives = pairs.positives
-        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
-        d_ap = d_an.gather(1, positives[:, None])
-        selected = self._selected(pairs, positives)
-        if self._cost.swap:
-            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
-        return self._cost.of(d_ap, d_an), selected
-
-    def _triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
-        """(k,) the costs of triplets, and their three indices."""
-        costs, selected = self._costs(pairs)
-        pair, n = torch.where(selected)
-        a = pairs.anchor[pair] + pairs.rows.anchors.start
-        return costs[selected], a, pairs.positives[pair], n
+        self._pass = PairPass(batch, query, reference, self._costs.sums)
 
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        for values, *indices in self._pass.each(self._triplets):
+        for values, *indices in self._pass.each(self._costs.triplets):
             yield values, tuple(indices)
-
-    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        matrix: Tensor = self._distance.matrix(query, reference)
-        return -matrix if self._distance.is_inverted else matrix
-
-    @torch.no_grad()
-    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
-        """(t, m) which references make a triplet with each pair."""
-        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
-        if self._rule is None:
-            return negative
-        rule, distances = self._rule
-        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
-        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
     def sum(self) -> Tensor:
         return self._pass.outputs[0].sum()
@@ -238,6 +182,61 @@ class StreamedTriplets(_Summed):
 
     def count_positive(self) -> Tensor:
         return self._pass.outputs[2].sum()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PairCosts:
+    """What the triplets of a few positive pairs with all negatives cost.
+
+    Attributes
+    ----------
+    distance, cost
+        As of :class:`TripletTerms`.
+    told
+        Which triplets are selected, and the distances that this goes by; None: all of what is a negative.
+    """
+
+    distance: Any
+    cost: TripletCost
+    told: tuple[Triplets, RuleDistance] | None
+
+    def sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
+        costs, selected = self._costs(pairs)
+        costs = costs.masked_fill(~selected, 0)
+        sums = pairs.by_anchor(costs.sum(1))
+        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+
+    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
+        positives = pairs.positives
+        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
+        d_ap = d_an.gather(1, positives[:, None])
+        selected = self._selected(pairs, positives)
+        if self.cost.swap:
+            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
+        return self.cost.of(d_ap, d_an), selected
+
+    def triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
+        """(k,) the costs of triplets, and their three indices."""
+        costs, selected = self._costs(pairs)
+        pair, n = torch.where(selected)
+        a = pairs.anchor[pair] + pairs.rows.anchors.start
+        return costs[selected], a, pairs.positives[pair], n
+
+    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        matrix: Tensor = self.distance.matrix(query, reference)
+        return -matrix if self.distance.is_inverted else matrix
+
+    @torch.no_grad()
+    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
+        """(t, m) which references make a triplet with each pair."""
+        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
+        if self.told is None:
+            return negative
+        rule, distances = self.told
+        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
+        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
 
 def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:

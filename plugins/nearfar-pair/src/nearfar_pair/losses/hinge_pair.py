@@ -64,7 +64,9 @@ class HingePair(SlopedLoss):
         has_positive = rows.num_positives > 0
         share = has_positive / rows.num_positives.clamp_min(1)
         hinges = Hinges(self.margin).sloped(rows)
-        return Sloped((hinges.outputs[0] * share,), (lambda: has_positive,), lambda by: hinges.pull((share * by)[:, None]))
+        return Sloped(
+            (hinges.outputs[0] * share,), (lambda: has_positive,), lambda by: hinges.pull((share * by)[:, None])
+        )
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"
