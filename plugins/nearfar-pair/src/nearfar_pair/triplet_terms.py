@@ -21,7 +21,7 @@ from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_pass import RowPass, is_alike, measured
 from nearfar_pair.rule_distance import RuleDistance
-from nearfar_pair.sides import SMALL, PairRule, Rows
+from nearfar_pair.sides import SMALL, PairRule
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]

@@ -5,7 +5,6 @@ Frome, Corrado, Shlens, Bengio, Dean, Ranzato, Mikolov (2013): DeViSE: A Deep Vi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
