@@ -16,7 +16,7 @@ from nearfar_pair.sloped import Sloped
 __all__ = ["Hinges", "as_it_is"]
 
 #: How many triplets are looked at at a time, where one positive of each anchor has no more.
-ELEMENTS = 2**17
+ELEMENTS = 2**15
 
 
 def as_it_is(d: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Hinges:
         x_ap, x_an = self.shape(d_ap), self.shape(rows.d_an)
         of_ap, of_an = self._tallied(x_ap.detach(), x_an.detach(), rows.scratch, self._that_cost)
         # In float64, as of a few small costs the distances are many times the sum.
-        sums = (of_ap * (x_ap.double() + self.margin)).sum(1) - (of_an * x_an).sum(1, dtype=torch.float64)
+        sums = (of_ap * (x_ap.double() + self.margin)).sum(1) - (of_an * x_an).sum(1)
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
             by_ap, by_an = of_ap * by, of_an * -by if rows.scratch is None else of_an.mul_(-by)
@@ -109,10 +109,8 @@ class Hinges:
         for start in range(0, d_ap.shape[1], step):
             found = that(d_ap[:, start : start + step, None] - d_an[:, None])
             torch.sum(found, 2, out=of_ap[:, start : start + step])
-            if start:
-                of_an += found[:, 0] if step == 1 else found.sum(1)
-            else:
-                torch.sum(found, 1, out=of_an)
+            by_reference = found[:, 0] if found.shape[1] == 1 else found.sum(1)
+            of_an = of_an.add_(by_reference) if start else of_an.copy_(by_reference)
         return of_ap, of_an
 
 
