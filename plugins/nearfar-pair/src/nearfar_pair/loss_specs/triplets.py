@@ -56,6 +56,7 @@ TRIPLET_LOSSES: tuple[LossSpec, ...] = (
         schedulable=("margin",),
         family="triplet",
         deviations=("An anchor may have several positives, over which the mean is taken; the paper's has one.",),
+        memory=1,
         synchronizations=1,
         optimum=0.0,
     ),

@@ -61,7 +61,7 @@ class HingePair(SlopedLoss):
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_positive = rows.num_positives > 0
-        share = has_positive / rows.num_positives.clamp_min(1)
+        share = has_positive.to(rows.d_ap.dtype) / rows.num_positives.clamp_min(1)
         hinges = Hinges(self.margin).sloped(rows)
         return Sloped(
             (hinges.outputs[0] * share,), (lambda: has_positive,), lambda by: hinges.pull((share * by)[:, None])
