@@ -26,7 +26,7 @@ from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
 from nearfar_pair.sloped import Found, Sloped, SlopedFormula
 from nearfar_pair.split_rows import split
-from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
+from nearfar_pair.triplet_pairs import Rule, TripletPairs, Triplets, selects_all
 from nearfar_pair.whole_pass import WholeTotals
 
 __all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "measured", "rule_of", "slices"]
@@ -212,7 +212,7 @@ def chosen_sides(batch: Batch, distance: Any, *, narrow: bool = False) -> Sides:
     return sides_of(batch, rule, narrow=narrow, measured=RuleDistance(rule.batch, rule.distance))
 
 
-def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
+def is_alike(rule: Rule, batch: Batch, distance: Any) -> bool:
     """Whether these distances of a batch are the ones that a rule goes by."""
     if rule.batch.is_self != batch.is_self or not same_distance(rule.distance, distance):
         return False
