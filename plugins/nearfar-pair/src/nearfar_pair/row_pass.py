@@ -29,7 +29,7 @@ from nearfar_pair.split_rows import split
 from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "measured", "rule_of", "slices"]
+__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "is_at_once", "measured", "rule_of", "slices"]
 
 #: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
 Formula = Callable[..., tuple[Tensor, ...]]
@@ -183,8 +183,7 @@ class RowPass:
 
     @property
     def _is_whole(self) -> bool:
-        n, m = self.sides.shape
-        return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
+        return is_at_once(self._batch, self._distance)
 
     @once
     def _embeddings(self) -> tuple[Tensor, Tensor | None]:
@@ -194,6 +193,12 @@ class RowPass:
     @once
     def _plan(self) -> Plan:
         return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
+
+
+def is_at_once(batch: Batch, distance: Any) -> bool:
+    """Whether a pass asks its formula once, of the rows of all anchors: what it needs of all of them it can make."""
+    n, m = batch.embeddings.shape[0], batch.reference.shape[0]
+    return n * m <= SMALL or not row_distance(distance) or torch.compiler.is_compiling()
 
 
 def rule_of(batch: Batch) -> PairRule | None:
