@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar_pair.links import HINGE, Link
-from nearfar_pair.row_losses import PairLoss, counts_of, of_anchors
+from nearfar_pair.row_losses import PairLoss, counts_of
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
@@ -63,7 +63,7 @@ class ExcessLoss(PairLoss):
         return self.link.cost(self.lines(*of_anchor)[1].at(d))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        lines, distances = self.lines(*of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
+        lines, distances = self.lines(*self.of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
         sums, active, slopes = zip(*(self._side(rows, side, lines[side]) for side in (0, 1)), strict=True)
 
         def pull(*by: Any) -> tuple[Any, ...]:

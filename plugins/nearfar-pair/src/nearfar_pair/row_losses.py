@@ -23,7 +23,7 @@ from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "of_anchors", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -88,6 +88,10 @@ class PairLoss(EmbeddingLoss):
         """What costs depend on besides, to be differentiated by: (n,) a number for each anchor, or any other shape."""
         return ()
 
+    def of_anchors(self, rows: Rows, learned: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What costs depend on besides distances, as it goes with those of these anchors: (r, 1), or of any shape."""
+        return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> Tensor | float | None:
         """What the mean of either side divides by instead of the number of its pairs.
 
@@ -124,11 +128,11 @@ class PairLoss(EmbeddingLoss):
 
     def _costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         """The costs of the positives (r, k) and of all references (r, m); 0 where there is no such pair."""
-        of_anchor = of_anchors(rows, learned)
+        of_anchor = self.of_anchors(rows, learned)
         return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
-        of_anchor = of_anchors(rows, learned)
+        of_anchor = self.of_anchors(rows, learned)
         if rows.times is not None:
             return _counted(rows.times, *self._costs(rows, *learned))
         positive = self.positive_cost(rows.d_ap, *of_anchor)
@@ -141,11 +145,6 @@ class PairLoss(EmbeddingLoss):
         costs = self.negative_cost(rows.d_an, *of_anchor)
         # Their number as the sum of signs: a comparison and its sum take five times as long.
         return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
-
-
-def of_anchors(rows: Rows, learned: Sequence[Tensor]) -> list[Tensor]:
-    """What costs depend on besides the distances of these anchors, as it goes with them: (r, 1), or of any shape."""
-    return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
 
 
 def counts_of(rows: Rows) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:

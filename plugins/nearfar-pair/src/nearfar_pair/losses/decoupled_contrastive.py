@@ -80,7 +80,7 @@ class DecoupledContrastive(SlopedLoss, PositiveLoss):
         return Cosine()
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The log of the mean of exp(s/σ) over the positive pairs that have a cost, where no rows have all of them."""
+        """The log of the mean of exp(s/σ) over the positive pairs that have a cost; nothing where rows have all."""
         if self.sigma is None or is_at_once(batch, self.distance):
             return ()
         log_sums, counts = RowPass(batch, self.distance, self._shares).outputs
