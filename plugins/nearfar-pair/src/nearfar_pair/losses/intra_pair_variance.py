@@ -106,7 +106,7 @@ class IntraPairVariance(ExcessLoss):
         def pull(*by: Any) -> tuple[Tensor | None, ...]:
             *by_d, near, far = found.pull(*by)
             of_sides = zip(by_d, (near, far), weights, counts, strict=True)
-            return tuple(None if g is None else g.addcmul_(w, by / count) for g, by, w, count in of_sides)
+            return tuple(None if g is None else g.addcmul_(w, h / count) for g, h, w, count in of_sides)
 
         return Sloped(found.outputs, found.others, pull)
 
