@@ -37,7 +37,7 @@ class RowDistance:
     def __init__(self, distance: Distance, query: Tensor, reference: Tensor) -> None:
         self._query, self._reference = query, reference
         #: How many references there are.
-        self.width = len(reference)
+        self.width = reference.shape[0]
         self._is_self = query is reference
         self._is_similarity = distance.is_inverted
         #: Whether distances are roots, so that their gradient has them.
@@ -53,7 +53,7 @@ class RowDistance:
     def rows(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
         # Of a small batch a view of all is a share of the whole.
-        query = self._query if len(out) == len(self._query) else self._query[anchors]
+        query = self._query if out.shape[0] == self._query.shape[0] else self._query[anchors]
         if self._is_similarity:
             # In one step; nothing of what is in it is added.
             return torch.addmm(out, query, self._reference.T, beta=0, alpha=-1, out=out)
@@ -68,6 +68,11 @@ class RowDistance:
                 self._mend_near(out, anchors)
             out.clamp_min_(0)
         return out.sqrt_() if self.has_root else out
+
+    def whole(self) -> Tensor:
+        """(n, m) distances of all, as :meth:`rows` gives them."""
+        n = self._query.shape[0]
+        return self.rows(slice(0, n), self._query.new_empty(n, self.width))
 
     def _largest(self) -> Tensor:
         return self._squares.max() + self._query_squares.max()

@@ -148,7 +148,7 @@ class RowPass:
             return self._rows(self.matrix)
         return self.sides.split(*split(self._distance, *self._embeddings, masks))
 
-    @property
+    @once
     def _splits(self) -> bool:
         """Whether few steps do: there is something to compare, by one of nearfar's own distances, on the CPU."""
         is_own = row_distance(self._distance) and not torch.compiler.is_compiling()
@@ -181,7 +181,7 @@ class RowPass:
             return False
         return any(tensor.requires_grad for tensor in tensors)
 
-    @property
+    @once
     def _is_whole(self) -> bool:
         return is_at_once(self._batch, self._distance)
 

@@ -212,7 +212,7 @@ class Sides:
         narrow: bool = False,
         measured: Callable[[slice], Tensor] | None = None,
     ) -> None:
-        self.shape = len(batch.embeddings), len(batch.reference)
+        self.shape = batch.embeddings.shape[0], batch.reference.shape[0]
         self.device = batch.embeddings.device
         self._rule, self._measured = rule, measured
         self._is_self = batch.is_self

@@ -44,7 +44,7 @@ class _Split(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         other = query if reference is None else reference
         rows = RowDistance(distance, query, other)
-        d = rows.rows(slice(0, len(query)), query.new_empty(len(query), len(other)))
+        d = rows.whole()
         ctx.distance, ctx.masks, ctx.rows = distance, masks, rows
         ctx.root = d if rows.has_root else None
         ctx.set_materialize_grads(False)

@@ -33,7 +33,7 @@ class WholeTotals(torch.autograd.Function):
         normalize = plan.distance.normalize_embeddings
         ctx.ends = ends = [_End(x, normalize=normalize) for x in (query, reference) if x is not None]
         ctx.distance = distance = RowDistance(plan.distance, ends[0].points, ends[-1].points)
-        d = distance.rows(slice(0, len(query)), query.new_empty(len(query), distance.width))
+        d = distance.whole()
         # Of what has a root, distances are asked for once more.
         ctx.root = d if distance.has_root else None
         ctx.rows = rows = plan.sides.whole(d)
