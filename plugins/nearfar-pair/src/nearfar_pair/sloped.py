@@ -11,7 +11,7 @@ from torch import Tensor
 from nearfar_pair.arithmetic import LOG2_E, exponential_, log_sum_exp
 from nearfar_pair.sides import Rows
 
-__all__ = ["Found", "Pull", "Sloped", "SlopedFormula", "log_odds", "nearest", "soft_extreme"]
+__all__ = ["Found", "Pull", "Sloped", "SlopedFormula", "is_not_asked", "log_odds", "nearest", "soft_extreme"]
 
 
 class Sloped(NamedTuple):
@@ -69,7 +69,7 @@ def soft_extreme(x: Tensor, scale: float = 1.0, scratch: Tensor | None = None) -
     Of a row in which all are equally far the weights are those of any other: what goes back has to be 0 there.
     """
     if torch.is_grad_enabled():
-        return log_sum_exp(x, scale, scratch), _is_not_asked
+        return log_sum_exp(x, scale, scratch), is_not_asked
     if scratch is None:
         y = x if scale == 1 else x * scale
         shares = torch.log_softmax(y, 1)
@@ -105,5 +105,5 @@ def log_odds(
     return n - p, lambda by: (by_ap(-by), by_an(by))
 
 
-def _is_not_asked(by: Tensor) -> Tensor:
+def is_not_asked(by: Tensor) -> Tensor:
     raise AssertionError("slopes are asked for where no gradients are recorded")
