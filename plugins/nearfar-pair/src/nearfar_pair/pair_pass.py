@@ -6,6 +6,7 @@ of both. The pairs of a few anchors at a time are computed and forgotten, and on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,8 @@ class PairPass:
         n, m = self.sides.shape
         if n * m * self.sides.width <= CPU_ELEMENTS or not n:
             return self.every(self._query, self._reference)
-        return _Outputs.apply(self, self._query, self._reference)  # type: ignore[no-any-return]
+        # A copy, as what keeps its own outputs by their graph would be freed by nobody but the cycle collector.
+        return _Outputs.apply(copy.copy(self), self._query, self._reference)  # type: ignore[no-any-return]
 
     @once
     def table(self) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,7 @@ class _AllRows(Rows):
     is_wide = True
 
     @property
-    def anchors(self) -> slice:  # type: ignore[override]  # made when it is asked for
+    def anchors(self) -> slice:
         return slice(0, self.__dict__["_sides"].shape[0])
 
     @property

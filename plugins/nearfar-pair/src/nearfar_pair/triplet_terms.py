@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -118,17 +119,9 @@ class TripletTerms(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost, rule: TripletRule | None) -> None:
         super().__init__(batch, distance, cost)
-        self._rule = rule
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._rows = RowPass(batch, distance, self._hinges, narrow=True)
-
-    def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
-        shape = self._cost.shape
-        if shape is not as_it_is:
-            rows = dataclasses.replace(rows, d_ap=shape(rows.d_ap), d_an=shape(rows.d_an))
-        ends = () if self._rule is None else (self._rule.lower, self._rule.upper)
-        return hinges(rows, self._cost.margin, *ends)
+        self._rows = RowPass(batch, distance, functools.partial(_hinges, cost, rule), narrow=True)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -143,6 +136,12 @@ class TripletTerms(_Summed):
         return self._rows.found[2].sum()
 
 
+def _hinges(cost: TripletCost, rule: TripletRule | None, rows: Rows) -> tuple[Tensor, ...]:
+    if cost.shape is not as_it_is:
+        rows = dataclasses.replace(rows, d_ap=cost.shape(rows.d_ap), d_an=cost.shape(rows.d_an))
+    return hinges(rows, cost.margin, *(() if rule is None else (rule.lower, rule.upper)))
+
+
 class StreamedTriplets(_Summed):
     """Costs of triplets for which two rows of distances are not enough: a few positive pairs with all negatives.
 
@@ -154,57 +153,20 @@ class StreamedTriplets(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
         super().__init__(batch, distance, cost)
-        self._rule: tuple[Triplets, RuleDistance] | None = None
+        told: tuple[Triplets, RuleDistance] | None = None
         rule: object = batch.selection
         if isinstance(rule, Triplets):
             if not selects_all(rule):
-                self._rule = rule, measured(rule)
+                told = rule, measured(rule)
             batch = _by_label(batch, rule.batch)
+        self._costs = _PairCosts(distance, cost, told)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
-        self._pass = PairPass(batch, query, reference, self._sums)
-
-    def _sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
-        costs, selected = self._costs(pairs)
-        costs = costs.masked_fill(~selected, 0)
-        sums = pairs.by_anchor(costs.sum(1))
-        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
-
-    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
-        positives = pairs.positives
-        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
-        d_ap = d_an.gather(1, positives[:, None])
-        selected = self._selected(pairs, positives)
-        if self._cost.swap:
-            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
-        return self._cost.of(d_ap, d_an), selected
-
-    def _triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
-        """(k,) the costs of triplets, and their three indices."""
-        costs, selected = self._costs(pairs)
-        pair, n = torch.where(selected)
-        a = pairs.anchor[pair] + pairs.rows.anchors.start
-        return costs[selected], a, pairs.positives[pair], n
+        self._pass = PairPass(batch, query, reference, self._costs.sums)
 
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        for values, *indices in self._pass.each(self._triplets):
+        for values, *indices in self._pass.each(self._costs.triplets):
             yield values, tuple(indices)
-
-    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        matrix: Tensor = self._distance.matrix(query, reference)
-        return -matrix if self._distance.is_inverted else matrix
-
-    @torch.no_grad()
-    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
-        """(t, m) which references make a triplet with each pair."""
-        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
-        if self._rule is None:
-            return negative
-        rule, distances = self._rule
-        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
-        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
     def sum(self) -> Tensor:
         return self._pass.outputs[0].sum()
@@ -217,6 +179,61 @@ class StreamedTriplets(_Summed):
 
     def count_positive(self) -> Tensor:
         return self._pass.outputs[2].sum()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PairCosts:
+    """What the triplets of a few positive pairs with all negatives cost.
+
+    Attributes
+    ----------
+    distance, cost
+        As of :class:`TripletTerms`.
+    told
+        Which triplets are selected, and the distances that this goes by; None: all of what is a negative.
+    """
+
+    distance: Any
+    cost: TripletCost
+    told: tuple[Triplets, RuleDistance] | None
+
+    def sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
+        costs, selected = self._costs(pairs)
+        costs = costs.masked_fill(~selected, 0)
+        sums = pairs.by_anchor(costs.sum(1))
+        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+
+    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
+        positives = pairs.positives
+        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
+        d_ap = d_an.gather(1, positives[:, None])
+        selected = self._selected(pairs, positives)
+        if self.cost.swap:
+            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
+        return self.cost.of(d_ap, d_an), selected
+
+    def triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
+        """(k,) the costs of triplets, and their three indices."""
+        costs, selected = self._costs(pairs)
+        pair, n = torch.where(selected)
+        a = pairs.anchor[pair] + pairs.rows.anchors.start
+        return costs[selected], a, pairs.positives[pair], n
+
+    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        matrix: Tensor = self.distance.matrix(query, reference)
+        return -matrix if self.distance.is_inverted else matrix
+
+    @torch.no_grad()
+    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
+        """(t, m) which references make a triplet with each pair."""
+        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
+        if self.told is None:
+            return negative
+        rule, distances = self.told
+        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
+        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
 
 def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
