@@ -14,7 +14,7 @@ from torch import Tensor
 
 import nearfar
 from nearfar.nn.batch import Batch
-from nearfar_pair import plugin, row_pass, sides
+from nearfar_pair import plugin, row_pass, sides, soft_ranks
 from nearfar_pair.end_losses import BothEndsLoss
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
@@ -96,6 +96,7 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         with contextlib.ExitStack() as stack:
             if elements:
                 stack.enter_context(mock.patch.multiple(row_pass, SMALL=0, CPU_ELEMENTS=elements))
+                stack.enter_context(mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements))
                 stack.enter_context(mock.patch.object(sides, "SMALL", 0))
             found = gradients(loss, batch, x, whole=False)
         for one, two in zip(found, expected, strict=True):

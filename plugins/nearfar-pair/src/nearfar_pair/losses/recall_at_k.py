@@ -95,8 +95,7 @@ class RecallAtK(SlopedLoss):
         among, by_ap = soft_among(rows, self.temperature)
         before, back = soft_before(rows, self.temperature)
         ahead = among + before
-        # A matrix for each k.
-        k, temperature = ahead.new_tensor((self.ks, self.rank_temperature))[:, :, None, None]
+        k, temperature = _for_each(self.ks, ahead), _for_each(self.rank_temperature, ahead)
         share = torch.sigmoid((k - 1 - ahead) / temperature)
         most = torch.minimum(rows.num_positives.clamp_min(1).to(ahead.dtype).unsqueeze(1), k) * len(self.ks)
         weight = rows.valid.to(ahead.dtype) / most
@@ -112,3 +111,8 @@ class RecallAtK(SlopedLoss):
 
     def extra_repr(self) -> str:
         return f"ks={self.ks}, rank_temperature={self.rank_temperature}, temperature={self.temperature}"
+
+
+def _for_each(values: Sequence[float], like: Tensor) -> Tensor:
+    """(K, 1, 1), for a matrix each; filled, as a GPU would be waited for where numbers are carried over."""
+    return torch.stack([like.new_full((1, 1), value) for value in values])
