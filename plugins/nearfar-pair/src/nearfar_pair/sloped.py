@@ -105,5 +105,6 @@ def log_odds(
     return n - p, lambda by: (by_ap(-by), by_an(by))
 
 
-def is_not_asked(by: Tensor) -> Tensor:
+def is_not_asked(by: Tensor) -> Any:
+    """How a gradient goes back of what torch differentiates itself."""
     raise AssertionError("slopes are asked for where no gradients are recorded")

@@ -70,8 +70,9 @@ class _Counts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor, Tensor, None]:
+        d_ap, d = ctx.saved_tensors
         # In steps that can be differentiated once more.
-        return *_slopes(*ctx.saved_tensors, ctx.temperature, by), None
+        return *_slopes(d_ap, d, ctx.temperature, by), None
 
 
 def _groups(d_ap: Tensor, d: Tensor) -> Iterator[slice]:

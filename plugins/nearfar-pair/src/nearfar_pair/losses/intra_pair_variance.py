@@ -105,8 +105,10 @@ class IntraPairVariance(ExcessLoss):
 
         def pull(*by: Any) -> tuple[Tensor | None, ...]:
             *by_d, near, far = found.pull(*by)
-            of_sides = zip(by_d, (near, far), weights, counts, strict=True)
-            return tuple(None if g is None else g.addcmul_(w, h / count) for g, h, w, count in of_sides)
+            for g, by_mean, weight, count in zip(by_d, (near, far), weights, counts, strict=True):
+                if g is not None and by_mean is not None:  # both, or neither
+                    g.addcmul_(weight, by_mean / count)
+            return tuple(by_d)
 
         return Sloped(found.outputs, found.others, pull)
 
