@@ -21,7 +21,7 @@ from nearfar_pair.pair_distances import both_distances
 from nearfar_pair.row_pass import RowPass, rule_of
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
-from nearfar_pair.sloped import Sloped
+from nearfar_pair.sloped import Sloped, SlopedFormula
 
 __all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "threshold"]
 
@@ -45,9 +45,13 @@ class AnchorLoss(EmbeddingLoss):
         """What :meth:`costs` gets besides the rows, to be differentiated by."""
         return ()
 
+    @property
+    def slopes(self) -> SlopedFormula | None:
+        """The formula with its own slopes, where it knows them."""
+        return None
+
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
-        sloped = getattr(self, "sloped", None)
-        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=sloped, narrow=self.narrow)
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.slopes, narrow=self.narrow)
         return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
 
 
@@ -57,6 +61,10 @@ class SlopedLoss(AnchorLoss):
     @abstractmethod
     def sloped(self, rows: Rows, *parameters: Tensor) -> Sloped:
         """The outputs of :meth:`costs`, and how a gradient by the sum of the costs goes back."""
+
+    @property
+    def slopes(self) -> SlopedFormula:
+        return self.sloped
 
     def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         costs, counts = self.sloped(rows, *parameters).all()
@@ -99,12 +107,16 @@ class PairLoss(EmbeddingLoss):
         """
         return None
 
+    @property
+    def slopes(self) -> SlopedFormula | None:
+        """The formula of the sums of costs with its own slopes, where it knows them."""
+        return None
+
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         learned = self.learned(batch)
         if batch.selection is not None and rule_of(batch) is None:
             return self._selected(batch, batch.selection, learned)
-        sloped = getattr(self, "sloped", None)
-        rows = RowPass(batch, self.distance, self._sums, learned, sloped=sloped, sums=2)
+        rows = RowPass(batch, self.distance, self._sums, learned, sloped=self.slopes, sums=2)
         sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]
         return self._named(batch, *sides)
 

@@ -50,13 +50,13 @@ class HingePair(AnchorLoss):
     Frome et al. (2013), NeurIPS, equation 1.
     """
 
+    narrow = True
+
     def __init__(
         self, margin: float = 0.1, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(distance=distance, reducer=reducer)
         self.margin = non_negative("margin", margin)
-
-    narrow = True
 
     def default_distance(self) -> Distance:
         return Cosine()

@@ -64,6 +64,8 @@ class IntraPairVariance(ExcessLoss):
     Yu, Tao (2019), ICCV, equations 8 and 9; constants in section 5.1.
     """
 
+    link = SQUARED_HINGE
+
     def __init__(
         self,
         pos_epsilon: float = 0.01,
@@ -75,8 +77,6 @@ class IntraPairVariance(ExcessLoss):
         super().__init__(distance=distance, reducer=reducer)
         self.pos_epsilon = non_negative("pos_epsilon", pos_epsilon)
         self.neg_epsilon = non_negative("neg_epsilon", neg_epsilon)
-
-    link = SQUARED_HINGE
 
     def default_distance(self) -> Distance:
         return Cosine()
