@@ -127,10 +127,13 @@ def _sums(rows: Rows) -> tuple[Tensor, ...]:
     return _sloped(rows).all()
 
 
-def _weights(rows: Rows) -> tuple[Tensor, ...]:
+def _times(rows: Rows) -> tuple[Tensor, Tensor]:
     """(r, k) and (r, m) how often each counts among the positives and the negatives."""
-    times = (rows.valid, rows.is_negative) if rows.times is None else rows.times
-    return tuple(n.to(rows.d_an.dtype) for n in times)
+    return (rows.valid, rows.is_negative) if rows.times is None else rows.times
+
+
+def _weights(rows: Rows) -> tuple[Tensor, ...]:
+    return tuple(times.to(rows.d_an.dtype) for times in _times(rows))
 
 
 def _means(rows: Rows, weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -149,6 +152,8 @@ def _sloped(rows: Rows) -> Sloped:
         sums = rows.only_positives(rows.d_ap).sum(1), rows.d_an.clamp_max(NONE).sum(1) - NONE * none
 
     def pull(*by: Any) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else w * g for g, w in zip(by, _weights(rows), strict=True))
+        return tuple(
+            None if g is None else times.to(rows.d_an.dtype) * g for g, times in zip(by, _times(rows), strict=True)
+        )
 
     return Sloped(sums, counts_of(rows), pull)
