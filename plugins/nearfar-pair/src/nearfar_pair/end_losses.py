@@ -65,7 +65,7 @@ class BothEndsLoss(EmbeddingLoss):
             rows = RowPass(batch, self.distance, lambda rows: sloped(rows).all(), sloped=sloped)
         else:
             passed, ends = BothEnds.of(batch, self.distance, self._ends)
-            rows = Made(passed, (cost(ends).values, ends.threatened()))
+            rows = Made(passed, (cost(ends).values, ends.threatened))
         return RowTerms("pos_pair", rows, signed=self.signed, labels=batch.labels)
 
     def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
@@ -83,7 +83,7 @@ class BothEndsLoss(EmbeddingLoss):
                 return by_ap, back(by_positive.sum(0).add_(by_anchor.sum(1)))
             return by_ap, back(by_anchor.sum(1).index_add_(0, rows.positives.flatten(), by_positive.flatten()))
 
-        return Sloped((costs.values,), (ends.threatened,), pull)
+        return Sloped((costs.values,), (lambda: ends.threatened,), pull)
 
 
 def share_of_larger(x: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,22 +33,19 @@ class BothEnds:
     anchor, positive
         (n, 1) and (n, k) or (k,) the number of either end.
     threatened
-        Makes (n, k) boolean: which positive pairs there are of which an end has a negative.
+        (n, k) boolean: which positive pairs there are of which an end has a negative.
     """
 
     d_ap: Tensor
     anchor: Tensor
     positive: Tensor
-    threatened: Callable[[], Tensor]
+    threatened: Tensor
 
     @classmethod
     def within(cls, rows: Rows, number: Tensor) -> BothEnds:
         """Of the rows of a whole batch that is compared with itself, and a number for each."""
-
-        def threatened() -> Tensor:
-            negatives = rows.num_negatives
-            return rows.valid & (negatives.unsqueeze(1) + _at_positives(rows, negatives) > 0)
-
+        negatives = rows.num_negatives
+        threatened = rows.valid & (negatives.unsqueeze(1) + _at_positives(rows, negatives) > 0)
         return cls(rows.d_ap, number.unsqueeze(1), _at_positives(rows, number), threatened)
 
     @classmethod
@@ -70,7 +66,7 @@ class BothEnds:
             positives = rows.table[0]
             positive, positive_negatives = other[positives], other_negatives[positives]
         threatened = valid & ((negatives[:, None] + positive_negatives) > 0)
-        return rows, cls(d_ap, own[:, None], positive, lambda: threatened)
+        return rows, cls(d_ap, own[:, None], positive, threatened)
 
 
 def _at_positives(rows: Rows, numbers: Tensor) -> Tensor:

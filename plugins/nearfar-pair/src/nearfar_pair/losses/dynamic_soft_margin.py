@@ -89,10 +89,9 @@ class DynamicSoftMargin(BothEndsLoss):
 
         def cost(ends: BothEnds) -> Costs:
             nonlocal weights
-            there = ends.threatened()
-            d = torch.where(there, ends.d_ap + torch.maximum(ends.anchor, ends.positive), 0)
+            d = ends.d_ap + torch.maximum(ends.anchor, ends.positive)
             # Whoever asks again gets the same, as the batch is seen once.
-            weights = found = self._weights(d.detach(), there) if weights is None else weights
+            weights = found = self._weights(d, ends.threatened) if weights is None else weights
 
             def pull(by: Any) -> tuple[Tensor, Tensor, Tensor]:
                 by_d = found * by
@@ -109,11 +108,12 @@ class DynamicSoftMargin(BothEndsLoss):
         place = (d.flatten() + RANGE).clamp_(0, 2 * RANGE).mul_((self.num_bins - 1) / (2 * RANGE)).to(self.histogram)
         # A distance that is no number has to lie somewhere.
         node = place.long().clamp_(0, self.num_bins - 1)
+        one = there.to(place.dtype).flatten()
         if self.training:
-            self._see(node, place - node, there.flatten().to(place.dtype))
+            self._see(node, place - node, one)
         shares = self.histogram.to(d).cumsum(0)
         shares = shares / shares[-1].clamp_min(torch.finfo(shares.dtype).tiny)
-        return shares.index_select(0, node).view_as(d).mul_(there)
+        return shares.index_select(0, node).mul_(one).view_as(d)
 
     def _see(self, node: Tensor, beyond: Tensor, weight: Tensor) -> None:
         """Add a batch to the histogram, each pair shared linearly between the two nodes it lies between."""
