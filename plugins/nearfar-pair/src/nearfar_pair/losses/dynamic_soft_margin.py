@@ -91,7 +91,7 @@ class DynamicSoftMargin(BothEndsLoss):
             nonlocal weights
             d = ends.d_ap + torch.maximum(ends.anchor, ends.positive)
             # Whoever asks again gets the same, as the batch is seen once.
-            weights = found = self._weights(d, ends.threatened) if weights is None else weights
+            weights = found = self._weights(d.detach(), ends.threatened) if weights is None else weights
 
             def pull(by: Any) -> tuple[Tensor, Tensor, Tensor]:
                 by_d = found * by
