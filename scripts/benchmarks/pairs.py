@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import sys
 
@@ -31,9 +32,10 @@ THEIRS = {
     "nca": ("NCALoss()", "", True),
     "snr_contrastive": ("SignalToNoiseRatioContrastiveLoss()", "", True),
     "intra_pair_variance": ("IntraPairVarianceLoss()", "", True),
-    "tuplet_margin": ("TupletMarginLoss()", "", True),
+    "tuplet_margin": (f"TupletMarginLoss({math.degrees(0.1)})", "", True),
     "threshold_consistent_margin": ("ThresholdConsistentMarginLoss()", "", True),
-    "histogram": ("HistogramLoss(n_bins=100)", "", True),
+    # Theirs looks for bins in float32.
+    "histogram": ("HistogramLoss(n_bins=100)", "", False),
     # Theirs takes normalised embeddings, two of each class.
     "n_pair": ("NPairsLoss()", "", False),
     # Theirs counts a pair once for each triplet that it is in.
