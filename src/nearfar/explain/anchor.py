@@ -76,8 +76,8 @@ class Anchor:
             raise InputError(f"{recipe} has an object for its loss: ask for one by name")
         if not spec.on_embeddings:
             raise InputError(
-                f"{recipe} is a loss on {' and '.join(spec.inputs[:2])}: there are no pairs of embeddings that it could "
-                "weigh"
+                f"{recipe} is a loss on {' and '.join(spec.inputs[:2])}: there are no pairs of embeddings that it "
+                "could weigh"
             )
         return spec
 
