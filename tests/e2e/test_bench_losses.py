@@ -316,6 +316,19 @@ def test_a_plan_says_what_would_be_searched(capsys: pytest.CaptureFixture[str], 
     )
 
 
+def test_of_one_trial_a_plan_says_that_it_is_the_criterion_as_it_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            ["bench", "losses", "--criterion", "sup_con", "--trials", "1", "--repeats", "1", "--epochs", "1", "--plan"]
+        )
+    assert capsys.readouterr().out == (
+        "sup_con: sup_con; as it is written\n"
+        "1 criterion on emoji, 1 trial and 1 repeat each, 4 folds: 8 trainings of 1 epoch with test_resnet\n"
+    )
+
+
 def test_every_image_is_read_before_the_first_training_and_one_that_cannot_be_is_named(
     fails: Any, photos: Path, tmp_path: Path
 ) -> None:

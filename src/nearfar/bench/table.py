@@ -65,9 +65,13 @@ def how(results: Results) -> Iterator[str]:
     yield from _searched(comparison.trials)
     yield from _compared(comparison.repeats, first)
     trainings, seconds = sum(row.trainings for row in results.rows), sum(row.seconds for row in results.rows)
-    yield f"It took {number_of(trainings, 'training')} and {seconds / 3600:.2f} hours of one process."
+    yield f"It took {number_of(trainings, 'training')} and {_long(seconds)} of one process."
     for each in results.environments:
         yield f"Made with {', '.join(f'{name} {value}' for name, value in each.items())}."
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 
 def _every(epochs: int) -> str:

@@ -113,7 +113,7 @@ def _planned(comparison: Comparison) -> str:
     lines = []
     for each in comparison.contenders:
         searched = ", ".join(f"{key} {searched}" for key, searched in each.space.items())
-        begins = f"searched: {searched}" if searched and comparison.trials else "as it is written"
+        begins = f"searched: {searched}" if searched and comparison.trials > 1 else "as it is written"
         lines.append(f"{each.name}: {each.recipe}; {begins}")
     train = comparison.train
     return "\n".join(
