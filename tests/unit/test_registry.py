@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from nearfar.contributions import RecipeSpec
 from nearfar.discovery import Plugin
 from nearfar.errors import AmbiguousPart, ArgumentError, DeprecatedName, RegistrationError, UnknownPart
 from nearfar.registry import Registry, default_registry, list_losses
-from nearfar.spec import KINDS, LossSpec, MinerSpec, RecipeSpec
+from nearfar.spec import KINDS, LossSpec, MinerSpec
 
 
 def loss(name: str, **fields) -> LossSpec:
