@@ -14,7 +14,6 @@ from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.chosen import rule_of
-from nearfar_pair.chosen import rule_of
 from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
