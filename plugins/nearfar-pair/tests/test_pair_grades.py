@@ -20,7 +20,7 @@ from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import Grades, Miner, RuledLabels
 from nearfar.nn.batch import Batch
 from nearfar.testing.meter import most_elements
-from nearfar_pair import few_rows, mask_sides, plugin, row_pass, sides
+from nearfar_pair import few_rows, mask_sides, plugin, row_pass, sides, soft_ranks
 from nearfar_pair.loss_definitions.floats import cosine, euclidean, hinge, log_sum, mean, non_zero_mean, sigmoid
 
 LOSSES = [
@@ -438,5 +438,6 @@ def test_no_matrix_of_all_pairs_is_kept(name: str) -> None:
     with (
         mock.patch.object(mask_sides, "ELEMENTS", elements),
         mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
+        mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements),
     ):
         assert most_elements(lambda: loss(x, labels).backward()) <= elements * 1.01

@@ -22,6 +22,7 @@ from nearfar_pair import (
     row_pass,
     rule_distance,
     sides,
+    soft_ranks,
     triplet_pairs,
     triplet_terms,
 )
@@ -54,7 +55,7 @@ def a_few_rows_at_a_time() -> Iterator[None]:
         for module in (row_pass, sides, mask_sides, rule_distance, pair_distances, triplet_terms):
             stack.enter_context(mock.patch.object(module, "SMALL", 0))
         stack.enter_context(mock.patch.object(quadruplet, "WHOLE", 0))
-        for module in (few_rows, pair_pass, pair_distances):
+        for module in (few_rows, pair_pass, pair_distances, soft_ranks):
             stack.enter_context(mock.patch.object(module, "CPU_ELEMENTS", 2**12))
         for module in (triplet_pairs, angle_rule, bins):
             stack.enter_context(mock.patch.object(module, "ELEMENTS", 2**12))

@@ -13,7 +13,7 @@ from nearfar_pair.few_rows import slices_of
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import PairRule, Sides
-from nearfar_pair.triplet_pairs import TripletPairs, Triplets, selects_all
+from nearfar_pair.triplet_pairs import Rule, TripletPairs, Triplets, selects_all
 
 __all__ = ["chosen_sides", "is_alike", "measured", "rule_of"]
 
@@ -34,7 +34,7 @@ def chosen_sides(batch: Batch, distance: Any, *, narrow: bool = False) -> Sides:
     return sides_of(batch, rule, narrow=narrow, measured=RuleDistance(rule.batch, rule.distance))
 
 
-def is_alike(rule: PairRule | Triplets, batch: Batch, distance: Any) -> bool:
+def is_alike(rule: Rule, batch: Batch, distance: Any) -> bool:
     """Whether these distances of a batch are the ones that a rule goes by."""
     if rule.batch.is_self != batch.is_self or not same_distance(rule.distance, distance):
         return False

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nearfar_pair.links import HINGE, Link
-from nearfar_pair.row_losses import PairLoss, counts_of, of_anchors
+from nearfar_pair.row_losses import PairLoss, counts_of
 from nearfar_pair.sides import Rows
-from nearfar_pair.sloped import Sloped
+from nearfar_pair.sloped import Sloped, SlopedFormula
 
 __all__ = ["ExcessLoss", "Line"]
 
@@ -33,8 +33,13 @@ class Line(NamedTuple):
         """The gradients by slope and offset, of that by the excess; 0 of numbers, and where there is none."""
         if by_excess is None:
             return 0, 0
-        by_slope = (by_excess * d).sum_to_size(self.slope.shape) if isinstance(self.slope, Tensor) else 0
-        return by_slope, by_excess.sum_to_size(self.offset.shape) if isinstance(self.offset, Tensor) else 0
+        by_slope = _summed(by_excess * d, self.slope) if isinstance(self.slope, Tensor) else 0
+        return by_slope, _summed(by_excess, self.offset) if isinstance(self.offset, Tensor) else 0
+
+
+def _summed(by: Tensor, of: Tensor) -> Tensor:
+    """The gradient by what was spread over a matrix."""
+    return by.sum() if of.ndim == 0 else by.sum_to_size(of.shape)
 
 
 class ExcessLoss(PairLoss):
@@ -51,6 +56,10 @@ class ExcessLoss(PairLoss):
         """The gradients by what :meth:`learned` has, of those by the slope and offset of either line."""
         return ()
 
+    @property
+    def slopes(self) -> SlopedFormula:
+        return self.sloped
+
     def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
         return self.link.cost(self.lines(*of_anchor)[0].at(d))
 
@@ -58,7 +67,7 @@ class ExcessLoss(PairLoss):
         return self.link.cost(self.lines(*of_anchor)[1].at(d))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        lines, distances = self.lines(*of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
+        lines, distances = self.lines(*self.of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
         sums, active, slopes = zip(*(self._side(rows, side, lines[side]) for side in (0, 1)), strict=True)
 
         def pull(*by: Any) -> tuple[Any, ...]:

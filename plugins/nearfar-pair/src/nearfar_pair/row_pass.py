@@ -27,7 +27,7 @@ from nearfar_pair.sloped import Found, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["RowPass"]
+__all__ = ["RowPass", "is_at_once"]
 
 
 class RowPass:
@@ -174,8 +174,7 @@ class RowPass:
 
     @once
     def _is_whole(self) -> bool:
-        n, m = self.sides.shape
-        return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
+        return is_at_once(self._batch, self._distance)
 
     @once
     def _embeddings(self) -> tuple[Tensor, Tensor | None]:
@@ -185,3 +184,9 @@ class RowPass:
     @once
     def _plan(self) -> Plan:
         return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
+
+
+def is_at_once(batch: Batch, distance: Any) -> bool:
+    """Whether a pass asks its formula once, of the rows of all anchors: what it needs of all of them it can make."""
+    n, m = batch.embeddings.shape[0], batch.reference.shape[0]
+    return n * m <= SMALL or not row_distance(distance) or torch.compiler.is_compiling()
