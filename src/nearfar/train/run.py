@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -360,6 +361,12 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     run = Run(job.folder.path, job.config, metrics)
     from_python = job.config.data.source.startswith(FROM_PYTHON)
     again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
-    warned = told_no_better(test, job.config.validation.metric, best=job.best["step"], steps=job.steps)
+    warned = told_no_better(
+        test,
+        job.config.validation.metric,
+        best=job.best["step"],
+        steps=job.steps,
+        validations=math.ceil(job.steps / (job.config.validation.every * job.steps_per_epoch)),
+    )
     said = f"{run.table()}\n\n{warned}" if warned else run.table()
     job.narrator.say(f"\n{said}\n\n{job.folder} holds the run; {again} recomputes this")

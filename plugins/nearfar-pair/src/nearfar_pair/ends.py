@@ -12,8 +12,11 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair.chosen import rule_of
+from nearfar_pair.few_rows import slices
 from nearfar_pair.mask_sides import sides_of
-from nearfar_pair.row_pass import Formula, RowPass, rule_of, slices
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_plan import Formula
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, PairRule, Rows
 

@@ -17,8 +17,9 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import both_distances
-from nearfar_pair.row_pass import RowPass, rule_of
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, SlopedFormula

@@ -20,7 +20,7 @@ class Sloped(NamedTuple):
     Attributes
     ----------
     outputs
-        The first outputs of a :data:`~nearfar_pair.row_pass.Formula`, of which the sum may be asked for, and like them
+        The first outputs of a :data:`~nearfar_pair.row_plan.Formula`, of which the sum may be asked for, and like them
         differentiable where gradients are recorded.
     others
         Each makes another output, which nobody differentiates.

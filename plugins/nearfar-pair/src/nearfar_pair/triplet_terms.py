@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +14,20 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.hinges import hinges
+from nearfar_pair.chosen import is_alike, measured
+from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
+from nearfar_pair.hinges import Hinges, as_it_is
+from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike, measured
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
-from nearfar_pair.sides import SMALL, PairRule, Rows
+from nearfar_pair.sides import SMALL, PairRule
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
-
-
-def as_it_is(d: Tensor) -> Tensor:
-    """The distance itself."""
-    return d
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,15 @@ class TripletCost:
         Whether softplus takes the hinge's place.
     shape
         An increasing function of d that the hinge is of; it leaves what is far beyond all distances there.
+    slope
+        The slope of that, also a function of d; None for that of d itself.
     """
 
     margin: float
     swap: bool = False
     smooth: bool = False
     shape: Callable[[Tensor], Tensor] = as_it_is
+    slope: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -60,9 +61,18 @@ class TripletCost:
 
     def of(self, d_ap: Tensor, d_an: Tensor) -> Tensor:
         """The costs of triplets with these distances, which are broadcast."""
-        violation = self.shape(d_ap) - self.shape(d_an) + self.margin
+        return self.of_excess(self.shape(d_ap) - self.shape(d_an))
+
+    def of_excess(self, excess: Tensor) -> Tensor:
+        """The costs of triplets, of ``shape(d_ap) − shape(d_an)``."""
+        violation = excess + self.margin
         # Not softplus: it is the identity from 20 on, 1e-10 off.
         return torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
+
+    def slope_of_excess(self, excess: Tensor) -> Tensor:
+        """How fast these costs grow."""
+        violation = excess + self.margin
+        return violation.sigmoid() if self.smooth else (violation > 0).to(excess.dtype)
 
 
 class _Summed(Terms):
@@ -121,7 +131,12 @@ class TripletTerms(_Summed):
         super().__init__(batch, distance, cost)
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._rows = RowPass(batch, distance, functools.partial(_hinges, cost, rule), narrow=True)
+        lower, upper = (-math.inf, math.inf) if rule is None else (rule.lower, rule.upper)
+        self._hinges = Hinges(cost.margin, lower, upper, cost.shape, cost.slope)
+        self._told = batch
+        # On a GPU a table as wide as the reference set would take more than it saves.
+        self._narrow = batch.embeddings.device.type != "cpu"
+        self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -129,17 +144,17 @@ class TripletTerms(_Summed):
     def sum_by_anchor(self) -> Tensor:
         return self._rows.outputs[0]
 
+    @once
+    def _count_by_anchor(self) -> Tensor:
+        if self._hinges.selects_all:
+            return self._rows.found[2]
+        return choices(self._told, self._distance, self._hinges.selected, narrow=self._narrow).outputs[0]
+
     def count_by_anchor(self) -> Tensor:
-        return self._rows.found[1]
+        return self._count_by_anchor
 
     def count_positive(self) -> Tensor:
-        return self._rows.found[2].sum()
-
-
-def _hinges(cost: TripletCost, rule: TripletRule | None, rows: Rows) -> tuple[Tensor, ...]:
-    if cost.shape is not as_it_is:
-        rows = dataclasses.replace(rows, d_ap=cost.shape(rows.d_ap), d_an=cost.shape(rows.d_an))
-    return hinges(rows, cost.margin, *(() if rule is None else (rule.lower, rule.upper)))
+        return self._rows.found[1].sum()
 
 
 class StreamedTriplets(_Summed):
@@ -236,9 +251,41 @@ class _PairCosts:
         return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
 
+class HardestTerms(_Summed):
+    """Costs of the hardest triplet of each anchor of a small batch, which is found and summed in one pass.
+
+    Parameters
+    ----------
+    batch, distance, cost
+        As of :class:`TripletTerms`; the cost is without ``swap``, and of the distance itself.
+    """
+
+    def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
+        super().__init__(batch, distance, cost)
+        costs = HardestCosts(cost.of_excess, cost.slope_of_excess)
+        rule = batch.selection
+        assert isinstance(rule, HardestTriplets)
+        self._rows = RowPass(_by_label(batch, rule.batch), distance, costs, sloped=costs.sloped)
+
+    def sum(self) -> Tensor:
+        return self._rows.totals[0]
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._rows.outputs[0]
+
+    def count_by_anchor(self) -> Tensor:
+        return self._rows.found[1].long()
+
+    def count_positive(self) -> Tensor:
+        return (self._rows.found[0] > 0).sum()
+
+
 def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
     """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
+    if isinstance(rule, HardestTriplets):
+        is_one_pass = not cost.swap and cost.shape is as_it_is and _is_small(batch) and is_alike(rule, batch, distance)
+        return (HardestTerms if is_one_pass else _made)(batch, distance, cost)
     if cost.is_plain:
         if rule is None or selects_all(rule):
             every = rule if isinstance(rule, TripletRule) else TripletRule(batch, distance)
@@ -253,10 +300,13 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
 
 def _are_made(batch: Batch, distance: Any) -> bool:
     """Whether triplets are made at once: they are few or given, or nothing tells them but their indices."""
-    small = len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
-    if small or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
+    if _is_small(batch) or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
         return True
     return batch.selection is not None and not isinstance(batch.selection, PairRule | Triplets)
+
+
+def _is_small(batch: Batch) -> bool:
+    return len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
 
 
 def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar_pair.chosen import rule_of
 from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import counts_of
-from nearfar_pair.row_pass import RowPass, is_at_once, rule_of
+from nearfar_pair.row_pass import RowPass, is_at_once
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
