@@ -52,8 +52,8 @@ class Hardest(DistanceRule):
         if self._chosen is None:
             return super().indices()
         rows, far, near = self._chosen
-        a, place = torch.where(far)
-        return a, place if rows.is_wide else rows.positives[a, place], *torch.where(near)
+        (a1, p), (a2, n) = torch.where(far), torch.where(near)
+        return a1, p if rows.is_wide else rows.positives[a1, p], a2, n
 
     def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
         if self._chosen is not None:

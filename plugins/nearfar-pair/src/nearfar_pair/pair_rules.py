@@ -42,7 +42,9 @@ class DistanceRule(PairRule):
             if sides.masks is not None and sides.shape[0] * sides.shape[1] <= SMALL:
                 rows = sides.whole(distance_matrix(self.distance, self.batch))
                 keep_ap, keep_an = self.keep(rows)
-                return *torch.where(keep_ap & rows.valid), *torch.where(keep_an.masked_fill(sides.masks[1], False))
+                a1, p = torch.where(keep_ap & rows.valid)
+                a2, n = torch.where(keep_an.masked_fill(sides.masks[1], False))
+                return a1, p, a2, n
             batch = dataclasses.replace(self.batch, selection=self)
             return choices(batch, self.distance, _kept, narrow=False, is_ragged=True).outputs  # type: ignore[return-value]
 

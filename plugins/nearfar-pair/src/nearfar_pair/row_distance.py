@@ -79,7 +79,7 @@ class RowDistance:
         """Write so many times the products to ``out``, and what is added to each row."""
         if len(query) <= PART:
             return write_product(out, query, self._reference.T, alpha=alpha, plus=plus)
-        for some, points in zip(out.split(PART), query.split(PART), strict=True):
+        for some, points in zip(torch.split(out, PART), torch.split(query, PART), strict=True):
             write_product(some, points, self._reference.T, alpha=alpha, plus=plus)
         return out
 
