@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ from nearfar.registry import Registry
 from nearfar.testing.check import Check
 from nearfar.testing.law import LAWS
 from nearfar.testing.laws.cost import Growth
-from nearfar.testing.meter import allocations, peak_bytes, readable
+from nearfar.testing.meter import allocations, left_in_cycles, peak_bytes, readable
 from nearfar.testing.subject import Subject
 from nearfar.testing.waiting import waits
 
@@ -276,3 +278,28 @@ def test_a_gpu_says_the_same():
     assert waits_on_a_gpu(lambda: x.sum().item()) == 1
     assert waits_on_a_gpu(lambda: x + 1) == 0
     assert peak_bytes(lambda: torch.empty(2**20, device="cuda"), "cuda") >= 2**22
+
+
+# ---- freed
+
+
+class KeptInACircle(SoundBoxLoss):
+    def terms(self, *inputs):
+        found = super().terms(*inputs)
+        found.itself = found
+        return found
+
+
+def test_what_only_the_cycle_collector_would_free_is_found():
+    found = result("freed", "loss", KeptInACircle, SOUND_BOX_LOSS)
+    assert found.status == "failed"
+    assert "of a call on 12 rows: (12,) float64" in found.reason
+    assert result("freed", "loss", SoundBoxLoss, SOUND_BOX_LOSS).status == "passed"
+
+
+def test_what_was_garbage_before_a_call_is_not_its():
+    circle = [torch.empty(1)]
+    circle.append(circle)
+    del circle
+    assert left_in_cycles(lambda: torch.empty(3)) == []
+    assert gc.garbage == []

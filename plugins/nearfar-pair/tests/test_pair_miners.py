@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.distances import Cosine, Dot, SquaredEuclidean
-from nearfar.nn.selection import IndexSelection, TripletRule
+from nearfar.nn.selection import TripletRule
+from nearfar_pair.hardest_triplets import HardestTriplets
 from nearfar_pair.losses.contrastive import Contrastive
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
@@ -90,7 +91,7 @@ def test_selections_are_compact() -> None:
     for miner in (All(), SemiHard(0.2), Hard()):
         assert isinstance(miner.select(x, y), TripletRule)
     selection = BatchHard().select(x, y)
-    assert isinstance(selection, IndexSelection)
+    assert isinstance(selection, HardestTriplets)
     assert all(len(index) == 8 for index in selection.indices())
 
 

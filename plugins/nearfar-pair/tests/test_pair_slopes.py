@@ -14,13 +14,15 @@ from torch import Tensor
 
 import nearfar
 from nearfar.nn.batch import Batch
-from nearfar_pair import plugin, row_pass, sides
+from nearfar_pair import few_rows, plugin, row_pass, sides, soft_ranks
+from nearfar_pair.end_losses import BothEndsLoss
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
 LABELS = torch.tensor([5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5])
 REFERENCE_LABELS = torch.tensor([5, 1, 0, 0, 2, 9, 2, 5, 5, 1, 8])
 #: Losses with a closed form, each form of those that have several.
 LOSSES = [
+    "arcface_triplet",
     "circle",
     "contrastive",
     'contrastive(hinge="linear")',
@@ -28,12 +30,17 @@ LOSSES = [
     "contrastive(distance=squared_euclidean(normalize=False))",
     "decoupled_contrastive",
     "decoupled_contrastive(sigma=0.5)",
+    "dynamic_soft_margin(momentum=1)",
     "fast_ap",
     "generalized_lifted",
+    "hinge_pair",
+    "hinge_pair(distance=squared_euclidean)",
     "info_nce",
     'info_nce(positives="mean")',
     "info_nce(learned=True)",
     "intra_pair_variance",
+    "lifted_structure",
+    'lifted_structure(form="hard")',
     "margin_beta",
     "margin_beta(num_classes=10, nu=0.1)",
     "margin_beta(distance=cosine, beta=0.5)",
@@ -44,13 +51,23 @@ LOSSES = [
     'nca(objective="probability")',
     "nt_xent",
     'nt_xent(others="all")',
+    *("pnp", 'pnp("O")', 'pnp("Iu", temperature=0.5)', 'pnp("Ib", b=3, temperature=0.5)', 'pnp("Ds")'),
+    "pnp(alpha=2, temperature=0.5)",
     "ranked_list",
+    "recall_at_k",
+    "recall_at_k(ks=[1, 3], rank_temperature=[0.5, 2], temperature=0.5)",
     "siglip",
+    "smooth_ap",
+    "smooth_ap(temperature=0.5)",
     "snr_contrastive",
     "sup_con",
     "threshold_consistent_margin",
+    "triplet",
+    "triplet(margin=1.0, distance=squared_euclidean(normalize=False))",
     "tuplet_margin",
 ]
+#: Those of them whose hinges of triplets declare slopes, not they themselves.
+OF_TRIPLETS = {"triplet", "arcface_triplet"}
 
 
 def embeddings(size: int, seed: int, *, ties: bool) -> Tensor:
@@ -85,7 +102,9 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         expected = gradients(loss, batch, x, whole=True)
         with contextlib.ExitStack() as stack:
             if elements:
-                stack.enter_context(mock.patch.multiple(row_pass, SMALL=0, CPU_ELEMENTS=elements))
+                stack.enter_context(mock.patch.object(row_pass, "SMALL", 0))
+                stack.enter_context(mock.patch.object(few_rows, "CPU_ELEMENTS", elements))
+                stack.enter_context(mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements))
                 stack.enter_context(mock.patch.object(sides, "SMALL", 0))
             found = gradients(loss, batch, x, whole=False)
         for one, two in zip(found, expected, strict=True):
@@ -94,8 +113,9 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
 
 def test_the_list_is_whole() -> None:
     """Every loss that declares slopes is in the list above."""
-    names = [spec.name for spec in plugin.nearfar_losses()]
-    assert {name for name in names if hasattr(_class(name), "sloped")} == {name.partition("(")[0] for name in LOSSES}
+    classes = {spec.name: _class(spec.name) for spec in plugin.nearfar_losses()}
+    sloped = {name for name, of in classes.items() if hasattr(of, "sloped") or issubclass(of, BothEndsLoss)}
+    assert sloped | OF_TRIPLETS == {name.partition("(")[0] for name in LOSSES}
 
 
 def _class(name: str) -> Any:

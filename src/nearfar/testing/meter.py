@@ -1,4 +1,4 @@
-"""Measure how many bytes a call keeps at once.
+"""Measure how many bytes a call keeps at once, and what it leaves behind.
 
 Bytes are the allocator's own: on the CPU the events that torch's profiler records, on a GPU the allocator's counter.
 Storages counted as the results of operators would miss what a kernel needs meanwhile and count what several views
@@ -19,7 +19,7 @@ from torch.autograd.profiler import profile  # the backend of torch.profiler, wh
 
 from nearfar.testing.operators import OperatorMode, operator_name, where
 
-__all__ = ["Allocation", "allocations", "peak_bytes", "readable"]
+__all__ = ["Allocation", "allocations", "left_in_cycles", "peak_bytes", "readable"]
 
 
 def peak_bytes(call: Callable[[], Any], device: str = "cpu") -> int:
@@ -72,6 +72,22 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def left_in_cycles(call: Callable[[], Any]) -> list[Tensor]:
+    """The tensors that ``call`` made and that, its result gone, only Python's cycle collector would free."""
+    before = gc.get_debug()
+    with _no_collection():
+        gc.freeze()  # what was there before is not looked at, which also takes long
+        try:
+            call()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            return [found for found in gc.garbage if isinstance(found, Tensor)]
+        finally:
+            gc.set_debug(before)
+            gc.garbage.clear()
+            gc.unfreeze()
 
 
 class Allocation(NamedTuple):

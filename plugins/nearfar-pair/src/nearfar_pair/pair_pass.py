@@ -6,6 +6,7 @@ of both. The pairs of a few anchors at a time are computed and forgotten, and on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar_pair.again import again
+from nearfar_pair.chosen import measured, rule_of
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import measured, rule_of
 from nearfar_pair.sides import PairRule, Rows, Sides
 
 __all__ = ["PairPass", "Pairs"]
@@ -98,7 +99,8 @@ class PairPass:
         n, m = self.sides.shape
         if n * m * self.sides.width <= CPU_ELEMENTS or not n:
             return self.every(self._query, self._reference)
-        return _Outputs.apply(self, self._query, self._reference)  # type: ignore[no-any-return]
+        # A copy, as what keeps its own outputs by their graph would be freed by nobody but the cycle collector.
+        return _Outputs.apply(copy.copy(self), self._query, self._reference)  # type: ignore[no-any-return]
 
     @once
     def table(self) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,14 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.selection import TripletRule
 from nearfar_pair.sides import PairRule, Rows
 
-__all__ = ["TripletPairs", "Triplets", "selects_all"]
+__all__ = ["Rule", "TripletPairs", "Triplets", "selects_all"]
 
 #: How many elements of gaps are looked at at a time.
 ELEMENTS = 2**18
 
 
-@runtime_checkable
-class Triplets(Protocol):
-    """A rule on the distances of a batch that tells the negatives of every positive pair."""
+class Rule(Protocol):
+    """A choice that goes by the distances of a batch."""
 
     @property
     def batch(self) -> Batch:
@@ -29,6 +28,11 @@ class Triplets(Protocol):
     @property
     def distance(self) -> Any:
         """What d is."""
+
+
+@runtime_checkable
+class Triplets(Rule, Protocol):
+    """A rule on the distances of a batch that tells the negatives of every positive pair."""
 
     def indices(self) -> tuple[Tensor, ...]:
         """The triplets, made one by one."""

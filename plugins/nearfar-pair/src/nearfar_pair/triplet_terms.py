@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +14,20 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.hinges import hinges
+from nearfar_pair.chosen import is_alike, measured
+from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
+from nearfar_pair.hinges import Hinges, as_it_is
+from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike, measured
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
-from nearfar_pair.sides import SMALL, PairRule, Rows
+from nearfar_pair.sides import SMALL, PairRule
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
-
-
-def as_it_is(d: Tensor) -> Tensor:
-    """The distance itself."""
-    return d
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +44,15 @@ class TripletCost:
         Whether softplus takes the hinge's place.
     shape
         An increasing function of d that the hinge is of; it leaves what is far beyond all distances there.
+    slope
+        The slope of that, also a function of d; None for that of d itself.
     """
 
     margin: float
     swap: bool = False
     smooth: bool = False
     shape: Callable[[Tensor], Tensor] = as_it_is
+    slope: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -59,9 +61,18 @@ class TripletCost:
 
     def of(self, d_ap: Tensor, d_an: Tensor) -> Tensor:
         """The costs of triplets with these distances, which are broadcast."""
-        violation = self.shape(d_ap) - self.shape(d_an) + self.margin
+        return self.of_excess(self.shape(d_ap) - self.shape(d_an))
+
+    def of_excess(self, excess: Tensor) -> Tensor:
+        """The costs of triplets, of ``shape(d_ap) − shape(d_an)``."""
+        violation = excess + self.margin
         # Not softplus: it is the identity from 20 on, 1e-10 off.
         return torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
+
+    def slope_of_excess(self, excess: Tensor) -> Tensor:
+        """How fast these costs grow."""
+        violation = excess + self.margin
+        return violation.sigmoid() if self.smooth else (violation > 0).to(excess.dtype)
 
 
 class _Summed(Terms):
@@ -118,17 +129,14 @@ class TripletTerms(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost, rule: TripletRule | None) -> None:
         super().__init__(batch, distance, cost)
-        self._rule = rule
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
             batch = _by_label(batch, rule.batch)
-        self._rows = RowPass(batch, distance, self._hinges, narrow=True)
-
-    def _hinges(self, rows: Rows) -> tuple[Tensor, ...]:
-        shape = self._cost.shape
-        if shape is not as_it_is:
-            rows = dataclasses.replace(rows, d_ap=shape(rows.d_ap), d_an=shape(rows.d_an))
-        ends = () if self._rule is None else (self._rule.lower, self._rule.upper)
-        return hinges(rows, self._cost.margin, *ends)
+        lower, upper = (-math.inf, math.inf) if rule is None else (rule.lower, rule.upper)
+        self._hinges = Hinges(cost.margin, lower, upper, cost.shape, cost.slope)
+        self._told = batch
+        # On a GPU a table as wide as the reference set would take more than it saves.
+        self._narrow = batch.embeddings.device.type != "cpu"
+        self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -136,11 +144,17 @@ class TripletTerms(_Summed):
     def sum_by_anchor(self) -> Tensor:
         return self._rows.outputs[0]
 
+    @once
+    def _count_by_anchor(self) -> Tensor:
+        if self._hinges.selects_all:
+            return self._rows.found[2]
+        return choices(self._told, self._distance, self._hinges.selected, narrow=self._narrow).outputs[0]
+
     def count_by_anchor(self) -> Tensor:
-        return self._rows.found[1]
+        return self._count_by_anchor
 
     def count_positive(self) -> Tensor:
-        return self._rows.found[2].sum()
+        return self._rows.found[1].sum()
 
 
 class StreamedTriplets(_Summed):
@@ -154,57 +168,20 @@ class StreamedTriplets(_Summed):
 
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
         super().__init__(batch, distance, cost)
-        self._rule: tuple[Triplets, RuleDistance] | None = None
+        told: tuple[Triplets, RuleDistance] | None = None
         rule: object = batch.selection
         if isinstance(rule, Triplets):
             if not selects_all(rule):
-                self._rule = rule, measured(rule)
+                told = rule, measured(rule)
             batch = _by_label(batch, rule.batch)
+        self._costs = _PairCosts(distance, cost, told)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
-        self._pass = PairPass(batch, query, reference, self._sums)
-
-    def _sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
-        costs, selected = self._costs(pairs)
-        costs = costs.masked_fill(~selected, 0)
-        sums = pairs.by_anchor(costs.sum(1))
-        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
-
-    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
-        positives = pairs.positives
-        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
-        d_ap = d_an.gather(1, positives[:, None])
-        selected = self._selected(pairs, positives)
-        if self._cost.swap:
-            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
-        return self._cost.of(d_ap, d_an), selected
-
-    def _triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
-        """(k,) the costs of triplets, and their three indices."""
-        costs, selected = self._costs(pairs)
-        pair, n = torch.where(selected)
-        a = pairs.anchor[pair] + pairs.rows.anchors.start
-        return costs[selected], a, pairs.positives[pair], n
+        self._pass = PairPass(batch, query, reference, self._costs.sums)
 
     def blocks(self) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        for values, *indices in self._pass.each(self._triplets):
+        for values, *indices in self._pass.each(self._costs.triplets):
             yield values, tuple(indices)
-
-    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
-        matrix: Tensor = self._distance.matrix(query, reference)
-        return -matrix if self._distance.is_inverted else matrix
-
-    @torch.no_grad()
-    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
-        """(t, m) which references make a triplet with each pair."""
-        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
-        if self._rule is None:
-            return negative
-        rule, distances = self._rule
-        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
-        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
 
     def sum(self) -> Tensor:
         return self._pass.outputs[0].sum()
@@ -219,9 +196,96 @@ class StreamedTriplets(_Summed):
         return self._pass.outputs[2].sum()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PairCosts:
+    """What the triplets of a few positive pairs with all negatives cost.
+
+    Attributes
+    ----------
+    distance, cost
+        As of :class:`TripletTerms`.
+    told
+        Which triplets are selected, and the distances that this goes by; None: all of what is a negative.
+    """
+
+    distance: Any
+    cost: TripletCost
+    told: tuple[Triplets, RuleDistance] | None
+
+    def sums(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """(r,) sums of the costs of each anchor's triplets, how many these are, and how many cost something."""
+        costs, selected = self._costs(pairs)
+        costs = costs.masked_fill(~selected, 0)
+        sums = pairs.by_anchor(costs.sum(1))
+        return sums, pairs.by_anchor(selected.sum(1)), pairs.by_anchor((costs > 0).sum(1))
+
+    def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """(t, m) what each pair would cost with each reference, and which of these triplets are selected."""
+        positives = pairs.positives
+        d_an = self._matrix(pairs.a, pairs.reference).index_select(0, pairs.anchor)
+        d_ap = d_an.gather(1, positives[:, None])
+        selected = self._selected(pairs, positives)
+        if self.cost.swap:
+            d_an = torch.minimum(d_an, self._matrix(pairs.p, pairs.reference))
+        return self.cost.of(d_ap, d_an), selected
+
+    def triplets(self, pairs: Pairs) -> tuple[Tensor, ...]:
+        """(k,) the costs of triplets, and their three indices."""
+        costs, selected = self._costs(pairs)
+        pair, n = torch.where(selected)
+        a = pairs.anchor[pair] + pairs.rows.anchors.start
+        return costs[selected], a, pairs.positives[pair], n
+
+    def _matrix(self, query: Tensor, reference: Tensor) -> Tensor:
+        matrix: Tensor = self.distance.matrix(query, reference)
+        return -matrix if self.distance.is_inverted else matrix
+
+    @torch.no_grad()
+    def _selected(self, pairs: Pairs, positives: Tensor) -> Tensor:
+        """(t, m) which references make a triplet with each pair."""
+        negative = pairs.rows.is_negative.index_select(0, pairs.anchor)
+        if self.told is None:
+            return negative
+        rule, distances = self.told
+        d_an = distances(pairs.rows.anchors).index_select(0, pairs.anchor)
+        return negative & rule.selected(d_an.gather(1, positives[:, None]), d_an, positives)
+
+
+class HardestTerms(_Summed):
+    """Costs of the hardest triplet of each anchor of a small batch, which is found and summed in one pass.
+
+    Parameters
+    ----------
+    batch, distance, cost
+        As of :class:`TripletTerms`; the cost is without ``swap``, and of the distance itself.
+    """
+
+    def __init__(self, batch: Batch, distance: Any, cost: TripletCost) -> None:
+        super().__init__(batch, distance, cost)
+        costs = HardestCosts(cost.of_excess, cost.slope_of_excess)
+        rule = batch.selection
+        assert isinstance(rule, HardestTriplets)
+        self._rows = RowPass(_by_label(batch, rule.batch), distance, costs, sloped=costs.sloped)
+
+    def sum(self) -> Tensor:
+        return self._rows.totals[0]
+
+    def sum_by_anchor(self) -> Tensor:
+        return self._rows.outputs[0]
+
+    def count_by_anchor(self) -> Tensor:
+        return self._rows.found[1].long()
+
+    def count_positive(self) -> Tensor:
+        return (self._rows.found[0] > 0).sum()
+
+
 def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
     """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
+    if isinstance(rule, HardestTriplets):
+        is_one_pass = not cost.swap and cost.shape is as_it_is and _is_small(batch) and is_alike(rule, batch, distance)
+        return (HardestTerms if is_one_pass else _made)(batch, distance, cost)
     if cost.is_plain:
         if rule is None or selects_all(rule):
             every = rule if isinstance(rule, TripletRule) else TripletRule(batch, distance)
@@ -236,10 +300,13 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
 
 def _are_made(batch: Batch, distance: Any) -> bool:
     """Whether triplets are made at once: they are few or given, or nothing tells them but their indices."""
-    small = len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
-    if small or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
+    if _is_small(batch) or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
         return True
     return batch.selection is not None and not isinstance(batch.selection, PairRule | Triplets)
+
+
+def _is_small(batch: Batch) -> bool:
+    return len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
 
 
 def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:

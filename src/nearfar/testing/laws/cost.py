@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.testing.law import LawBroken, NotApplicable, law
-from nearfar.testing.meter import allocations, peak_bytes, readable
+from nearfar.testing.meter import allocations, left_in_cycles, peak_bytes, readable
 from nearfar.testing.scene import Scene, batch
 from nearfar.testing.subject import Subject
 from nearfar.testing.waiting import waits, waits_on_a_gpu
@@ -24,6 +24,8 @@ from nearfar.told import told
 #: as they are.
 FEWEST = 12
 CLASSES = 4
+#: As many as losses that are worked out in parts have several of.
+MANY = 320
 
 #: Bytes from which on what does not grow with the batch is hidden; and where the search for agreement ends.
 ENOUGH, MOST = 2**20, 2**28
@@ -127,6 +129,24 @@ def synchronizations(subject: Subject) -> str:
                 _scene(subject, FEWEST),
             )
     return said
+
+
+@law("loss", "miner", "reducer", "distance")
+def freed(subject: Subject) -> None:
+    """What a call and its backward pass made goes with their results: no tensor waits for Python's cycle collector,
+    which does not know how much memory it could have back."""
+    # A part that says nothing of its memory, or that more than a matrix is kept, may need more than there is.
+    has_room = subject.spec.memory is not None and subject.spec.memory <= 2
+    for rows in (FEWEST, MANY) if has_room else (FEWEST,):
+        if left := _attempt(subject, rows, left_in_cycles):
+            sizes = ", ".join(
+                f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" for tensor in left[:3]
+            )
+            raise LawBroken(
+                f"objects that refer to each other in a circle keep {len(left)} tensors of a call on {rows} rows: "
+                f"{sizes}{', …' if len(left) > 3 else ''}. A bound method of what keeps its results is such a circle",
+                _scene(subject, rows),
+            )
 
 
 def _times(number: int) -> str:

@@ -69,7 +69,7 @@ class ArcFaceTriplet(EmbeddingLoss):
 
     def terms(self, batch: Batch) -> Terms:
         # A rule that chooses by cosines is applied to cosines: angles are another distance.
-        return triplet_terms(batch, self.distance, TripletCost(self.margin, shape=_angle))
+        return triplet_terms(batch, self.distance, TripletCost(self.margin, shape=_angle, slope=_slope))
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"
@@ -90,8 +90,10 @@ class _Angle(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_angle: Tensor) -> Tensor:
         (d,) = ctx.saved_tensors
-        inside = d.abs() < 1
-        # Of the product, not of 1 − d²: near 1 that has lost its digits.
-        sine = ((1 - d) * (1 + d)).masked_fill(~inside, 1).sqrt()
-        by_d: Tensor = (by_angle / sine).masked_fill(~inside, 0)
-        return by_d
+        return by_angle * _slope(d)
+
+
+def _slope(d: Tensor) -> Tensor:
+    """How fast the angle grows with d; 0 where there is no angle, and where it has no slope."""
+    # Of the product, not of 1 − d²: near 1 that has lost its digits.
+    return torch.where(d.abs() < 1, (1 - d) * (1 + d), math.inf).rsqrt()

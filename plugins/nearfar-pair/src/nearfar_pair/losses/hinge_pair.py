@@ -5,19 +5,19 @@ Frome, Corrado, Shlens, Bengio, Dean, Ranzato, Mikolov (2013): DeViSE: A Deep Vi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.hinges import hinges
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.hinges import Hinges
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Sloped
 
 __all__ = ["HingePair"]
 
 
-class HingePair(AnchorLoss):
+class HingePair(SlopedLoss):
     r"""Every negative less similar than each positive, by a margin; all that are not add up.
 
     .. math:: L_i = \frac{1}{|P_i|} \sum_{p \in P_i} \sum_{n \in N_i} [m - s_{ip} + s_{in}]_+
@@ -50,21 +50,24 @@ class HingePair(AnchorLoss):
     Frome et al. (2013), NeurIPS, equation 1.
     """
 
+    narrow = True
+
     def __init__(
         self, margin: float = 0.1, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
     ) -> None:
         super().__init__(distance=distance, reducer=reducer)
         self.margin = non_negative("margin", margin)
 
-    narrow = True
-
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_positive = rows.num_positives > 0
-        sums, *_ = hinges(rows, self.margin)
-        return torch.where(has_positive, sums / rows.num_positives.clamp_min(1), 0), has_positive
+        share = has_positive.to(rows.d_ap.dtype) / rows.num_positives.clamp_min(1)
+        hinges = Hinges(self.margin).sloped(rows)
+        return Sloped(
+            (hinges.outputs[0] * share,), (lambda: has_positive,), lambda by: hinges.pull((share * by)[:, None])
+        )
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.miners import Miner
-from nearfar.nn.selection import IndexSelection
-from nearfar_pair.arithmetic import first_least
-from nearfar_pair.mining import choices
-from nearfar_pair.sides import Rows
+from nearfar_pair.hardest_triplets import HardestTriplets
 
 __all__ = ["BatchHard"]
 
@@ -40,13 +36,5 @@ class BatchHard(Miner):
     Hermans et al. (2017), arXiv:1703.07737, equation 5.
     """
 
-    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> IndexSelection:
-        farthest, nearest, has_both = choices(batch, distance, _hardest, narrow=False).outputs
-        anchor = torch.where(has_both)[0]
-        return IndexSelection((anchor, farthest[anchor], nearest[anchor]))
-
-
-def _hardest(rows: Rows) -> tuple[Tensor, ...]:
-    """(r,) the farthest positive of each anchor and its nearest negative, and whether it has both."""
-    farthest = rows.positives.gather(1, rows.d_ap.argmax(1, keepdim=True))
-    return farthest[:, 0], first_least(rows.d_an)[:, 0], rows.has_both
+    def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> HardestTriplets:
+        return HardestTriplets(batch, distance)
