@@ -32,6 +32,7 @@ from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
 from nearfar.train.signals import Terminated
 from nearfar.train.sources import FROM_PYTHON, Sources
 from nearfar.train.table import render, told_no_better
+from nearfar.words import number_of
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -293,7 +294,7 @@ def _described(job: Job, sources: Sources) -> str:
     config = job.config
     return (
         f"{config.model.name} with {criterion_text(config)} on {sources.train.num_classes} classes, "
-        f"{config.epochs} epochs of {job.steps_per_epoch} steps of "
+        f"{number_of(config.epochs, 'epoch')} of {number_of(job.steps_per_epoch, 'step')} of "
         f"{config.batch.classes_per_batch * config.batch.samples_per_class} images on the {job.device.type}"
     )
 
