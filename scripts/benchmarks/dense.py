@@ -83,6 +83,10 @@ def n_pair(x, y):
     return F.softplus((lse(s, n)[:, None] - s)[p], threshold=40).mean() + 0.002 * x.square().sum(1).mean()
 
 
+def n_pair_of_pairs(x, y, ref_emb, ref_labels):
+    return F.cross_entropy(F.normalize(x) @ F.normalize(ref_emb).T, torch.arange(len(x)))
+
+
 def multi_similarity(x, y):
     s, (p, n) = cosines(x), masks(y)
     return (F.softplus(lse(-2 * (s - 0.5), p)) / 2 + F.softplus(lse(50 * (s - 0.5), n), threshold=40) / 50).mean()
@@ -199,6 +203,7 @@ DENSE = {
     "siglip": SigLIP(),
     'contrastive(hinge="linear")': contrastive,
     "multi_similarity(base=0.5)": multi_similarity,
+    "n_pair(l2_weight=0, distance=cosine)": n_pair_of_pairs,
     **{
         f.__name__: f
         for f in (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import json
+import math
 import os
 import sys
 
@@ -31,11 +33,14 @@ THEIRS = {
     "nca": ("NCALoss()", "", True),
     "snr_contrastive": ("SignalToNoiseRatioContrastiveLoss()", "", True),
     "intra_pair_variance": ("IntraPairVarianceLoss()", "", True),
-    "tuplet_margin": ("TupletMarginLoss()", "", True),
+    # Theirs has a margin in degrees.
+    "tuplet_margin": (f"TupletMarginLoss({math.degrees(0.1)})", "", True),
     "threshold_consistent_margin": ("ThresholdConsistentMarginLoss()", "", True),
-    "histogram": ("HistogramLoss(n_bins=100)", "", True),
-    # Theirs takes normalised embeddings, two of each class.
-    "n_pair": ("NPairsLoss()", "", False),
+    # Theirs finds the bins in float32, whatever the embeddings are.
+    "histogram": ("HistogramLoss(n_bins=100)", "", False),
+    # Theirs takes two of each class only: not the same of more, and a quarter of the work at four.
+    "n_pair": None,
+    "n_pair(l2_weight=0, distance=cosine)": ("NPairsLoss()", "", True),
     # Theirs counts a pair once for each triplet that it is in.
     "margin_beta": ("MarginLoss()", "", False),
     # Theirs takes each anchor for a positive of itself.
@@ -65,6 +70,9 @@ THEIRS = {
 MOST = 2**28
 #: Losses of two views, the second of which is the first with noise.
 OF_VIEWS = {"vicreg"}
+#: Losses on the paper's batches of two of each class, whatever else is measured: the first an anchor, the second its
+#: positive.
+OF_PAIRS = {"n_pair(l2_weight=0, distance=cosine)"}
 BY_PAIRS_AND_NEGATIVES = {"NTXentLoss", "LiftedStructureLoss", "TupletMarginLoss"}
 BY_TRIPLETS = {"HistogramLoss", "MarginLoss", "PNPLoss", "AngularLoss", "SmoothAPLoss"}
 
@@ -76,7 +84,7 @@ def ways(args, tiny):
 
     torch.manual_seed(0)
     # Tiny is still too large for the whole matrix at once, so that rows are warmed up too.
-    n, per_class = (320, 4) if tiny else (args.n, args.per_class)
+    n, per_class = (320 if tiny else args.n), samples(args.composition, args.per_class)
     labels = torch.arange(n) // per_class
     labels = labels[torch.randperm(n)]
     # Half of the way to clusters, so that triplets of every kind are many.
@@ -85,6 +93,8 @@ def ways(args, tiny):
     criterion = nearfar.compose(args.composition, num_classes=n, embedding_size=args.dim)
     theirs, same = their_way(args.composition, args.n, per_class)
     dense = DENSE.get(args.composition)
+    if args.composition in OF_PAIRS:
+        criterion, dense = (by_pairs(way, labels) for way in (criterion, dense))
 
     def step(value, dtype=torch.float32):
         x = data.to(dtype, copy=True).requires_grad_()
@@ -101,6 +111,17 @@ def ways(args, tiny):
             if name == "dense" or same:
                 torch.testing.assert_close(step(way, torch.float64), ours, rtol=1e-6, atol=1e-12, msg=name)
     return {name: lambda way=way: step(way) for name, way in {"nearfar": criterion, **peers}.items()}
+
+
+def samples(composition, per_class):
+    """How many embeddings there are of each class."""
+    return 2 if composition in OF_PAIRS else per_class
+
+
+def by_pairs(way, labels):
+    """A way that compares the first embedding of each class with the second ones."""
+    first, second = labels.argsort(stable=True).view(-1, 2).unbind(1)
+    return lambda x, y: way(x[first], y[first], ref_emb=x[second], ref_labels=y[second])
 
 
 def their_way(composition, n, per_class):
@@ -124,7 +145,10 @@ def their_way(composition, n, per_class):
 
 
 def table(args):
-    """Every composition at every size, a line of JSON each; times and each peak in a process of their own."""
+    """Every composition at every size, a line of JSON each; times and each peak in a process of their own.
+
+    What has failed, or does not agree, is said in the end.
+    """
     pin(2 if args.clock == "wall" else 1)
     # What every copy of this process needs.
     import pytorch_metric_learning.losses
@@ -132,18 +156,21 @@ def table(args):
 
     import nearfar.train  # noqa: F401
 
-    for n in args.n:
-        for per_class in args.per_class:
-            for composition in args.compositions or THEIRS:
-                one = argparse.Namespace(composition=composition, n=n, per_class=per_class, dim=args.dim, peak="")
-                repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15)
-                times = forked(lambda one=one, repeats=repeats: take_times(ways(one, False), repeats, args.clock))
-                if times is None:
-                    continue
-                one.peak = "yes"
-                peaks = {name: forked(lambda one=one, name=name: peak(one, name)) for name in times}
-                found = {"composition": composition, "n": n, "per_class": per_class, "load": os.getloadavg()[0]}
-                print(json.dumps(found | report(times, peaks)), flush=True)
+    failed = []
+    for n, given, composition in itertools.product(args.n, args.per_class, args.compositions or THEIRS):
+        per_class = samples(composition, given)
+        one = argparse.Namespace(composition=composition, n=n, per_class=per_class, dim=args.dim, peak="")
+        repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15 if n > 64 else 200)
+        times = forked(lambda one=one, repeats=repeats: take_times(ways(one, False), repeats, args.clock))
+        one.peak = "yes"
+        peaks = {name: forked(lambda one=one, name=name: peak(one, name)) for name in times or ()}
+        if times is None or None in peaks.values():
+            failed.append(f"{composition} at n={n}, per_class={per_class}")
+            continue
+        found = {"composition": composition, "n": n, "per_class": per_class, "load": os.getloadavg()[0]}
+        print(json.dumps(found | report(times, peaks)), flush=True)
+    if failed:
+        sys.exit("\n".join(["no row, as the traceback above says:", *failed]))
 
 
 def peak(args, name):

@@ -1,4 +1,4 @@
-"""Files that are replaced at once or not at all, and only where that is asked for."""
+"""Files that are replaced at once or not at all, only where that is asked for, and in folders that are there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 
 from nearfar.errors import ConfigError
 
-__all__ = ["replaced", "require_new", "write_text"]
+__all__ = ["replaced", "require_folder", "require_new", "write_text"]
 
 
 def require_new(path: Path, *, overwrite: bool) -> None:
@@ -23,6 +23,18 @@ def require_new(path: Path, *, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is there already: give another name, or --overwrite (overwrite=True in Python)")
+
+
+def require_folder(path: Path) -> None:
+    """Whether the folder is there that a file is to be written in; to be asked before anything is computed for it.
+
+    Raises
+    ------
+    ConfigError
+        It is not.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} to write {path.name} in: make it first")
 
 
 @contextlib.contextmanager

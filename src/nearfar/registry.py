@@ -147,10 +147,9 @@ class Registry:
         UnknownPart
             None has it; the message has the closest names.
         """
+        if (shown := self._recipe_of(name)) is not None:
+            return shown
         found = self.recipes()
-        for short, (spec, plugin) in found.items():
-            if name in (short, f"{plugin.namespace}.{spec.name}"):
-                return spec
         if "loss" in self.kinds_of(name):
             raise UnknownPart(
                 f"{name!r} is a loss and no recipe with a name: train with it by --criterion {name}", name=name
@@ -160,6 +159,12 @@ class Registry:
         raise UnknownPart(
             f"no plugin shows a recipe {name!r}; {meant}nearfar show recipes lists them", name=name, suggestions=close
         )
+
+    def _recipe_of(self, name: str) -> RecipeSpec | None:
+        for short, (spec, plugin) in self.recipes().items():
+            if name in (short, f"{plugin.namespace}.{spec.name}"):
+                return spec
+        return None
 
     def commands(self, group: str) -> dict[str, tuple[CommandSpec, Plugin]]:
         """What plugins add below a command, ``"bench"`` or ``"plot"``; named as :meth:`recipes` are."""
@@ -213,6 +218,8 @@ class Registry:
         message = f"no {kind} is called {name!r}"
         if others := [other for other in self.kinds_of(name) if other != kind]:
             return f"{message}; there is a {' and a '.join(others)} of that name"
+        if kind == "loss" and (shown := self._recipe_of(name)) is not None:
+            return f"{message}: it is a recipe, whose text is to be given: {shown.recipe}"
         close = self.suggest(kind, name)
         if namespace and namespace not in {plugin.namespace for plugin in self.plugins}:
             then = f"did you mean {_or(close)}?" if close else "`nearfar plugins` lists those that are"

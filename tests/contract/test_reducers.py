@@ -67,7 +67,7 @@ def by_rows() -> Iterator[None]:
     """However small the batch, a few rows at a time, where a loss goes by rows."""
     small = ("row_pass.SMALL", "sides.SMALL", "mask_sides.SMALL")
     with contextlib.ExitStack() as stack:
-        for name, value in (*((each, 0) for each in small), ("row_pass.CPU_ELEMENTS", 40)):
+        for name, value in (*((each, 0) for each in small), ("few_rows.CPU_ELEMENTS", 40)):
             stack.enter_context(mock.patch(f"nearfar_pair.{name}", value))
         yield
 

@@ -113,6 +113,21 @@ def test_the_table_has_what_the_cells_have(whole: Path) -> None:
     assert "paired t-test" in table
 
 
+def test_the_table_of_one_repeat_and_one_trial_claims_no_interval_no_test_and_no_search(
+    small: Comparison, tmp_path: Path
+) -> None:
+    once = {"criteria": ["softmax"], "trials": 1, "repeats": 1, "train": {"validation": {"every": 1}}}
+    compare(Comparison.of(small.to_dict(), once), tmp_path / "out")
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "# 1 criterion on " in table
+    assert "Test classes, per cent; of one repeat.\n" in table
+    assert "for 1 epoch, whatever the criterion. Every epoch and at the end" in table
+    assert "One repeat has no interval and no test" in table
+    assert "nothing was searched" in table
+    assert "Student" not in table
+    assert "Optuna's" not in table
+
+
 class Killed(BaseException):
     """What a signal that nobody can answer does, as far as files and the storage know."""
 
@@ -297,7 +312,20 @@ def test_a_plan_says_what_would_be_searched(capsys: pytest.CaptureFixture[str], 
     assert left.value.code == 0
     assert capsys.readouterr().out == (
         "sup_con: sup_con; searched: temperature 0.025 to 0.4, log\n"
-        "1 criteria on emoji, 3 trials and 2 repeats each, 4 folds: 20 trainings of 40 epochs with test_resnet\n"
+        "1 criterion on emoji, 3 trials and 2 repeats each, 4 folds: 20 trainings of 40 epochs with test_resnet\n"
+    )
+
+
+def test_of_one_trial_a_plan_says_that_it_is_the_criterion_as_it_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            ["bench", "losses", "--criterion", "sup_con", "--trials", "1", "--repeats", "1", "--epochs", "1", "--plan"]
+        )
+    assert capsys.readouterr().out == (
+        "sup_con: sup_con; as it is written\n"
+        "1 criterion on emoji, 1 trial and 1 repeat each, 4 folds: 8 trainings of 1 epoch with test_resnet\n"
     )
 
 

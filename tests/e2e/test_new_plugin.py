@@ -119,7 +119,9 @@ def composes_and_trains(plugin: Installed, loss: str, **arguments: object) -> No
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory) -> Installed:
-    return generate(tmp_path_factory.mktemp("pair"), "--loss", "my_loss", "--miner", "my_miner", "--family", "pair")
+    return generate(
+        tmp_path_factory.mktemp("triplet"), "--loss", "my_loss", "--miner", "my_miner", "--family", "triplet"
+    )
 
 
 def test_a_loss_and_a_miner_are_registered_and_shown(plugin):
@@ -165,7 +167,7 @@ def test_every_family_and_kind_installs_keeps_every_law_and_trains(tmp_path, cas
     options, loss = CASES[case]
     plugin = generate(tmp_path, *options)
     said = list(zip((option[2:] for option in options[::2]), options[1::2], strict=True))
-    family = dict(said).get("family", "pair")
+    family = dict(said).get("family", "triplet")
     parts = [(kind, name.partition(":")[0]) for kind, name in said if kind != "family"]
     passes_its_own_tests(plugin)
     one_name = len({name for _, name in parts}) < len(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from nearfar.data import ORL, ImageTable, open_dataset
 from nearfar.data.faces import write_records
-from nearfar.errors import DataError
+from nearfar.errors import DataError, NearfarWarning
 
 
 @pytest.fixture
@@ -143,6 +144,9 @@ def test_parquet_is_read_as_csv_is(images: Path) -> None:
         ("", "is empty"),
         ("path,label\n", "no rows"),
         ("file,label\n0_0.png,a\n", "no column 'path': its columns are 'file', 'label'"),
+        ("Path,label\n0_0.png,a\n", "no column 'path': its columns are 'Path', 'label'; rename 'Path' if that is it"),
+        ("path;label\n0_0.png;a\n", "no column 'path': .* separated by semicolons: save it with commas"),
+        ("path\tlabel\n0_0.png\ta\n", "separated by tabs: save it with commas"),
         ("path,label,label\n0_0.png,a,b\n", "2 columns 'label'"),
         ("path,label\n0_0.png,a\n0_1.png\n", "row 3 .* has 1 cells"),
         ("path,label\n0_0.png,a\n0_1.png,\n", "1 cells of the column 'label' .* row 3"),
@@ -165,6 +169,38 @@ def test_parquet_is_read_as_csv_is(images: Path) -> None:
 def test_a_table_that_cannot_be_used_is_told_before_anything_starts(images: Path, text: str, match: str) -> None:
     with pytest.raises(DataError, match=match):
         ImageTable(write(images, text))
+
+
+@pytest.mark.parametrize(
+    ("found", "meant"),
+    [("cam", "camera"), ("camid", "camera"), ("Camera", "camera"), ("spilt", "split"), ("template_id", "template")],
+)
+def test_a_column_that_is_misspelt_is_told_with_what_was_meant(images: Path, found: str, meant: str) -> None:
+    path = write(images, rows(f"path,label,{found}", ",1"))
+    with pytest.warns(NearfarWarning, match=f"column {found!r} of .* is passed over; did you mean {meant!r}") as told:
+        ImageTable(path)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("column", ["name", "date", "frame", "width", "image_id", "cameras"])
+def test_columns_that_are_unlike_or_beside_what_they_are_like_are_passed_over(images: Path, column: str) -> None:
+    table = ImageTable(write(images, rows(f"path,label,camera,{column}", ",1,2")))
+    assert table.camera_names == ("1",)
+
+
+def test_a_misspelt_column_is_told_of_once_however_often_its_table_is_read(images: Path) -> None:
+    path = write(images, rows("path,label,cam", ",1"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")  # as Python has it where nobody asks for another
+        for split in ("train", "validation", "test"):
+            open_dataset(path, split)
+    assert [each.category for each in told] == [NearfarWarning]
+
+
+def test_columns_in_any_order_are_read_by_name(images: Path) -> None:
+    text = "camera,note,label,path\nleft,x,a,0_0.png\nright,y,a,0_1.png\n"
+    table = ImageTable(write(images, text))
+    assert (table.camera_names, table.class_names, table.paths[1].name) == (("left", "right"), ("a",), "0_1.png")
 
 
 def test_other_files_under_the_name_of_a_table_are_told(images: Path) -> None:

@@ -118,9 +118,17 @@ def test_a_curve_is_the_weight_over_the_own_similarity() -> None:
     assert float(found["negative"][1][0]) == 0  # far enough apart
 
 
-@pytest.mark.parametrize("recipe", ["giou", "triplet + contrastive", "ring"])
-def test_what_cannot_be_asked_is_told(recipe: str) -> None:
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ("giou", "giou is a loss on pred_boxes and target_boxes: there are no pairs of embeddings"),
+        ("focal", "focal is a loss on logits and targets: there are no pairs of embeddings"),
+        ("triplet + contrastive", "is a sum of 2 losses, whose weights of pairs add up: ask for one of them"),
+        ("ring", "takes no reference set and has no class vectors"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_with_the_reason(recipe: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
         responses(recipe)
 
 

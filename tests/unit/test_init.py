@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,7 +228,7 @@ def test_what_one_should_know_of_the_data_is_remarked():
 def test_every_setting_is_written_below_its_reason_and_read_back_as_chosen():
     seen = found((50,) * 40)
     choices = advise(seen, REGISTRY)
-    text = document(choices, ["A title"])
+    text = document(choices, ["A title"], "nearfar train run.yaml")
     config = Config.of(("run.yaml", yaml.safe_load(text))).to_dict()
     for choice in choices:
         value = config
@@ -239,7 +242,7 @@ def test_every_setting_is_written_below_its_reason_and_read_back_as_chosen():
 
 def test_a_path_cannot_end_a_comment_or_a_text():
     odd = "a\nepochs: 7\n'#: \"\u2028b/" + "long name " * 30
-    text = document(advise(found((9,) * 50, source=odd), REGISTRY), [f"On {odd}"])
+    text = document(advise(found((9,) * 50, source=odd), REGISTRY), [f"On {odd}"], f"nearfar train {odd}")
     config = Config.of(("run.yaml", yaml.safe_load(text)))
     assert config.data.source == odd
     assert config.epochs == 100
@@ -255,6 +258,37 @@ def test_what_is_written_trains(photos, own_warnings, capsys):
         main(["train", "run.yaml", *steps, "-o", "run"])
     assert ended.value.code == 0
     assert (photos.parent / "run" / "metrics.json").exists()
+
+
+def test_the_command_that_trains_is_in_a_line_of_its_own_however_long(photos, own_warnings):
+    output = Path("a folder", "with a long name " * 6)
+    output.mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        main(["init", "photos", "-o", str(output / "run.yaml")])
+    lines = (output / "run.yaml").read_text().splitlines()
+    assert f"# To train: nearfar train '{output / 'run.yaml'}'" in lines
+    assert all(len(line) <= 100 for line in lines if "To train" not in line)
+
+
+def test_a_folder_that_is_not_there_to_write_in_is_told_before_the_images_are_looked_at(photos):
+    (photos / "class0" / "0.png").write_text("not an image")
+    done = CliRunner().invoke(cli, ["init", "photos", "-o", "nowhere/run.yaml"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "there is no folder nowhere to write run.yaml in: make it first"
+
+
+def test_images_that_are_not_there_are_told_before_torch_is_imported(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "nearfar", "init", "emoji"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert (
+        "nearfar: there is no folder or file emoji: give images of your own; `nearfar train` by itself" in done.stderr
+    )
+    assert not re.search(r"\|\s+torch$", done.stderr, re.MULTILINE)
 
 
 def test_a_file_that_is_there_is_not_overwritten(photos, own_warnings, capsys):

@@ -113,8 +113,8 @@ def test_a_keyword_is_refused_as_such(capsys, here, kind):
 
 
 def test_a_family_that_is_none_is_refused_with_those_there_are(capsys, here):
-    said = refused(capsys, here, "acme-losses", "--loss", "near:triplet")
-    assert "there is no family 'triplet' of losses; there are pair, margin, proxy, iou, other" in said
+    said = refused(capsys, here, "acme-losses", "--loss", "near:quadruplet")
+    assert "there is no family 'quadruplet' of losses; there are triplet, pair, margin, proxy, iou, other" in said
 
 
 def test_only_losses_have_a_family(capsys, here):
@@ -236,6 +236,15 @@ def test_each_loss_may_have_a_family_of_its_own(capsys, here):
     assert 'inputs=("student", "target")' in source["plugin.py"]
     assert 'sample="acme_losses.samples:taught"' in source["plugin.py"]
     assert "def taught(n: int, seed: int)" in source["samples.py"]
+
+
+def test_a_loss_on_pairs_costs_for_each_pair_and_one_on_triplets_for_each_triplet(capsys, here):
+    main_ok(capsys, "acme-losses", "--loss", "near:pair", "--loss", "far:triplet", "--loss", "wide")
+    source = files(here / "acme-losses" / "src" / "acme_losses")
+    assert "batch.pairs()" in source["near.py"]
+    assert "batch.triplets()" in source["far.py"]
+    assert "batch.triplets()" in source["wide.py"]
+    assert 'emits=("pos_pair", "neg_pair")' in source["plugin.py"]
 
 
 def test_a_loss_that_says_its_family_leaves_nothing_to_be_asked_of_it(here, monkeypatch):
@@ -390,7 +399,7 @@ def test_a_wrong_answer_is_explained_and_asked_again(here, monkeypatch):
         "-",
         "-",
         "circle",
-        "pair",
+        "triplet",
         "MIT",
         "",
     )

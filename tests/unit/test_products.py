@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.nn import products
-from nearfar.nn.products import add_product, product
+from nearfar.nn.products import add_product, product, write_product
 
 #: Large enough for oneDNN, and with no side a multiple of a vector's width.
 N, K, M = 211, 133, 307
@@ -51,6 +51,27 @@ def test_it_is_the_product_in_float64_however_matrices_lie(chosen, first, second
     total = torch.ones(len(a), b.shape[1])
     add_product(total, a, b)
     torch.testing.assert_close(total.double(), expected + 1, rtol=0, atol=K * 2**-22)
+
+
+@pytest.mark.parametrize("chosen", [True, False], indirect=True, ids=["onednn", "mkl"])
+def test_it_is_written_as_many_times_as_asked_for_and_beside_what_is_added_to_each_row(chosen):
+    a, b, plus = drawn(N, K, "rows"), drawn(K, M, "columns"), drawn(1, M, "rows")[0]
+    expected = a.double() @ b.double()
+    out = torch.full((N, M), torch.nan)  # of what was there nothing is left
+    for alpha, added in ((1.0, None), (-1.0, None), (-2.0, plus)):
+        assert write_product(out, a, b, alpha=alpha, plus=added) is out
+        exact = alpha * expected + (0 if added is None else added.double())
+        torch.testing.assert_close(out.double(), exact, rtol=0, atol=K * 2**-21)
+
+
+@pytest.mark.parametrize("chosen", [True, False], indirect=True, ids=["onednn", "mkl"])
+def test_equal_points_have_equal_products_wherever_they_stand(chosen):
+    points = drawn(M, K, "rows")
+    points[[7, 150, M - 1]] = points[3].clone()
+    found = product(points, points.T)
+    for i in (7, 150, M - 1):
+        assert torch.equal(found[:, i], found[:, 3])
+        assert torch.equal(found[i], found[3])
 
 
 @pytest.mark.parametrize("chosen", [True], indirect=True, ids=["onednn"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nearfar.contributions import RecipeSpec
 from nearfar.discovery import Plugin
 from nearfar.errors import AmbiguousPart, ArgumentError, DeprecatedName, RegistrationError, UnknownPart
 from nearfar.registry import Registry, default_registry, list_losses
@@ -118,6 +119,17 @@ def test_an_unknown_name_is_answered_with_what_helps(registry, name, message):
     with pytest.raises(UnknownPart) as caught:
         registry.resolve("loss", name)
     assert message in str(caught.value)
+
+
+def test_the_name_of_a_recipe_where_a_loss_is_wanted_is_answered_with_its_text():
+    shown = RecipeSpec(name="usual", recipe="arcface + 0.1 * v2", summary="Both.", source="here")
+    registry = Registry([plugin("acme", loss("arcface"), recipes=(shown,))])
+    for name in ("usual", "acme.usual"):
+        with pytest.raises(UnknownPart) as caught:
+            registry.resolve("loss", name)
+        assert str(caught.value) == (
+            f"no loss is called {name!r}: it is a recipe, whose text is to be given: arcface + 0.1 * v2"
+        )
 
 
 def test_a_fragment_of_a_name_suggests_the_whole(registry):

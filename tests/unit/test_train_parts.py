@@ -313,27 +313,19 @@ def test_the_table_has_three_rows_of_four_metrics_in_per_cent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "untrained", "trained", "best", "said"),
+    ("raw", "untrained", "trained", "best", "validations", "said"),
     [
-        (0.2, 0.1, 0.21, 4, ""),
-        (
-            0.2,
-            0.1,
-            0.15,
-            40,
-            "no better than raw pixels (MAP@R 15.0 against 20.0): it validated best at its last step, ",
-        ),
-        (
-            0.2,
-            0.1,
-            0.20,
-            4,
-            "no better than raw pixels (MAP@R 20.0 against 20.0): it validated best after 4 of 40 steps",
-        ),
-        (0.1, 0.3, 0.2, 4, "no better than an untrained one (MAP@R 20.0 against 30.0): "),
+        (0.2, 0.1, 0.21, 4, 10, ""),
+        (0.2, 0.1, 0.15, 40, 10, "than raw pixels (MAP@R 15.0 against 20.0): it validated best at its last step "),
+        (0.2, 0.1, 0.20, 4, 10, "than raw pixels (MAP@R 20.0 against 20.0): it validated best after 4 of 40 steps"),
+        (0.1, 0.3, 0.2, 4, 10, "no better than an untrained one (MAP@R 20.0 against 30.0): "),
+        (0.2, 0.1, 0.15, 40, 1, "it was validated once, so nothing says whether it was still getting better"),
+        (0.2, 1.0, 1.0, 4, 10, "an untrained one (MAP@R 100.0 against 100.0): there is nothing more to be found"),
     ],
 )
-def test_a_training_that_came_to_nothing_is_told_with_what_to_look_at(raw, untrained, trained, best, said) -> None:
+def test_a_training_that_came_to_nothing_is_told_with_what_to_look_at(
+    raw, untrained, trained, best, validations, said
+) -> None:
     rows = {"raw": {"map@r": raw}, "untrained": {"map@r": untrained}, "trained": {"map@r": trained}}
-    found = told_no_better(rows, "map@r", best=best, steps=40)
+    found = told_no_better(rows, "map@r", best=best, steps=40, validations=validations)
     assert (said in found) if said else (found == "")

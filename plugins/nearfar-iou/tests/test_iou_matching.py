@@ -309,6 +309,23 @@ def test_a_metric_miner_given_as_an_object_is_refused_too() -> None:
     nearfar.compose("giou", miner=MaxIoU())
 
 
+BOXES = [(matcher, name) for matcher in MATCHERS for name in ("pred_boxes", "target_boxes", "anchors")]
+BOXES.remove(("hungarian", "anchors"))  # it takes none
+
+
+@pytest.mark.parametrize(("matcher", "name"), BOXES)
+def test_boxes_that_are_no_numbers_are_refused_rather_than_matched_with_nothing(matcher, name) -> None:
+    given = {key: value.detach().clone() for key, value in scene().items()}
+    if name == "anchors":
+        given["anchors"] = given["pred_boxes"].clone()
+    criterion = nearfar.compose("focal + giou", miner=matcher)
+    criterion(**given)
+    for broken in ("nan", "inf"):
+        given[name][1, 2] = float(broken)
+        with pytest.raises(InputError, match=f"{name} hold what is no finite number"):
+            criterion(**given)
+
+
 def test_what_is_wrong_with_a_call_is_said_by_name() -> None:
     given = scene()
     boxes = {name: given[name] for name in ("pred_boxes", "target_boxes")}
@@ -322,8 +339,8 @@ def test_what_is_wrong_with_a_call_is_said_by_name() -> None:
         nearfar.compose("focal", miner="max_iou")(**given | {"logits": given["logits"][:29]})
     with pytest.raises(InputError, match="boxes were matched as xyxy, and CIoU takes cxcywh"):
         nearfar.compose("ciou(box_format='cxcywh')", miner="max_iou")(**boxes)
-    with pytest.raises(InputError, match="not finite"):
-        Hungarian()(boxes["pred_boxes"] * float("nan"), boxes["target_boxes"])
+    with pytest.raises(InputError, match="boxes or logits are not finite"):
+        Hungarian()(*boxes.values(), logits=given["logits"] * float("nan"), targets=given["targets"])
     with pytest.raises(ArgumentError, match="not rotated"):
         nearfar.create_miner("atss", distance=nearfar.create_distance("probiou"))
     with pytest.raises(InputError, match="positives from negatives"):

@@ -264,6 +264,9 @@ def test_of_no_boxes_none_are_kept_and_wrong_ones_are_refused(function) -> None:
         function(boxes, scores[:4])
     with pytest.raises(InputError, match="no number"):
         function(boxes, scores * float("nan"))
+    for broken in ("nan", "inf"):
+        with pytest.raises(InputError, match="boxes hold what is no finite number"):
+            function(torch.cat([boxes[:4], boxes[4:] + float(broken)]), scores)
     with pytest.raises(InputError, match=r"class ids \(5,\)"):
         function(boxes, scores, classes=torch.zeros(5))
 

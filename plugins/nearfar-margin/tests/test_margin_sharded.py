@@ -403,6 +403,18 @@ def start_nowhere_whole(rank, world, folder):
         shard(loss)
 
 
+def refuse_the_plain_engine(rank, world, folder):
+    """Asked for before the classes are spread, or afterwards."""
+    with pytest.raises(ArgumentError, match=r"CosFace has engine='plain', .* use 'auto' or 'chunked'"):
+        shard(CosFace(C, D, engine="plain"))
+    loss = shard(CosFace(C, D))
+    x, y = torch.randn(2, D), torch.tensor([0, 1])
+    loss(x, y)
+    loss.engine = "plain"
+    with pytest.raises(ArgumentError, match="engine='plain'"):
+        loss(x, y)
+
+
 def exchange_weights(rank, world, folder):
     """Each rank reads its own classes of another program's head; one of them writes all."""
     whole = torch.arange(C * D, dtype=torch.float64).view(C, D)
@@ -453,6 +465,7 @@ def copies_sum_too(rank, world, folder):
 
 def on_two(rank, world, folder):
     start_nowhere_whole(rank, world, folder)
+    refuse_the_plain_engine(rank, world, folder)
     keep_what_is_of_classes_where_they_are(rank, world, folder)
     labels_out_of_range_are_told_on_every_rank(rank, world, folder)
     exchange_weights(rank, world, folder)

@@ -19,8 +19,8 @@ import nearfar
 from nearfar.nn import distances
 from nearfar.nn.miners import Miner
 from nearfar.nn.selection import IndexSelection
+from nearfar_pair import few_rows, row_pass, sides
 from nearfar_pair import pair_distances as pair_distances_module
-from nearfar_pair import row_pass, sides
 from nearfar_pair.arithmetic import exponential_, first_least, log_sum_exp
 from nearfar_pair.losses.margin_beta import MarginBeta
 from nearfar_pair.losses.triplet import Triplet
@@ -53,7 +53,7 @@ def by_rows(elements: int) -> Iterator[None]:
     with (
         mock.patch.object(row_pass, "SMALL", 0),
         mock.patch.object(sides, "SMALL", 0),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
         mock.patch.object(pair_distances_module, "SMALL", 0),
         mock.patch.object(pair_distances_module, "CPU_ELEMENTS", elements),
     ):

@@ -18,7 +18,7 @@ import torch
 
 import nearfar
 from nearfar.testing.selections import as_set
-from nearfar_pair import angle_rule, mask_sides, plugin, row_pass, rule_distance, sides
+from nearfar_pair import angle_rule, few_rows, mask_sides, plugin, row_pass, rule_distance, sides
 from nearfar_pair.miners.drawn import Draws
 
 LABELS = [3, 0, 3, 1, 0, 3, 2, 1, 0, 2, 3, 1, 5]
@@ -50,7 +50,7 @@ def by_rows(elements: int) -> Iterator[None]:
         mock.patch.object(mask_sides, "SMALL", 0),
         mock.patch.object(rule_distance, "SMALL", 0),
         mock.patch.object(angle_rule, "SMALL", 0),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
     ):
         yield
 

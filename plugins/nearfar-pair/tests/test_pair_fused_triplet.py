@@ -22,7 +22,7 @@ from nearfar.nn.reducers import AvgNonZero, Mean, Sum
 from nearfar.nn.selection import IndexSelection, TripletRule
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar.testing.meter import most_elements
-from nearfar_pair import hinges, pair_pass, row_pass, sides, triplet_terms
+from nearfar_pair import few_rows, hinges, pair_pass, row_pass, sides, triplet_terms
 from nearfar_pair.hardest_triplets import HardestTriplets
 from nearfar_pair.losses.triplet import Triplet
 from nearfar_pair.miners.all import All
@@ -174,7 +174,7 @@ def test_the_size_of_the_slices_does_not_matter(
     whole = gradient()
     monkeypatch.setattr(row_pass, "SMALL", 0)
     monkeypatch.setattr(sides, "SMALL", 0)
-    monkeypatch.setattr(row_pass, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(few_rows, "CPU_ELEMENTS", elements)
     monkeypatch.setattr(hinges, "ELEMENTS", elements)
     monkeypatch.setattr(triplet_terms, "SMALL", 0)
     monkeypatch.setattr(pair_pass, "CPU_ELEMENTS", elements)

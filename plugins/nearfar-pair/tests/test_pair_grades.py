@@ -20,7 +20,7 @@ from nearfar.errors import ArgumentError, InputError
 from nearfar.nn import Grades, Miner, RuledLabels
 from nearfar.nn.batch import Batch
 from nearfar.testing.meter import most_elements
-from nearfar_pair import mask_sides, plugin, row_pass, sides
+from nearfar_pair import few_rows, mask_sides, plugin, row_pass, sides, soft_ranks
 from nearfar_pair.loss_definitions.floats import cosine, euclidean, hinge, log_sum, mean, non_zero_mean, sigmoid
 
 LOSSES = [
@@ -41,7 +41,7 @@ def by_rows() -> Iterator[None]:
         mock.patch.object(sides, "SMALL", 0),
         mock.patch.object(mask_sides, "SMALL", 0),
         mock.patch.object(mask_sides, "ELEMENTS", 20),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", 20),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", 20),
     ):
         yield
 
@@ -437,6 +437,7 @@ def test_no_matrix_of_all_pairs_is_kept(name: str) -> None:
     loss = nearfar.create_loss(name)
     with (
         mock.patch.object(mask_sides, "ELEMENTS", elements),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
+        mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements),
     ):
         assert most_elements(lambda: loss(x, labels).backward()) <= elements * 1.01

@@ -19,7 +19,7 @@ from nearfar.nn import RuledLabels
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection
 from nearfar.testing.meter import most_elements
-from nearfar_pair import mask_sides, plugin, row_pass, sides
+from nearfar_pair import few_rows, mask_sides, plugin, row_pass, sides
 
 #: A quadruplet asks of two negatives whether they are of a third class; a memory has labels of earlier batches.
 BEYOND_PAIRS = {"quadruplet", "cross_batch_memory"}
@@ -44,7 +44,7 @@ def by_rows(elements: int = 40) -> Iterator[None]:
         mock.patch.object(sides, "SMALL", 0),
         mock.patch.object(mask_sides, "SMALL", 0),
         mock.patch.object(mask_sides, "ELEMENTS", elements),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
     ):
         yield
 
@@ -210,8 +210,8 @@ def test_no_matrix_of_all_pairs_is_kept() -> None:
     n = 512
     x, y = torch.randn(n, 8, requires_grad=True), torch.nn.functional.one_hot(torch.arange(n) // 4).bool()
     loss = nearfar.create_loss("pair.multi_similarity")
-    with mock.patch.object(mask_sides, "ELEMENTS", row_pass.CPU_ELEMENTS):
-        assert most_elements(lambda: loss(x, y).backward()) <= row_pass.CPU_ELEMENTS * 1.01
+    with mock.patch.object(mask_sides, "ELEMENTS", few_rows.CPU_ELEMENTS):
+        assert most_elements(lambda: loss(x, y).backward()) <= few_rows.CPU_ELEMENTS * 1.01
 
 
 # ---- rules by name

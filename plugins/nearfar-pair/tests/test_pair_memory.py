@@ -15,12 +15,14 @@ from nearfar.testing.meter import peak_bytes
 from nearfar_pair import (
     angle_rule,
     bins,
+    few_rows,
     mask_sides,
     pair_distances,
     pair_pass,
     row_pass,
     rule_distance,
     sides,
+    soft_ranks,
     triplet_pairs,
     triplet_terms,
 )
@@ -53,7 +55,7 @@ def a_few_rows_at_a_time() -> Iterator[None]:
         for module in (row_pass, sides, mask_sides, rule_distance, pair_distances, triplet_terms):
             stack.enter_context(mock.patch.object(module, "SMALL", 0))
         stack.enter_context(mock.patch.object(quadruplet, "WHOLE", 0))
-        for module in (row_pass, pair_pass, pair_distances):
+        for module in (few_rows, pair_pass, pair_distances, soft_ranks):
             stack.enter_context(mock.patch.object(module, "CPU_ELEMENTS", 2**12))
         for module in (triplet_pairs, angle_rule, bins):
             stack.enter_context(mock.patch.object(module, "ELEMENTS", 2**12))

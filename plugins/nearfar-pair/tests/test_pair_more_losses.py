@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import nearfar
 from nearfar.errors import ArgumentError, InputError
+from nearfar.nn.batch import Batch
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing.meter import most_elements
 from nearfar_pair import sides
@@ -284,6 +286,28 @@ def test_a_batch_without_a_pair_leaves_the_histogram() -> None:
     loss = DynamicSoftMargin()
     assert loss(torch.randn(4, 3), torch.arange(4)).item() == 0
     assert not loss.histogram.any()
+
+
+def test_what_is_no_number_shows_in_the_loss_and_not_in_the_histogram() -> None:
+    loss, x, labels = DynamicSoftMargin(), torch.randn(8, 4), torch.arange(8) // 2
+    loss(x, labels)
+    kept = loss.histogram.clone()
+    x[0, 0] = math.nan
+    assert loss(x, labels).isnan()
+    assert torch.equal(loss.histogram, kept)
+
+
+def test_a_batch_is_seen_once_whatever_is_asked_of_it() -> None:
+    loss, labels = DynamicSoftMargin(num_bins=5, momentum=0.5).double(), torch.arange(8) // 2
+    first, second = (torch.randn(8, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss(first, labels)
+    other = copy.deepcopy(loss)
+    other(second, labels)
+    terms = loss.terms(Batch.of(second, labels))
+    (by,) = torch.autograd.grad(terms.sum(), second, create_graph=True)
+    torch.testing.assert_close(terms.values.sum(), terms.sum())
+    torch.autograd.grad(by.sum(), second)
+    torch.testing.assert_close(loss.histogram, other.histogram, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_bins", [1, 2.5, True])

@@ -20,7 +20,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, Sum
 from nearfar.nn.selection import IndexSelection
 from nearfar.testing.meter import most_elements
-from nearfar_pair import loss_definitions, plugin, row_pass, sides
+from nearfar_pair import few_rows, loss_definitions, plugin, row_pass, sides
 from nearfar_pair.losses.circle import Circle
 from nearfar_pair.losses.contrastive import Contrastive
 from nearfar_pair.losses.multi_similarity import MultiSimilarity
@@ -42,7 +42,7 @@ def by_rows(elements: int) -> Iterator[None]:
     with (
         mock.patch.object(row_pass, "SMALL", 0),
         mock.patch.object(sides, "SMALL", 0),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", elements),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", elements),
     ):
         yield
 
@@ -231,7 +231,7 @@ def test_no_matrix_of_all_pairs_is_kept(name: str) -> None:
     n = 512
     x, y = torch.randn(n, 8, requires_grad=True), torch.arange(n) // 4
     loss = nearfar.create_loss(f"pair.{name}")
-    assert most_elements(lambda: loss(x, y).backward()) <= row_pass.CPU_ELEMENTS * 1.01
+    assert most_elements(lambda: loss(x, y).backward()) <= few_rows.CPU_ELEMENTS * 1.01
 
 
 # ---- arguments

@@ -17,6 +17,7 @@ from nearfar.nn.reducers import Mean, NoReduction, PerAnchor, Threshold, TopK
 from nearfar.nn.selection import IndexSelection, Selection
 from nearfar_pair import (
     angle_rule,
+    few_rows,
     mask_sides,
     pair_distances,
     pair_pass,
@@ -59,7 +60,7 @@ def by_rows() -> Iterator[None]:
         mock.patch.object(rule_distance, "SMALL", 0),
         mock.patch.object(triplet_terms, "SMALL", 0),
         mock.patch.object(quadruplet, "WHOLE", 0),
-        mock.patch.object(row_pass, "CPU_ELEMENTS", 40),
+        mock.patch.object(few_rows, "CPU_ELEMENTS", 40),
         mock.patch.object(pair_pass, "CPU_ELEMENTS", 90),
         mock.patch.object(triplet_pairs, "ELEMENTS", 60),
         mock.patch.object(angle_rule, "ELEMENTS", 60),
@@ -111,7 +112,7 @@ def test_a_share_that_ends_between_the_two_ways_of_a_pair_ends_there_for_every_l
     # Both ways are as far, and rounding tells which comes first: however few rows a loss takes, it has to be the same.
     x, _ = batch(brute, False)
     loss = nearfar.create_loss(f"pair.{name}").double()
-    with by_rows(), mock.patch.object(row_pass, "CPU_ELEMENTS", elements):
+    with by_rows(), mock.patch.object(few_rows, "CPU_ELEMENTS", elements):
         selection = select(loss, "hdc(fraction=0.33)", x.detach())
         a1, p, a2, n = indices = selection.indices()
         for first, second in ((a1, p), (a2, n)):

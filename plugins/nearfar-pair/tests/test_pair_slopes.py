@@ -14,7 +14,9 @@ from torch import Tensor
 
 import nearfar
 from nearfar.nn.batch import Batch
-from nearfar_pair import plugin, row_pass, sides
+from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair import few_rows, plugin, row_pass, sides, soft_ranks
+from nearfar_pair.end_losses import BothEndsLoss
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
 LABELS = torch.tensor([5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5])
@@ -29,6 +31,7 @@ LOSSES = [
     "contrastive(distance=squared_euclidean(normalize=False))",
     "decoupled_contrastive",
     "decoupled_contrastive(sigma=0.5)",
+    "dynamic_soft_margin(momentum=1)",
     "fast_ap",
     "generalized_lifted",
     "hinge_pair",
@@ -37,6 +40,8 @@ LOSSES = [
     'info_nce(positives="mean")',
     "info_nce(learned=True)",
     "intra_pair_variance",
+    "lifted_structure",
+    'lifted_structure(form="hard")',
     "margin_beta",
     "margin_beta(num_classes=10, nu=0.1)",
     "margin_beta(distance=cosine, beta=0.5)",
@@ -47,8 +52,14 @@ LOSSES = [
     'nca(objective="probability")',
     "nt_xent",
     'nt_xent(others="all")',
+    *("pnp", 'pnp("O")', 'pnp("Iu", temperature=0.5)', 'pnp("Ib", b=3, temperature=0.5)', 'pnp("Ds")'),
+    "pnp(alpha=2, temperature=0.5)",
     "ranked_list",
+    "recall_at_k",
+    "recall_at_k(ks=[1, 3], rank_temperature=[0.5, 2], temperature=0.5)",
     "siglip",
+    "smooth_ap",
+    "smooth_ap(temperature=0.5)",
     "snr_contrastive",
     "sup_con",
     "threshold_consistent_margin",
@@ -77,8 +88,19 @@ def gradients(loss: Any, batch: Batch, x: Tensor, *, whole: bool) -> tuple[Tenso
     return total.detach(), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
 
 
+def selected(given: str, x: Tensor) -> Selection | None:
+    """By a rule on distances, or some of all pairs one by one, a few of them twice."""
+    if given == "rule":
+        return MultiSimilarityMiner().select(x.detach(), LABELS)
+    if given != "pairs":
+        return None
+    a1, p, a2, n = Batch.of(x, LABELS).pairs()
+    some, others = (torch.randint(len(a), (len(a) // 2,), generator=torch.Generator().manual_seed(3)) for a in (a1, a2))
+    return IndexSelection((a1[some], p[some], a2[others], n[others]))
+
+
 @pytest.mark.parametrize("elements", [0, 40])
-@pytest.mark.parametrize("given", ["itself", "references", "rule"])
+@pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, elements: int) -> None:
     loss = nearfar.compose(name, num_classes=10, embedding_size=6).double()
@@ -87,12 +109,13 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         x = embeddings(len(LABELS), 0, ties=ties).requires_grad_()
         r = embeddings(len(REFERENCE_LABELS), 1, ties=ties)
         references = (r, REFERENCE_LABELS) if given == "references" else (None, None)
-        selection = MultiSimilarityMiner().select(x.detach(), LABELS) if given == "rule" else None
-        batch = Batch.of(x, LABELS, selection, *references)
+        batch = Batch.of(x, LABELS, selected(given, x), *references)
         expected = gradients(loss, batch, x, whole=True)
         with contextlib.ExitStack() as stack:
             if elements:
-                stack.enter_context(mock.patch.multiple(row_pass, SMALL=0, CPU_ELEMENTS=elements))
+                stack.enter_context(mock.patch.object(row_pass, "SMALL", 0))
+                stack.enter_context(mock.patch.object(few_rows, "CPU_ELEMENTS", elements))
+                stack.enter_context(mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements))
                 stack.enter_context(mock.patch.object(sides, "SMALL", 0))
             found = gradients(loss, batch, x, whole=False)
         for one, two in zip(found, expected, strict=True):
@@ -101,8 +124,8 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
 
 def test_the_list_is_whole() -> None:
     """Every loss that declares slopes is in the list above."""
-    names = [spec.name for spec in plugin.nearfar_losses()]
-    sloped = {name for name in names if hasattr(_class(name), "sloped")}
+    classes = {spec.name: _class(spec.name) for spec in plugin.nearfar_losses()}
+    sloped = {name for name, of in classes.items() if hasattr(of, "sloped") or issubclass(of, BothEndsLoss)}
     assert sloped | OF_TRIPLETS == {name.partition("(")[0] for name in LOSSES}
 
 

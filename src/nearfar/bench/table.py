@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nearfar.bench.space import is_setting
 from nearfar.bench.statistics import CONFIDENCE, Estimate
+from nearfar.words import number_of
 
 if TYPE_CHECKING:
     from nearfar.bench.results import Results, Row
@@ -23,8 +24,8 @@ def document(results: Results) -> str:
     size = comparison.train.model.embedding_size
     wide = f" (each {size} wide)" if size else ""
     parts = [
-        f"# {len(results.rows)} criteria on {comparison.train.data.source}",
-        f"Test classes, per cent; the mean of {comparison.repeats} repeats and its {CONFIDENCE:.0%} interval.",
+        f"# {number_of(len(results.rows), 'criterion', 'criteria')} on {comparison.train.data.source}",
+        f"Test classes, per cent; {_over(comparison.repeats)}.",
         f"## Separated\n\nThe mean of the {comparison.folds} models of the folds{wide}.",
         _markdown(_head(), [_line(row, "separated") for row in results.rows]),
         f"## Concatenated\n\nThe embeddings of the {comparison.folds} models side by side.",
@@ -52,30 +53,57 @@ def how(results: Results) -> Iterator[str]:
     train = comparison.train
     yield (
         f"The classes that are not for the test are in {comparison.folds} parts; each model is trained on all but one "
-        f"of them for {train.epochs} epochs, whatever the criterion. Every {train.validation.every} epochs and at the "
-        f"end it is judged on the part left out, and the weights that are best by {train.validation.metric} are kept."
+        f"of them for {number_of(train.epochs, 'epoch')}, whatever the criterion. Every "
+        f"{_every(train.validation.every)} and at the end it is judged on the part left out, and the weights that are "
+        f"best by {train.validation.metric} are kept."
     )
     yield (
         f"Every criterion has the same network ({train.model.name}, {train.model.image_size or 'its own'} pixels), "
         f"folds, batches ({train.batch.classes_per_batch} classes × {train.batch.samples_per_class} images), optimiser "
         f"({train.optimizer.name}, {train.optimizer.lr:g}), schedule and length."
     )
+    yield from _searched(comparison.trials)
+    yield from _compared(comparison.repeats, first)
+    trainings, seconds = sum(row.trainings for row in results.rows), sum(row.seconds for row in results.rows)
+    yield f"It took {number_of(trainings, 'training')} and {_long(seconds)} of one process."
+    for each in results.environments:
+        yield f"Made with {', '.join(f'{name} {value}' for name, value in each.items())}."
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
+def _every(epochs: int) -> str:
+    return "epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def _over(repeats: int) -> str:
+    return f"the mean of {repeats} repeats and its {CONFIDENCE:.0%} interval" if repeats > 1 else "of one repeat"
+
+
+def _searched(trials: int) -> Iterator[str]:
+    if trials < 2:  # the first is the criterion as it is written
+        yield "Hyper-parameters are those that the criteria are written with: nothing was searched."
+        return
     yield (
-        f"Hyper-parameters are those of the best of {comparison.trials} trials by the mean of the folds' validation; "
-        "the first trial is the criterion as it is written, those after it are Optuna's."
+        f"Hyper-parameters are those of the best of {trials} trials by the mean of the folds' validation; the first "
+        "trial is the criterion as it is written, those after it are Optuna's."
     )
+
+
+def _compared(repeats: int, first: str) -> Iterator[str]:
+    if repeats == 1:
+        yield "One repeat has no interval and no test: what criteria differ by may be the seed's doing."
+        return
     yield (
-        f"Intervals are Student's over {comparison.repeats} seeds. They say how much a result depends on the seed, not "
-        "on which classes there are."
+        f"Intervals are Student's over {repeats} seeds. They say how much a result depends on the seed, not on which "
+        "classes there are."
     )
     yield (
         f"p is that MAP@R does not differ from that of {first}: two-sided paired t-test over the seeds, adjusted by "
         "Holm's method for the number of criteria."
     )
-    trainings, seconds = sum(row.trainings for row in results.rows), sum(row.seconds for row in results.rows)
-    yield f"It took {trainings} trainings and {seconds / 3600:.2f} hours of one process."
-    for each in results.environments:
-        yield f"Made with {', '.join(f'{name} {value}' for name, value in each.items())}."
 
 
 def _head() -> list[str]:

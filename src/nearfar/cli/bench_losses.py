@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nearfar.cli.complete import expressions
+from nearfar.words import number_of
 
 if TYPE_CHECKING:
     from nearfar.bench.comparison import Comparison
@@ -112,14 +113,15 @@ def _planned(comparison: Comparison) -> str:
     lines = []
     for each in comparison.contenders:
         searched = ", ".join(f"{key} {searched}" for key, searched in each.space.items())
-        begins = f"searched: {searched}" if searched and comparison.trials else "as it is written"
+        begins = f"searched: {searched}" if searched and comparison.trials > 1 else "as it is written"
         lines.append(f"{each.name}: {each.recipe}; {begins}")
     train = comparison.train
     return "\n".join(
         [
             *lines,
-            f"{len(comparison.contenders)} criteria on {train.data.source}, {comparison.trials} trials and "
-            f"{comparison.repeats} repeats each, {comparison.folds} folds: {comparison.trainings} trainings of "
-            f"{train.epochs} epochs with {train.model.name}",
+            f"{number_of(len(comparison.contenders), 'criterion', 'criteria')} on {train.data.source}, "
+            f"{number_of(comparison.trials, 'trial')} and {number_of(comparison.repeats, 'repeat')} each, "
+            f"{number_of(comparison.folds, 'fold')}: {number_of(comparison.trainings, 'training')} of "
+            f"{number_of(train.epochs, 'epoch')} with {train.model.name}",
         ]
     )

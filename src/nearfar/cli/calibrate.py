@@ -36,12 +36,15 @@ def command(embeddings: Path, far: float, labels: Path | None, pairs: Path | Non
     nearfar calibrate people.parquet --far 0.001 --pairs pairs.csv -o threshold.json
     """
     from nearfar.errors import ConfigError
-    from nearfar.inference import read_embeddings
+    from nearfar.files import require_folder
 
     if output.exists():
         raise ConfigError(f"{output} is there already: give another name")
+    require_folder(output)
     if pairs is not None and labels is not None:
         raise ConfigError("--pairs tells who is the same and --labels who is who: give one of them")
+    from nearfar.inference import read_embeddings
+
     found = read_embeddings(embeddings)
     made, of = _of_all(found, labels, far) if pairs is None else _of_listed(found, pairs, far)
     made.write(output)

@@ -29,21 +29,29 @@ def command(source: Path, output: Path) -> None:
     nearfar init photos/ -o run.yaml
     nearfar train run.yaml
     """
-    from nearfar.errors import ConfigError
+    from nearfar.errors import ConfigError, DataError
+    from nearfar.files import require_folder
     from nearfar.registry import default_registry
-    from nearfar.train.advice import advise, document, remarks
-    from nearfar.train.survey import survey
 
+    if not source.exists():  # before torch is imported
+        raise DataError(
+            f"there is no folder or file {source}: give images of your own; `nearfar train` by itself trains on images "
+            "that come with nearfar"
+        )
     there = ConfigError(f"{output} is there already, and is not overwritten: choose another file with --output")
     if os.path.lexists(output):
         raise there
+    require_folder(output)
+    from nearfar.train.advice import advise, document, remarks
+    from nearfar.train.survey import survey
+
     found = survey(source)
     choices, notes = advise(found, default_registry()), remarks(found)
     begin = f"nearfar train {shlex.quote(str(output))}"
-    title = [f"What to begin with on {found.source}; every key is in the documentation. To train: {begin}", *notes]
+    title = [f"What to begin with on {found.source}; every key is in the documentation", *notes]
     try:
         with output.open("x", encoding="utf-8") as file:
-            file.write(document(choices, title))
+            file.write(document(choices, title, begin))
     except FileExistsError:
         raise there from None
     for choice in choices:

@@ -38,7 +38,7 @@ EXAMPLE = "nearfar new-plugin acme-losses --namespace acme --loss my_loss --mine
 @click.option(
     "--family",
     type=click.Choice(list(FAMILIES)),
-    help="What losses are like that do not say it themselves; pair unless given.",
+    help="What losses are like that do not say it themselves; triplet unless given.",
 )
 @click.option(
     "--licence", "--license", type=click.Choice(LICENCES, case_sensitive=False), help="SPDX; MIT unless given."
@@ -88,7 +88,7 @@ def command(
         name,
         suggest_namespace(name) if namespace is None else namespace,
         parts,
-        family=family or "pair",
+        family=family or "triplet",
         licence=licence or LICENCES[0],
         author=author or "",
         year=datetime.date.today().year,

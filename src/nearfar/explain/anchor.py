@@ -48,9 +48,7 @@ class Anchor:
     ) -> None:
         self._registry = default_registry() if registry is None else registry
         read = Recipe.of(recipe)
-        if (spec := self._spec(read)) is None:
-            raise InputError(f"{read} is not one loss on embeddings by name: give one")
-        self.spec = spec
+        self.spec = spec = self._spec(read)
         self.positive = torch.arange(positives + negatives) < positives
         if not spec.reference:
             self.positive = torch.arange(1 + negatives) < 1
@@ -64,14 +62,24 @@ class Anchor:
         if not spec.reference and not _class_vectors(criterion, len(self.positive)):
             raise InputError(f"{read} takes no reference set and has no class vectors that can be set")
 
-    def _spec(self, recipe: Recipe) -> LossSpec | None:
-        """The spec of the one loss of a recipe on embeddings."""
+    def _spec(self, recipe: Recipe) -> LossSpec:
+        """The spec of the one loss of a recipe, on embeddings."""
         planned = recipe.plan(self._registry, num_classes=2, embedding_size=2)
         if not planned.terms:
             compose(recipe, registry=self._registry)  # says what is wrong
-        specs = [getattr(getattr(term.loss, "entry", None), "spec", None) for term in planned.terms]
-        spec = specs[0] if len(specs) == 1 else None
-        return spec if isinstance(spec, LossSpec) and spec.on_embeddings else None
+        if len(planned.terms) > 1:
+            raise InputError(
+                f"{recipe} is a sum of {len(planned.terms)} losses, whose weights of pairs add up: ask for one of them"
+            )
+        spec = getattr(getattr(planned.terms[0].loss, "entry", None), "spec", None)
+        if not isinstance(spec, LossSpec):
+            raise InputError(f"{recipe} has an object for its loss: ask for one by name")
+        if not spec.on_embeddings:
+            raise InputError(
+                f"{recipe} is a loss on {' and '.join(spec.inputs[:2])}: there are no pairs of embeddings that it "
+                "could weigh"
+            )
+        return spec
 
     def make(self) -> Criterion:
         """The criterion, made anew in float64, so that what it keeps is as at the start."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ConfigError, DataError, MissingExtra
-from nearfar.files import require_new
+from nearfar.files import require_folder, require_new
 from nearfar.models import EmbeddingModel, save_model
 
 #: Ending → what it is.
@@ -54,7 +54,7 @@ def export(model: EmbeddingModel, path: str | os.PathLike[str], *, overwrite: bo
     Raises
     ------
     ConfigError
-        The ending is none of these, or the file is there already.
+        The ending is none of these, the file is there already, or its folder is not.
     DataError
         The model cannot be written so.
     MissingExtra
@@ -65,6 +65,7 @@ def export(model: EmbeddingModel, path: str | os.PathLike[str], *, overwrite: bo
         known = ", ".join(f"{ending} ({what})" for ending, what in FORMATS.items())
         raise ConfigError(f"{path} does not tell a format by its ending: {known}")
     require_new(path, overwrite=overwrite)
+    require_folder(path)
     if path.suffix == ".safetensors":
         save_model(model, path)
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nearfar.data.imagefolder import SUFFIXES, natural
 from nearfar.errors import DataError
+from nearfar.words import number_of
 
 
 def list_images(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -36,7 +37,5 @@ def list_images(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             found[path] = None
     if not found:
-        raise DataError(
-            f"no images were found in {searched} folder{'s' * (searched != 1)}: the kinds are {' '.join(SUFFIXES)}"
-        )
+        raise DataError(f"no images were found in {number_of(searched, 'folder')}: the kinds are {' '.join(SUFFIXES)}")
     return list(found)

@@ -38,11 +38,16 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
 
 
-def write_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Write the product of matrices to ``out`` (n, m), which is returned; as :func:`product`."""
-    if _suits(a, b):
-        return out.copy_(product(a, b))
-    return torch.mm(a, b, out=out)
+def write_product(out: Tensor, a: Tensor, b: Tensor, *, alpha: float = 1.0, plus: Tensor | None = None) -> Tensor:
+    """Write ``alpha`` times the product of matrices to ``out`` (n, m), which is returned; as :func:`product`.
+
+    ``plus`` (m,) is added to each row where there is any.
+    """
+    if not _suits(a, b):
+        beta, plus = (0, out) if plus is None else (1, plus)
+        return torch.addmm(plus, a, b, beta=beta, alpha=alpha, out=out)
+    found = product(a, b)
+    return torch.mul(found, alpha, out=out) if plus is None else torch.add(plus, found, alpha=alpha, out=out)
 
 
 def _rows_times(a: Tensor, b: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from nearfar.errors import ConfigError
-from nearfar.files import require_new, write_text
+from nearfar.files import require_folder, require_new, write_text
 from nearfar.report.chart import Chart, Line, chart
 from nearfar.report.comparison import comparison
 from nearfar.report.curves import Curves
@@ -80,8 +80,7 @@ def write_report(
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: give the name of a file")
     require_new(output, overwrite=overwrite)
-    if not output.parent.is_dir():
-        raise ConfigError(f"there is no folder {output.parent} for the report")
+    require_folder(output)
     folders = [RunFolder.open(path) for path in runs]
     names = _names(folders)
     where = resolve_device(device)

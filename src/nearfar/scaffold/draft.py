@@ -18,7 +18,8 @@ __all__ = ["FAMILIES", "LICENCES", "Draft", "Part", "Use"]
 #: Family of a loss → what the loss written for it is.
 FAMILIES = MappingProxyType(
     {
-        "pair": "A negative farther from the anchor than a positive, by a margin.",
+        "triplet": "A negative farther from the anchor than a positive, by a margin.",
+        "pair": "Positive pairs within one distance, negative pairs beyond another.",
         "margin": "Softmax on scaled cosines to the classes, of which the own one has to win by a margin.",
         "proxy": "Softmax on the distances to a learned proxy for each class.",
         "iou": "What of the union of matched boxes is not shared, and what of their hull is empty.",
@@ -39,6 +40,7 @@ _SUMMARIES = {
 }
 #: Family of a loss → the other kinds that its template takes.
 _TAKES = {
+    "triplet": ("miner", "reducer", "distance"),
     "pair": ("miner", "reducer", "distance"),
     "margin": ("miner", "reducer"),
     "proxy": ("miner", "reducer", "distance"),
@@ -50,7 +52,7 @@ _MODULES = frozenset({"plugin", "definitions", "samples"})
 #: What the templates call or import: a class or a function of such a name would hide it.
 _TAKEN = frozenset(dir(builtins)).union(
     ("Any", "Batch", "ClassLoss", "Distance", "EmbeddingLoss", "IndexSelection", "InputError", "Iterator", "Loss"),
-    ("MaterialTerms", "Miner", "Reducer", "SquaredEuclidean", "Tensor", "Terms", "annotations", "math"),
+    ("Mapping", "MaterialTerms", "Miner", "Reducer", "SquaredEuclidean", "Tensor", "Terms", "annotations", "math"),
 )
 
 
@@ -113,7 +115,7 @@ class Draft:
         namespace: str,
         parts: Iterable[tuple[str, str]] = (),
         *,
-        family: str = "pair",
+        family: str = "triplet",
         licence: str = "MIT",
         author: str = "",
         year: int,
@@ -205,7 +207,7 @@ class Draft:
             context = {"num_classes": "8", "embedding_size": "64"} if family in LEARNED else {}
             uses.append(Use(self._full(losses[family]), self._quoted(slots) | context, family))
         if first:
-            uses.append(Use("pml.margin_loss", self._quoted(first), "pair"))
+            uses.append(Use("pml.margin_loss", self._quoted(first), "triplet"))
         return tuple(uses)
 
     def _full(self, part: Part) -> str:

@@ -153,9 +153,10 @@ def _image_size(found: Survey, side: int) -> Choice:
     return Choice("model.image_size", size, f"height and width in {why}, and half of them are {more} or more")
 
 
-def document(choices: Sequence[Choice], title: Sequence[str]) -> str:
-    """Write the choices as YAML, each below its reason; ``title`` are the comments above all."""
+def document(choices: Sequence[Choice], title: Sequence[str], command: str) -> str:
+    """Write the choices as YAML, each below its reason; ``title`` are the comments above all, then what trains them."""
     lines = [line for text in title for line in _comment(text)]
+    lines.append(f"# To train: {_printable(command)}")  # in one line, to be copied
     for section, group in itertools.groupby(choices, lambda choice: choice.key.rpartition(".")[0]):
         indent = "  " if section else ""
         lines += ["", f"{section}:"] if section else [""]
@@ -166,7 +167,10 @@ def document(choices: Sequence[Choice], title: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _printable(text: str) -> str:
+    """What a name of a file brings along must not end a comment."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _comment(text: str) -> list[str]:
-    # What a name of a file brings along must not end the comment.
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return textwrap.wrap(printable, 100, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+    return textwrap.wrap(_printable(text), 100, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -31,6 +32,7 @@ from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
 from nearfar.train.signals import Terminated
 from nearfar.train.sources import FROM_PYTHON, Sources
 from nearfar.train.table import render, told_no_better
+from nearfar.words import number_of
 
 # What may differ in a run that goes on, because no number of it depends on them on the same machine.
 # The devices are no matter of the batch, which they share, and of rounding alone.
@@ -292,7 +294,7 @@ def _described(job: Job, sources: Sources) -> str:
     config = job.config
     return (
         f"{config.model.name} with {criterion_text(config)} on {sources.train.num_classes} classes, "
-        f"{config.epochs} epochs of {job.steps_per_epoch} steps of "
+        f"{number_of(config.epochs, 'epoch')} of {number_of(job.steps_per_epoch, 'step')} of "
         f"{config.batch.classes_per_batch * config.batch.samples_per_class} images on the {job.device.type}"
     )
 
@@ -360,6 +362,12 @@ def _conclude(job: Job, sources: Sources, before: float, begun: float) -> None:
     run = Run(job.folder.path, job.config, metrics)
     from_python = job.config.data.source.startswith(FROM_PYTHON)
     again = f"nearfar.train.evaluate({str(job.folder)!r}, data=…)" if from_python else f"nearfar evaluate {job.folder}"
-    warned = told_no_better(test, job.config.validation.metric, best=job.best["step"], steps=job.steps)
+    warned = told_no_better(
+        test,
+        job.config.validation.metric,
+        best=job.best["step"],
+        steps=job.steps,
+        validations=math.ceil(job.steps / (job.config.validation.every * job.steps_per_epoch)),
+    )
     said = f"{run.table()}\n\n{warned}" if warned else run.table()
     job.narrator.say(f"\n{said}\n\n{job.folder} holds the run; {again} recomputes this")

@@ -168,7 +168,9 @@ def compare(
     return {"raw": raw, "untrained": judged(untrained), "trained": judged(trained)}
 
 
-def told_no_better(rows: Mapping[str, Mapping[str, float]], metric: str, *, best: int, steps: int) -> str:
+def told_no_better(
+    rows: Mapping[str, Mapping[str, float]], metric: str, *, best: int, steps: int, validations: int
+) -> str:
     """What to look at where the trained network finds no more than what nobody trained; empty where it does.
 
     Parameters
@@ -179,20 +181,34 @@ def told_no_better(rows: Mapping[str, Mapping[str, float]], metric: str, *, best
         What the weights were kept by, one of :data:`METRICS`.
     best, steps
         After how many steps they were, of how many.
+    validations
+        How often it was looked at.
     """
     other = max(("raw", "untrained"), key=lambda row: rows[row][metric])
     found, least = rows["trained"][metric], rows[other][metric]
     if found > least:
         return ""
-    said = (
-        f"the trained network is no better than {'raw pixels' if other == 'raw' else 'an untrained one'} "
-        f"({METRICS[metric]} {100 * found:.1f} against {100 * least:.1f})"
-    )
-    if best == steps:
-        return f"{said}: it validated best at its last step, so train it longer first (epochs)"
     return (
-        f"{said}: it validated best after {best} of {steps} steps, so see in `nearfar report` whether the loss fell, "
-        "and lower optimizer.lr or choose another criterion first"
+        f"the trained network is no better than {'raw pixels' if other == 'raw' else 'an untrained one'} "
+        f"({METRICS[metric]} {100 * found:.1f} against {100 * least:.1f}): "
+    ) + _what_to_look_at(least, best, steps, validations)
+
+
+def _what_to_look_at(least: float, best: int, steps: int, validations: int) -> str:
+    """What may help, as far as the course of the validation tells; the loss alone tells the rest."""
+    if least == 1:
+        return "there is nothing more to be found, so these test classes tell no networks apart"
+    if validations == 1:
+        return (
+            "it was validated once, so nothing says whether it was still getting better; validate more often "
+            "(validation.every) and train longer (epochs)"
+        )
+    if best == steps:
+        return "it validated best at its last step and may not have been done, so train it longer first (epochs)"
+    return (
+        f"it validated best after {best} of {steps} steps, so longer will not help. See the loss in `nearfar report`: "
+        "if it fell, the training classes were learned by heart, and more of them or augment help; if not, another "
+        "optimizer.lr or criterion"
     )
 
 

@@ -17,7 +17,7 @@ from nearfar_margin.engine import ENGINES, Engine, Settings, autocast_dtype
 from nearfar_margin.fused import FusedSGD
 from nearfar_margin.row_optimizers import RowAdamW, RowOptimizer, RowSGD
 from nearfar_margin.sampling import Sampler, sample
-from nearfar_margin.shard import Shard, shard, sum_gradients
+from nearfar_margin.shard import Shard, refuse_plain, shard, sum_gradients
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -62,7 +62,8 @@ class EngineLoss(ClassLoss):
     engine : {"auto", "plain", "chunked"}
         ``plain``: all logits at once; can be differentiated twice. ``chunked``: a chunk of the classes at a time, so
         that nothing of the size batch × classes is held but for one buffer, where the memory budget allows it; the
-        same values and gradients. ``auto``: chunked as soon as there are logits enough for it to be faster.
+        same values and gradients. ``auto``: chunked as soon as there are logits enough for it to be faster, and
+        where classes are spread over ranks, which ``plain`` is refused for.
     memory_budget : float, optional
         [MB, 0..inf] What the chunked engine may keep from the forward pass for the backward pass: where the logits
         (batch × classes × 4 bytes) fit they are kept, which is fastest; where not they are computed a second time, and
@@ -164,7 +165,10 @@ class EngineLoss(ClassLoss):
     def settings(self) -> Settings:
         """How the call at hand is to be computed."""
         steps = (self.sampler, self.fused) if self.training else (None, None)
-        share = None if self.shard is None else replace(self.shard, whole_batch=self.whole_batch)
+        share = None
+        if self.shard is not None:
+            refuse_plain(self)
+            share = replace(self.shard, whole_batch=self.whole_batch)
         return Settings(self.engine, self.memory_budget, self._products, share, *steps)
 
     def forward(self, embeddings: Tensor, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # handed on

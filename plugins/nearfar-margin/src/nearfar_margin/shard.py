@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from nearfar_margin.engine_loss import EngineLoss
 
-__all__ = ["Everywhere", "Gathered", "Scattered", "Shard", "chunk_gradients", "local", "shard", "sum_gradients"]
+__all__ = [
+    "Everywhere",
+    "Gathered",
+    "Scattered",
+    "Shard",
+    "chunk_gradients",
+    "local",
+    "refuse_plain",
+    "shard",
+    "sum_gradients",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,7 +217,8 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     Raises
     ------
     ArgumentError
-        There is no process group, the loss is sharded already, or more of it than its weight is on the meta device.
+        There is no process group, the loss is sharded already, asks for the plain engine, or more of it than its
+        weight is on the meta device.
     """
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
@@ -215,6 +226,7 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
 
     if loss.shard is not None:
         raise ArgumentError(f"{type(loss).__name__} is sharded already")
+    refuse_plain(loss)
     share = Shard.of(loss.num_classes, group)
     whole = loss.weight.detach()
     if whole.is_meta:
@@ -246,6 +258,15 @@ def shard(loss: EngineLoss, group: ProcessGroup | None = None) -> EngineLoss:
     loss.shard = share
     sum_gradients(loss)
     return loss
+
+
+def refuse_plain(loss: EngineLoss) -> None:
+    """Raise an ArgumentError where a loss asks for the engine that no rank with a share of the classes can be."""
+    if loss.engine == "plain":
+        raise ArgumentError(
+            f"{type(loss).__name__} has engine='plain', which takes the logits of all classes at once; ranks that "
+            "share classes compute a chunk of them at a time: use 'auto' or 'chunked'"
+        )
 
 
 def sum_gradients(loss: EngineLoss) -> None:

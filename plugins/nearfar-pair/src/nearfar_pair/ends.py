@@ -12,8 +12,11 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, Selection
+from nearfar_pair.chosen import rule_of
+from nearfar_pair.few_rows import slices
 from nearfar_pair.mask_sides import sides_of
-from nearfar_pair.row_pass import Formula, RowPass, rule_of, slices
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_plan import Formula
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import FAR, PairRule, Rows
 
@@ -28,26 +31,30 @@ class BothEnds:
 
     Attributes
     ----------
-    rows
-        The pass that has the table of positives.
     d_ap
         (n, k) distances of the positives, −FAR where there is none.
-    threatened
-        (n, k) boolean: which positive pairs there are of which an end has a negative.
     anchor, positive
         (n, 1) and (n, k) or (k,) the number of either end.
+    threatened
+        (n, k) boolean: which positive pairs there are of which an end has a negative.
     """
 
-    rows: RowPass
     d_ap: Tensor
-    threatened: Tensor
     anchor: Tensor
     positive: Tensor
+    threatened: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, distance: Any, formula: Formula) -> BothEnds:
+    def within(cls, rows: Rows, number: Tensor) -> BothEnds:
+        """Of the rows of a whole batch that is compared with itself, and a number for each."""
+        negatives = rows.num_negatives
+        threatened = rows.valid & (negatives.unsqueeze(1) + _at_positives(rows, negatives) > 0)
+        return cls(rows.d_ap, number.unsqueeze(1), _at_positives(rows, number), threatened)
+
+    @classmethod
+    def of(cls, batch: Batch, distance: Any, formula: Formula) -> tuple[RowPass, BothEnds]:
         """Ask ``formula``, which gives of :class:`Rows` the number, −FAR where there is no negative, the distances of
-        the positives, which of them there are, and how many negatives."""
+        the positives, which of them there are, and how many negatives; and the pass that has the table of positives."""
         rows = RowPass(batch, distance, formula)
         own, d_ap, valid, negatives = rows.outputs
         other, other_negatives = own, negatives
@@ -62,7 +69,12 @@ class BothEnds:
             positives = rows.table[0]
             positive, positive_negatives = other[positives], other_negatives[positives]
         threatened = valid & ((negatives[:, None] + positive_negatives) > 0)
-        return cls(rows, d_ap, threatened, own[:, None], positive)
+        return rows, cls(d_ap, own[:, None], positive, threatened)
+
+
+def _at_positives(rows: Rows, numbers: Tensor) -> Tensor:
+    """(n, k) or (k,) of a number for each of a batch those of the positives."""
+    return numbers if rows.is_wide else numbers[rows.positives]
 
 
 def turned(batch: Batch) -> Batch:

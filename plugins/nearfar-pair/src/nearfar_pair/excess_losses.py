@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nearfar_pair.links import HINGE, Link
-from nearfar_pair.row_losses import PairLoss, counts_of, of_anchors
+from nearfar_pair.row_losses import PairLoss, counts_of
 from nearfar_pair.sides import Rows
-from nearfar_pair.sloped import Sloped
+from nearfar_pair.sloped import Sloped, SlopedFormula
 
 __all__ = ["ExcessLoss", "Line"]
 
@@ -23,23 +23,23 @@ class Line(NamedTuple):
     slope: Any
     offset: Any
 
-    def at(self, d: Tensor) -> Tensor:
-        """The excess of distances: a new tensor."""
-        excess: Tensor
-        if isinstance(self.offset, Tensor) and not isinstance(self.slope, Tensor):
-            excess = torch.add(self.offset, d, alpha=self.slope)
-        elif isinstance(self.slope, Tensor) or abs(self.slope) != 1:
-            excess = self.slope * d + self.offset
-        else:
-            excess = self.offset + d if self.slope == 1 else self.offset - d
-        return excess
+    def at(self, d: Tensor, out: Tensor | None = None) -> Tensor:
+        """The excess of distances: a new tensor, or ``out``."""
+        if isinstance(self.slope, Tensor):
+            return torch.add(torch.mul(self.slope, d, out=out), self.offset, out=out)
+        return torch.add(self.offset, d, alpha=self.slope, out=out)
 
     def by(self, by_excess: Tensor | None, d: Tensor) -> tuple[Any, Any]:
         """The gradients by slope and offset, of that by the excess; 0 of numbers, and where there is none."""
         if by_excess is None:
             return 0, 0
-        by_slope = (by_excess * d).sum_to_size(self.slope.shape) if isinstance(self.slope, Tensor) else 0
-        return by_slope, by_excess.sum_to_size(self.offset.shape) if isinstance(self.offset, Tensor) else 0
+        by_slope = _summed(by_excess * d, self.slope) if isinstance(self.slope, Tensor) else 0
+        return by_slope, _summed(by_excess, self.offset) if isinstance(self.offset, Tensor) else 0
+
+
+def _summed(by: Tensor, of: Tensor) -> Tensor:
+    """The gradient by what was spread over a matrix."""
+    return by.sum() if of.ndim == 0 else by.sum_to_size(of.shape)
 
 
 class ExcessLoss(PairLoss):
@@ -56,6 +56,10 @@ class ExcessLoss(PairLoss):
         """The gradients by what :meth:`learned` has, of those by the slope and offset of either line."""
         return ()
 
+    @property
+    def slopes(self) -> SlopedFormula:
+        return self.sloped
+
     def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
         return self.link.cost(self.lines(*of_anchor)[0].at(d))
 
@@ -63,19 +67,20 @@ class ExcessLoss(PairLoss):
         return self.link.cost(self.lines(*of_anchor)[1].at(d))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        lines, distances = self.lines(*of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
+        lines, distances = self.lines(*self.of_anchors(rows, learned)), (rows.d_ap, rows.d_an)
         sums, active, slopes = zip(*(self._side(rows, side, lines[side]) for side in (0, 1)), strict=True)
 
         def pull(*by: Any) -> tuple[Any, ...]:
+            if not learned:  # one product of what are numbers mostly
+                by = tuple(None if g is None else g * line.slope for g, line in zip(by, lines, strict=True))
+            # In place where it is asked for once.
+            room = (None, None) if rows.scratch is None else slopes
+            by_excess = [
+                None if g is None else torch.mul(slope, g, out=out)
+                for g, slope, out in zip(by, slopes, room, strict=True)
+            ]
             if not learned:
-                # One product of what are numbers mostly, in place where it is asked for once.
-                factors = (None if g is None else g * line.slope for g, line in zip(by, lines, strict=True))
-                room = (None, None) if rows.scratch is None else slopes
-                return tuple(
-                    None if factor is None else torch.mul(slope, factor, out=out)
-                    for factor, slope, out in zip(factors, slopes, room, strict=True)
-                )
-            by_excess = [None if g is None else slope * g for g, slope in zip(by, slopes, strict=True)]
+                return tuple(by_excess)
             by_lines = [line.by(g, d) for line, g, d in zip(lines, by_excess, distances, strict=True)]
             by_d = [None if g is None else g.mul_(line.slope) for line, g in zip(lines, by_excess, strict=True)]
             by_learned = self.by_learned(*by_lines)
@@ -85,9 +90,10 @@ class ExcessLoss(PairLoss):
 
     def _side(self, rows: Rows, side: int, line: Line) -> tuple[Tensor, Callable[[], Tensor], Tensor]:
         """Of each anchor the sum of one side's costs, and how many are above zero; the slope of each by its excess."""
-        excess = line.at(rows.d_an if side else rows.d_ap)
+        scratch, spare = (rows.scratch, rows.spare) if side else (None, None)
+        excess = line.at(rows.d_an if side else rows.d_ap, scratch)
         if rows.times is None:
-            return self.link.sums(excess, rows.scratch if side else None)
+            return self.link.sums(excess, spare)
         times, cost = rows.times[side], self.link.cost(excess)
         *_, slope = self.link.sums(excess, None)
         return (cost * times).sum(1), lambda: ((cost > 0) * times).sum(1).long(), slope * times

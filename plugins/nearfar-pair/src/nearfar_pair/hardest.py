@@ -38,11 +38,28 @@ class Hardest(DistanceRule):
         super().__init__(batch, distance)
         passes = Passes(batch, distance)
         counts = [torch.stack([rows.num_positives.sum(), rows.num_negatives.sum()]) for rows in passes]
-        positives, negatives = torch.stack(counts).sum(0).tolist() if counts else (0, 0)
-        self._far = _edge(passes, _farness, share(positives))
-        self._near = _edge(passes, _nearness, share(negatives))
+        positives, negatives = map(share, torch.stack(counts).sum(0).tolist() if counts else (0, 0))
+        #: All rows, and which of their positives and negatives are chosen; None where they are too many to be kept.
+        self._chosen: tuple[Rows, Tensor, Tensor] | None = None
+        if passes.only is not None:
+            far, near = _least(_farness(passes.only), positives), _least(_nearness(passes.only), negatives)
+            self._chosen = passes.only, far, near
+        else:
+            self._far = _edge(passes, _farness, positives)
+            self._near = _edge(passes, _nearness, negatives)
+
+    def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self._chosen is None:
+            return super().indices()
+        rows, far, near = self._chosen
+        (a1, p), (a2, n) = torch.where(far), torch.where(near)
+        return a1, p if rows.is_wide else rows.positives[a1, p], a2, n
 
     def keep(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        if self._chosen is not None:
+            every, far, near = self._chosen
+            far = far[rows.anchors]
+            return far.gather(1, rows.positives) if every.is_wide and not rows.is_wide else far, near[rows.anchors]
         start = rows.anchors.start
         return self._far.holds(_farness(rows), start), self._near.holds(_nearness(rows), start)
 
@@ -84,6 +101,17 @@ def _farness(rows: Rows) -> Tensor:
 def _nearness(rows: Rows) -> Tensor:
     """(r, m) numbers that are least for the nearest negatives, and FAR for what is none."""
     return rows.d_an
+
+
+def _least(x: Tensor, count: int) -> Tensor:
+    """Which ``count`` of the numbers (n, m) are the least, of equals the first; what is no number is one of them."""
+    if not count:
+        return torch.zeros_like(x, dtype=torch.bool)
+    flat = x.flatten()
+    end = flat.kthvalue(count).values
+    # Not a comparison that is false of NaN: what is not a number must show in the loss.
+    less, tied = ~(flat >= end), flat == end
+    return (less | (tied & (tied.cumsum(0) <= count - less.sum()))).view_as(x)
 
 
 def _edge(passes: Passes, of: Callable[[Rows], Tensor], count: int) -> _Edge:

@@ -103,7 +103,7 @@ MINERS = (
         deviations=("An anchor left with one sort of pair keeps it, as in the equations; the official code drops it.",),
         produces="pairs",
         default_distance="core.cosine",
-        synchronizations=3,
+        synchronizations=2,
     ),
     _miner(
         "pair_margin",
@@ -113,7 +113,7 @@ MINERS = (
         family="pair",
         produces="pairs",
         thresholds={"pos_margin": "positive", "neg_margin": "negative"},
-        synchronizations=3,
+        synchronizations=2,
     ),
     _miner(
         "batch_easy_hard",
@@ -123,7 +123,7 @@ MINERS = (
         paper=XUAN,
         deviations=("Ranges of distances, and every pairing of strategies, are more than the paper has.",),
         produces="pairs",
-        synchronizations=3,
+        synchronizations=2,
     ),
     _miner(
         "angular",
@@ -144,7 +144,7 @@ MINERS = (
         paper=YUAN_2017,
         deviations=("The share is of all pairs of the batch; the paper's is of those that a shallower model kept.",),
         produces="pairs",
-        synchronizations=5,
+        synchronizations=3,
     ),
     _miner(
         "uniform_histogram",
@@ -154,7 +154,7 @@ MINERS = (
         produces="pairs",
         definition="",
         order_dependent=True,
-        synchronizations=10,
+        synchronizations=9,
     ),
     _miner(
         "distance_weighted",

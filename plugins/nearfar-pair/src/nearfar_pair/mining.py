@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from nearfar.nn.batch import Batch
+from nearfar_pair.few_rows import slices
 from nearfar_pair.mask_sides import sides_of
-from nearfar_pair.row_pass import Formula, RowPass, slices
+from nearfar_pair.once import once
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_plan import Formula
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import Rows
 
@@ -37,14 +41,26 @@ class Passes:
 
     def __init__(self, batch: Batch, distance: Any) -> None:
         batch = dataclasses.replace(batch, selection=None)
-        self._sides = sides_of(batch, narrow=True)
+        self._sides = sides_of(batch)
         self._measured = RuleDistance(batch, distance)
 
     def __iter__(self) -> Iterator[Rows]:
-        if not self._sides.shape[1]:
-            return
-        for anchors in slices(self._sides):
-            yield self._sides.rows(self._measured(anchors), anchors, in_place=True)
+        if self.only is not None:
+            yield self.only
+        elif self._sides.shape[1]:
+            for anchors in slices(self._sides):
+                yield self._rows(anchors)
+
+    @once
+    def only(self) -> Rows | None:
+        """All rows, where they are few enough to be had at once."""
+        anchors = [*itertools.islice(slices(self._sides), 2)] if self._sides.shape[1] else []
+        return self._rows(anchors[0]) if len(anchors) == 1 else None
+
+    def _rows(self, anchors: slice) -> Rows:
+        d = self._measured(anchors)
+        is_whole = anchors == slice(0, self.shape[0])
+        return self._sides.whole(d) if is_whole else self._sides.rows(d, anchors, in_place=True)
 
     @property
     def shape(self) -> tuple[int, int]:

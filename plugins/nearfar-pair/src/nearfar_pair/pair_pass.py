@@ -16,9 +16,9 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar_pair.again import again
+from nearfar_pair.chosen import measured, rule_of
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import measured, rule_of
 from nearfar_pair.sides import PairRule, Rows, Sides
 
 __all__ = ["PairPass", "Pairs"]

@@ -10,9 +10,10 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance
 from nearfar.nn.precision import full_precision
-from nearfar.nn.selection import check_sizes
+from nearfar.nn.selection import check_sizes, distance_matrix
+from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.mining import choices
-from nearfar_pair.sides import FAR, PairRule, Rows
+from nearfar_pair.sides import FAR, SMALL, PairRule, Rows
 
 __all__ = ["BesideOpposite", "DistanceRule", "Margins"]
 
@@ -37,8 +38,15 @@ class DistanceRule(PairRule):
     def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(anchor, positive, anchor, negative)``, each sort by anchor and then by place in the reference."""
         with full_precision(self.batch.embeddings):
+            sides = sides_of(self.batch)
+            if sides.masks is not None and sides.shape[0] * sides.shape[1] <= SMALL:
+                rows = sides.whole(distance_matrix(self.distance, self.batch))
+                keep_ap, keep_an = self.keep(rows)
+                a1, p = torch.where(keep_ap & rows.valid)
+                a2, n = torch.where(keep_an.masked_fill(sides.masks[1], False))
+                return a1, p, a2, n
             batch = dataclasses.replace(self.batch, selection=self)
-            return choices(batch, self.distance, _kept, is_ragged=True).outputs  # type: ignore[return-value]
+            return choices(batch, self.distance, _kept, narrow=False, is_ragged=True).outputs  # type: ignore[return-value]
 
 
 def _kept(rows: Rows) -> tuple[Tensor, ...]:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar_pair.again import again
+from nearfar_pair.chosen import chosen_sides
 from nearfar_pair.ends import turned
+from nearfar_pair.few_rows import slices
 from nearfar_pair.places import Places
 from nearfar_pair.row_distance import Gradients, RowDistance
-from nearfar_pair.row_pass import chosen_sides, slices
 from nearfar_pair.sides import Rows, Sides
 
 __all__ = ["Quadruples"]

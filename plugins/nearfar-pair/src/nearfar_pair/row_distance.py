@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
-from nearfar.nn.products import product
+from nearfar.nn.products import product, write_product
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -20,6 +20,8 @@ __all__ = ["RowDistance", "row_distance"]
 
 #: A squared distance below this share of the squared lengths has lost three digits and more; as the distances have it.
 NEAR = 1e-3
+#: How many rows of products are newly made at a time: memory that is asked for costs more than what is done with it.
+PART = 64
 
 
 class RowDistance:
@@ -55,9 +57,8 @@ class RowDistance:
         # Of a small batch a view of all is a share of the whole.
         query = self._query if out.shape[0] == self._query.shape[0] else self._query[anchors]
         if self._is_similarity:
-            # In one step; nothing of what is in it is added.
-            return torch.addmm(out, query, self._reference.T, beta=0, alpha=-1, out=out)
-        torch.addmm(self._squares, query, self._reference.T, alpha=-2, out=out)
+            return self._write(out, query, -1)
+        self._write(out, query, -2, plus=self._squares)
         out += self._query_squares[anchors, None]
         if self._is_self:
             out.diagonal(anchors.start).fill_(FAR)
@@ -73,6 +74,14 @@ class RowDistance:
         """(n, m) distances of all, as :meth:`rows` gives them."""
         n = self._query.shape[0]
         return self.rows(slice(0, n), self._query.new_empty(n, self.width))
+
+    def _write(self, out: Tensor, query: Tensor, alpha: float, plus: Tensor | None = None) -> Tensor:
+        """Write so many times the products to ``out``, and what is added to each row."""
+        if len(query) <= PART:
+            return write_product(out, query, self._reference.T, alpha=alpha, plus=plus)
+        for some, points in zip(torch.split(out, PART), torch.split(query, PART), strict=True):
+            write_product(some, points, self._reference.T, alpha=alpha, plus=plus)
+        return out
 
     def _largest(self) -> Tensor:
         return self._squares.max() + self._query_squares.max()

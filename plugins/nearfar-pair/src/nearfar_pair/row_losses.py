@@ -17,13 +17,14 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import both_distances
-from nearfar_pair.row_pass import RowPass, rule_of
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
-from nearfar_pair.sloped import Sloped
+from nearfar_pair.sloped import Sloped, SlopedFormula
 
-__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "of_anchors", "threshold"]
+__all__ = ["AnchorLoss", "PairLoss", "PositiveLoss", "SlopedLoss", "counts_of", "threshold"]
 
 
 class AnchorLoss(EmbeddingLoss):
@@ -45,9 +46,13 @@ class AnchorLoss(EmbeddingLoss):
         """What :meth:`costs` gets besides the rows, to be differentiated by."""
         return ()
 
+    @property
+    def slopes(self) -> SlopedFormula | None:
+        """The formula with its own slopes, where it knows them."""
+        return None
+
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
-        sloped = getattr(self, "sloped", None)
-        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=sloped, narrow=self.narrow)
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.slopes, narrow=self.narrow)
         return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
 
 
@@ -57,6 +62,10 @@ class SlopedLoss(AnchorLoss):
     @abstractmethod
     def sloped(self, rows: Rows, *parameters: Tensor) -> Sloped:
         """The outputs of :meth:`costs`, and how a gradient by the sum of the costs goes back."""
+
+    @property
+    def slopes(self) -> SlopedFormula:
+        return self.sloped
 
     def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         costs, counts = self.sloped(rows, *parameters).all()
@@ -88,6 +97,10 @@ class PairLoss(EmbeddingLoss):
         """What costs depend on besides, to be differentiated by: (n,) a number for each anchor, or any other shape."""
         return ()
 
+    def of_anchors(self, rows: Rows, learned: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What costs depend on besides distances, as it goes with those of these anchors: (r, 1), or of any shape."""
+        return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
+
     def normalizer(self, batch: Batch, active: Callable[[], Tensor]) -> Tensor | float | None:
         """What the mean of either side divides by instead of the number of its pairs.
 
@@ -95,12 +108,16 @@ class PairLoss(EmbeddingLoss):
         """
         return None
 
+    @property
+    def slopes(self) -> SlopedFormula | None:
+        """The formula of the sums of costs with its own slopes, where it knows them."""
+        return None
+
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         learned = self.learned(batch)
         if batch.selection is not None and rule_of(batch) is None:
             return self._selected(batch, batch.selection, learned)
-        sloped = getattr(self, "sloped", None)
-        rows = RowPass(batch, self.distance, self._sums, learned, sloped=sloped, sums=2)
+        rows = RowPass(batch, self.distance, self._sums, learned, sloped=self.slopes, sums=2)
         sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]
         return self._named(batch, *sides)
 
@@ -124,11 +141,11 @@ class PairLoss(EmbeddingLoss):
 
     def _costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
         """The costs of the positives (r, k) and of all references (r, m); 0 where there is no such pair."""
-        of_anchor = of_anchors(rows, learned)
+        of_anchor = self.of_anchors(rows, learned)
         return self.positive_cost(rows.d_ap, *of_anchor), self.negative_cost(rows.d_an, *of_anchor)
 
     def _sums(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, ...]:
-        of_anchor = of_anchors(rows, learned)
+        of_anchor = self.of_anchors(rows, learned)
         if rows.times is not None:
             return _counted(rows.times, *self._costs(rows, *learned))
         positive = self.positive_cost(rows.d_ap, *of_anchor)
@@ -141,11 +158,6 @@ class PairLoss(EmbeddingLoss):
         costs = self.negative_cost(rows.d_an, *of_anchor)
         # Their number as the sum of signs: a comparison and its sum take five times as long.
         return costs.sum(1), torch.sign(costs.detach(), out=rows.scratch).sum(1).long()
-
-
-def of_anchors(rows: Rows, learned: Sequence[Tensor]) -> list[Tensor]:
-    """What costs depend on besides the distances of these anchors, as it goes with them: (r, 1), or of any shape."""
-    return [x[rows.anchors, None] if x.ndim == 1 else x for x in learned]
 
 
 def counts_of(rows: Rows) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:

@@ -9,34 +9,25 @@ second derivatives too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
-from nearfar.nn.miners import same_distance
-from nearfar.nn.selection import IndexSelection, distance_matrix
-from nearfar_pair.again import again
-from nearfar_pair.mask_sides import sides_of
+from nearfar.nn.selection import distance_matrix
+from nearfar_pair.chosen import chosen_sides
 from nearfar_pair.once import once
-from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
-from nearfar_pair.rule_distance import RuleDistance
-from nearfar_pair.sides import FAR, SMALL, PairRule, Rows, Sides
-from nearfar_pair.sloped import Found, Sloped, SlopedFormula
+from nearfar_pair.row_distance import row_distance
+from nearfar_pair.row_functions import Outputs, Totals
+from nearfar_pair.row_plan import Formula, Plan
+from nearfar_pair.sides import FAR, SMALL, Rows
+from nearfar_pair.sloped import Found, SlopedFormula
 from nearfar_pair.split_rows import split
-from nearfar_pair.triplet_pairs import Rule, TripletPairs, Triplets, selects_all
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["Formula", "Plan", "RowPass", "chosen_sides", "is_alike", "measured", "rule_of", "slices"]
-
-#: Of :class:`Rows` and parameters, tensors (r, …) whose rows depend on one anchor alone.
-Formula = Callable[..., tuple[Tensor, ...]]
-
-# Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs
-# more than is gained; on a GPU launching a kernel costs more than its work below this.
-CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**22
+__all__ = ["RowPass", "is_at_once"]
 
 
 class RowPass:
@@ -86,7 +77,7 @@ class RowPass:
         with torch.set_grad_enabled(self.needs_grad):
             if self._is_whole:
                 return self._whole
-            return _Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
+            return Outputs.apply(self._plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
     @once
     def totals(self) -> tuple[Tensor, ...]:
@@ -100,7 +91,7 @@ class RowPass:
                 sums = (output.sum() for output in self.outputs[: self._sums])
                 return *sums, *(output.detach() for output in self.outputs)
             plan = dataclasses.replace(self._plan, sums=self._sums)
-            return _Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
+            return Totals.apply(plan, *self._embeddings, *self._parameters)  # type: ignore[no-any-return]
 
     @property
     def _is_quick(self) -> bool:
@@ -183,8 +174,7 @@ class RowPass:
 
     @once
     def _is_whole(self) -> bool:
-        n, m = self.sides.shape
-        return n * m <= SMALL or not row_distance(self._distance) or torch.compiler.is_compiling()
+        return is_at_once(self._batch, self._distance)
 
     @once
     def _embeddings(self) -> tuple[Tensor, Tensor | None]:
@@ -196,251 +186,7 @@ class RowPass:
         return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
 
 
-def rule_of(batch: Batch) -> PairRule | None:
-    """The rule that a miner selected by, as one on pairs; None where pairs or triplets were selected one by one."""
-    given = batch.selection
-    if given is None or isinstance(given, PairRule | IndexSelection):
-        return given if isinstance(given, PairRule) else None
-    return TripletPairs(given) if isinstance(given, Triplets) else None
-
-
-def chosen_sides(batch: Batch, distance: Any, *, narrow: bool = False) -> Sides:
-    """The positives and negatives that were selected, or all by label, for a loss on these distances."""
-    rule = rule_of(batch)
-    if rule is None or selects_all(batch.selection) or is_alike(rule, batch, distance):
-        return sides_of(batch, rule, narrow=narrow)
-    return sides_of(batch, rule, narrow=narrow, measured=RuleDistance(rule.batch, rule.distance))
-
-
-def is_alike(rule: Rule, batch: Batch, distance: Any) -> bool:
-    """Whether these distances of a batch are the ones that a rule goes by."""
-    if rule.batch.is_self != batch.is_self or not same_distance(rule.distance, distance):
-        return False
-    return all(a is b or torch.equal(a, b) for a, b in zip(rule.batch.given, batch.given, strict=True))
-
-
-def slices(sides: Sides) -> Iterator[slice]:
-    """A few anchors after another."""
-    return _slices(*sides.shape, sides.device)
-
-
-def measured(rule: PairRule | Triplets) -> RuleDistance:
-    """The distances that a rule goes by as its miner had them, whichever anchors are asked for at a time."""
-    batch = rule.batch
-    anchors = _slices(len(batch.embeddings), len(batch.reference), batch.embeddings.device)
-    return RuleDistance(batch, rule.distance, anchors)
-
-
-def _slices(n: int, m: int, device: torch.device) -> Iterator[slice]:
-    elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
-    step = max(1, elements // max(1, m))
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Plan:
-    """What a pass does.
-
-    Attributes
-    ----------
-    distance, sides, formula, sloped, is_ragged, sums
-        As of :class:`RowPass`.
-    is_raw
-        Whether the embeddings are as they were given, normalised or not.
-    found
-        Where a pass leaves what it found that nobody differentiates.
-    """
-
-    distance: Any
-    sides: Sides
-    formula: Formula
-    sloped: SlopedFormula | None = None
-    is_ragged: bool = False
-    sums: int = 0
-    is_raw: bool = False
-    found: Sloped | None = None
-
-    def chunks(self) -> Iterator[slice]:
-        return slices(self.sides)
-
-    def rows(self, distance: RowDistance, anchors: slice, buffers: tuple[Tensor, Tensor]) -> Rows:
-        """The rows of these anchors, in the first of two buffers, of which the second is their scratch memory."""
-        d, scratch = (buffer[: anchors.stop - anchors.start] for buffer in buffers)
-        return self.sides.rows(distance.rows(anchors, d), anchors, in_place=True, scratch=scratch)
-
-    def buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Two for the rows of a few anchors; not one in two parts, as autograd would take a change of one for both."""
-        first = next(self.chunks())
-        size = first.stop - first.start, self.sides.shape[1]
-        return like.new_empty(size), like.new_empty(size)
-
-    def differentiable(self, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> tuple[Tensor, ...]:
-        """The outputs from the whole matrix: for second derivatives."""
-        if self.is_raw:
-            query = self.distance.maybe_normalize(query)
-            reference = None if reference is None else self.distance.maybe_normalize(reference)
-        matrix = self.distance.matrix(query, query if reference is None else reference)
-        matrix = -matrix if self.distance.is_inverted else matrix
-        rows = self.sides.rows(matrix, slice(0, len(matrix)), in_place=False)
-        return self.formula(rows, *parameters)
-
-    def differentiable_sums(self, *inputs: Any) -> list[Tensor]:
-        """The sums of the first of these outputs."""
-        return [output.sum() for output in self.differentiable(*inputs)[: self.sums]]
-
-
-class _Pull:
-    """Gradients of the embeddings and the parameters, added up a few rows at a time."""
-
-    def __init__(self, plan: Plan, distance: RowDistance, parameters: Sequence[Tensor], needs: Sequence[bool]) -> None:
-        self._plan, self._distance = plan, distance
-        self._embeddings: Gradients = distance.gradients()
-        self.leaves = [p.detach().requires_grad_(need) for p, need in zip(parameters, needs, strict=True)]
-        self._parameters = [torch.zeros_like(p) if need else None for p, need in zip(parameters, needs, strict=True)]
-
-    @torch.enable_grad()
-    def outputs(self, rows: Rows) -> tuple[Rows, tuple[Tensor, ...]]:
-        d_ap, d_an = rows.d_ap.detach().requires_grad_(), rows.d_an.detach().requires_grad_()
-        rows = dataclasses.replace(rows, d_ap=d_ap, d_an=d_an)
-        return rows, self._plan.formula(rows, *self.leaves)
-
-    def add(
-        self,
-        rows: Rows,
-        leaves: Sequence[Tensor],
-        outputs: Sequence[Tensor],
-        by: Sequence[Tensor | None],
-        *,
-        is_last: bool = True,
-    ) -> None:
-        """Add what comes of the gradients ``by`` the outputs, made of ``rows`` and ``leaves``."""
-        used = [(o, g) for o, g in zip(outputs, by, strict=True) if g is not None and o.requires_grad]
-        if not used:
-            return
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        roots, by_root = zip(*used, strict=True)
-        by_ap, by_an, *by_wanted = torch.autograd.grad(
-            roots, [rows.d_ap, rows.d_an, *wanted], by_root, allow_unused=True, retain_graph=not is_last
-        )
-        rest = iter(by_wanted)
-        self.take(rows, by_ap, by_an, *(next(rest) if leaf.requires_grad else None for leaf in leaves))
-
-    @torch.no_grad()
-    def take(self, rows: Rows, by_ap: Tensor | None, by_an: Tensor | None, *by_parameters: Tensor | None) -> None:
-        """Add gradients by the distances of ``rows`` and by the parameters."""
-        self._distance.pull(rows, by_ap, by_an, self._embeddings)
-        for total, part in zip(self._parameters, by_parameters, strict=True):
-            if total is not None and part is not None:
-                total += part
-
-    def finished(self) -> tuple[Tensor | None, ...]:
-        return (*self._embeddings.finished(), *self._parameters)
-
-
-class _Found:
-    """The outputs for a few anchors after another.
-
-    They are written where all have their place: kept one by one, they would lie between the large buffers of one turn
-    and those of the next, and memory would grow by what no longer fits.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._size = plan.sides.shape[0]
-        self._is_ragged = plan.is_ragged
-        self._whole: list[Tensor] = []
-        self._parts: list[Sequence[Tensor]] = []
-
-    def add(self, anchors: slice, outputs: Sequence[Tensor]) -> None:
-        """Those of these anchors."""
-        if self._is_ragged:
-            self._parts.append(outputs)
-            return
-        if not self._whole:
-            self._whole = [output.new_empty(self._size, *output.shape[1:]) for output in outputs]
-        for whole, output in zip(self._whole, outputs, strict=True):
-            whole[anchors] = output.detach()
-
-    def outputs(self) -> tuple[Tensor, ...]:
-        """All of them."""
-        return tuple(map(torch.cat, zip(*self._parts, strict=True))) if self._is_ragged else tuple(self._whole)
-
-
-class _Outputs(torch.autograd.Function):
-    """The outputs of a formula; the backward pass computes the rows once more."""
-
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
-        distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffers = plan.buffers(query)
-        found = _Found(plan)
-        for anchors in plan.chunks():
-            found.add(anchors, plan.formula(plan.rows(distance, anchors, buffers), *parameters))
-        outputs = found.outputs()
-        ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
-        ctx.set_materialize_grads(False)
-        ctx.plan = plan
-        ctx.save_for_backward(query, reference, *parameters)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            return None, *again(ctx.plan.differentiable, ctx.saved_tensors, by_output)
-        query, reference, *parameters = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        pull = _Pull(plan, distance, parameters, ctx.needs_input_grad[3:])
-        buffers = plan.buffers(query)
-        for anchors in plan.chunks():
-            rows, outputs = pull.outputs(plan.rows(distance, anchors, buffers))
-            pull.add(rows, pull.leaves, outputs, [None if g is None else g[anchors] for g in by_output])
-        return None, *pull.finished()
-
-
-class _Totals(torch.autograd.Function):
-    """The sums of the first outputs of a formula, whose gradients are taken at once, and all outputs."""
-
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
-        distance = RowDistance(plan.distance, query, query if reference is None else reference)
-        buffers = plan.buffers(query)
-        needs = ctx.needs_input_grad
-        pulls = [_Pull(plan, distance, parameters, needs[3:]) for _ in range(plan.sums if any(needs) else 0)]
-        found = _Found(plan)
-        for anchors in plan.chunks():
-            rows = plan.rows(distance, anchors, buffers)
-            if not pulls:
-                found.add(anchors, plan.formula(rows, *parameters))
-                continue
-            if plan.sloped is not None:
-                sloped = plan.sloped(rows, *parameters)
-                found.add(anchors, sloped.all())
-                for i, pull in enumerate(pulls):
-                    pull.take(rows, *sloped.pull(*(1.0 if i == j else None for j in range(plan.sums))))
-                continue
-            rows, outputs = pulls[0].outputs(rows)
-            for pull, output in zip(pulls, outputs, strict=False):
-                pull.add(rows, pulls[0].leaves, [output], [torch.ones_like(output)], is_last=pull is pulls[-1])
-            found.add(anchors, outputs)
-        outputs = found.outputs()
-        ctx.mark_non_differentiable(*outputs)
-        ctx.set_materialize_grads(False)
-        ctx.plan = plan
-        # Of each sum the gradients by every input, then the inputs.
-        ctx.save_for_backward(*(g for pull in pulls for g in pull.finished()), query, reference, *parameters)
-        return *(output.sum() for output in outputs[: plan.sums]), *outputs
-
-    @staticmethod
-    def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
-        sums: int = ctx.plan.sums
-        count = len(ctx.needs_input_grad) - 1
-        if torch.is_grad_enabled():
-            return None, *again(ctx.plan.differentiable_sums, ctx.saved_tensors[sums * count :], by[:sums])
-        found: list[Tensor | None] = [None] * count
-        for i, factor in enumerate(by[:sums]):
-            for j, gradient in enumerate(ctx.saved_tensors[i * count : (i + 1) * count]):
-                if factor is None or gradient is None:
-                    continue
-                so_far = found[j]
-                found[j] = gradient * factor if so_far is None else so_far.addcmul_(gradient, factor)
-        return None, *found
+def is_at_once(batch: Batch, distance: Any) -> bool:
+    """Whether a pass asks its formula once, of the rows of all anchors: what it needs of all of them it can make."""
+    n, m = batch.embeddings.shape[0], batch.reference.shape[0]
+    return n * m <= SMALL or not row_distance(distance) or torch.compiler.is_compiling()

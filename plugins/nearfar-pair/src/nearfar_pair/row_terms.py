@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nearfar.nn.terms import Terms
 from nearfar_pair.once import once
-from nearfar_pair.row_pass import Formula, RowPass
+from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_plan import Formula
 from nearfar_pair.sides import Sides
 
 __all__ = ["Made", "PairSide", "RowTerms"]

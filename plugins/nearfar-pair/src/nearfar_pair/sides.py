@@ -54,6 +54,8 @@ class Rows:
         (r, k) and (r, m) how often each positive and each negative was selected, 0 where there is none; None for once.
     is_wide
         Whether the table of positives has a place for each reference, in their order.
+    spare
+        As much memory as :attr:`scratch` once more, where there is that.
     """
 
     d_ap: Tensor
@@ -66,6 +68,7 @@ class Rows:
     scratch: Tensor | None = None
     times: tuple[Tensor, Tensor] | None = None
     is_wide: bool = False
+    spare: Tensor | None = None
 
     @property
     def d_any(self) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nearfar_pair.arithmetic import LOG2_E, exponential_, log_sum_exp
 from nearfar_pair.sides import Rows
 
-__all__ = ["Found", "Sloped", "SlopedFormula", "log_odds", "soft_extreme"]
+__all__ = ["Found", "Pull", "Sloped", "SlopedFormula", "is_not_asked", "log_odds", "nearest", "soft_extreme"]
 
 
 class Sloped(NamedTuple):
@@ -20,7 +20,7 @@ class Sloped(NamedTuple):
     Attributes
     ----------
     outputs
-        The first outputs of a :data:`~nearfar_pair.row_pass.Formula`, of which the sum may be asked for, and like them
+        The first outputs of a :data:`~nearfar_pair.row_plan.Formula`, of which the sum may be asked for, and like them
         differentiable where gradients are recorded.
     others
         Each makes another output, which nobody differentiates.
@@ -57,21 +57,19 @@ class Found(Sequence[Tensor]):
         return found
 
 
-#: Of a gradient (r,) those by the distances of positives and references.
-Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
+#: Of a gradient (r,) by a number of each row that by the row.
+Pull = Callable[[Tensor], Tensor]
 #: Of :class:`~nearfar_pair.sides.Rows` and parameters.
 SlopedFormula = Callable[..., Sloped]
 
 
-def soft_extreme(
-    x: Tensor, scale: float = 1.0, scratch: Tensor | None = None
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def soft_extreme(x: Tensor, scale: float = 1.0, scratch: Tensor | None = None) -> tuple[Tensor, Pull]:
     """:func:`~nearfar_pair.arithmetic.log_sum_exp`, and how a gradient (r,) by it goes back to ``x``.
 
     Of a row in which all are equally far the weights are those of any other: what goes back has to be 0 there.
     """
     if torch.is_grad_enabled():
-        return log_sum_exp(x, scale, scratch), _is_not_asked
+        return log_sum_exp(x, scale, scratch), is_not_asked
     if scratch is None:
         y = x if scale == 1 else x * scale
         shares = torch.log_softmax(y, 1)
@@ -84,7 +82,20 @@ def soft_extreme(
     return found, lambda by: weights.mul_(by[:, None] * scale / total)
 
 
-def log_odds(rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float) -> tuple[Tensor, Pull]:
+def nearest(d: Tensor) -> tuple[Tensor, Pull]:
+    """(r,) minus the least of each row of (r, m), and how a gradient by it goes back: of equals to all alike."""
+    least = d.amin(1, keepdim=True)
+
+    def pull(by: Tensor) -> Tensor:
+        hits = (d == least).to(d.dtype)
+        return hits.mul_((-by / hits.sum(1)).unsqueeze(1))
+
+    return -least.squeeze(1), pull
+
+
+def log_odds(
+    rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
     """(r,) how much more the negatives weigh than the positives, each exp(scale · d), and how a gradient goes back.
 
     The distances are those of the rows, or what was made of them, and of positives FAR where there is none.
@@ -94,5 +105,6 @@ def log_odds(rows: Rows, d_ap: Tensor, d_an: Tensor, scale: float) -> tuple[Tens
     return n - p, lambda by: (by_ap(-by), by_an(by))
 
 
-def _is_not_asked(by: Tensor) -> Tensor:
+def is_not_asked(by: Tensor) -> Any:
+    """How a gradient goes back of what torch differentiates itself."""
     raise AssertionError("slopes are asked for where no gradients are recorded")

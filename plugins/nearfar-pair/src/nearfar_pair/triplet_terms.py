@@ -14,6 +14,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair.chosen import is_alike, measured
 from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
 from nearfar_pair.hinges import Hinges, as_it_is
 from nearfar_pair.mining import choices
@@ -21,7 +22,7 @@ from nearfar_pair.once import once
 from nearfar_pair.pair_distances import both_distances, pair_distances
 from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
-from nearfar_pair.row_pass import RowPass, is_alike, measured
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import SMALL, PairRule
 from nearfar_pair.triplet_pairs import Triplets, selects_all

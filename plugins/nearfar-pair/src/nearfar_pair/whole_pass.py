@@ -5,7 +5,7 @@ Of a small batch calling torch costs more than its work, and recording a graph o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,8 @@ from nearfar.nn.precision import in_full_precision
 from nearfar.nn.vectors import scaled, through_unit
 from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
+from nearfar_pair.row_plan import Plan
 from nearfar_pair.sides import Rows
-
-if TYPE_CHECKING:
-    from nearfar_pair.row_pass import Plan
 
 __all__ = ["WholeTotals"]
 
@@ -25,7 +23,7 @@ __all__ = ["WholeTotals"]
 class WholeTotals(torch.autograd.Function):
     """The sums of the first outputs of a formula of all rows, by embeddings that are not normalised yet.
 
-    What was found is left in the plan's :attr:`~nearfar_pair.row_pass.Plan.found`.
+    What was found is left in the plan's :attr:`~nearfar_pair.row_plan.Plan.found`.
     """
 
     @staticmethod

@@ -110,7 +110,8 @@ class BoxMatcher(Matcher):
         Raises
         ------
         InputError
-            A shape or dtype does not fit, or something is missing or unknown.
+            A shape or dtype does not fit, something is missing or unknown, or a box is not finite: it would stand for
+            nothing, without a word, and the loss that follows would know of no boxes.
         """
         given = self._bind(inputs, options)
         pred = given["pred_boxes"]
@@ -145,6 +146,8 @@ class BoxMatcher(Matcher):
         for key in ("pred_boxes", "target_boxes", "anchors"):
             if key in given:
                 given[key] = check_set(given[key], width, key)
+                if not bool(given[key].isfinite().all()):
+                    raise InputError(f"{key} hold what is no finite number, so there is no telling what they are near")
         sizes = {"pred_boxes": len(given["pred_boxes"]), "target_boxes": len(given["target_boxes"])}
         for key, value in given.items():
             of = "target_boxes" if key in ("target_boxes", "target_groups", "targets") else "pred_boxes"

@@ -75,7 +75,7 @@ def detections(boxes: Tensor, scores: Tensor, distance: nn.Module | None) -> tup
     Raises
     ------
     InputError
-        A shape, dtype or device does not fit, or a score is no number.
+        A shape, dtype or device does not fit, a coordinate is not finite, or a score is no number.
     ArgumentError
         The similarity cannot be called.
     """
@@ -83,6 +83,10 @@ def detections(boxes: Tensor, scores: Tensor, distance: nn.Module | None) -> tup
     if not callable(distance):
         raise ArgumentError(f"distance is a similarity such as create_distance('giou'); got {distance!r}")
     boxes = check_set(boxes, getattr(distance, "width", 4)).detach()
+    if not bool(
+        boxes.isfinite().all()
+    ):  # its similarity is no number either, nor would the scores of its neighbours be
+        raise InputError("boxes hold what is no finite number, so there is no telling what they are near")
     if not isinstance(scores, Tensor) or scores.shape != boxes.shape[:1] or scores.is_complex():
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(f"scores must be a tensor ({len(boxes)},), one for each box; got {shape}")

@@ -14,8 +14,7 @@ from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.terms import MaterialTerms, Terms
-from nearfar_pair.pair_distances import pair_distances
+from nearfar.nn.terms import MaterialTerms, Terms, element_terms
 from nearfar_pair.sides import FAR
 
 __all__ = ["CentroidTriplet"]
@@ -74,27 +73,32 @@ class CentroidTriplet(EmbeddingLoss):
             raise InputError("CentroidTriplet compares embeddings with classes, so it takes no indices_tuple")
         labels, reference_labels = batch.class_ids("CentroidTriplet")
         x = batch.embeddings
-        classes, member = torch.unique(reference_labels, return_inverse=True)
+        classes, member, sizes = torch.unique(reference_labels, return_inverse=True, return_counts=True)
         sums = x.new_zeros(len(classes), x.shape[1]).index_add(0, member, batch.reference)
-        sizes = torch.bincount(member, minlength=len(classes))
-        own = labels[:, None] == classes
+        own = labels.unsqueeze(1) == classes
         if not len(classes):
             own, sums, sizes = own.new_zeros(len(x), 1), x.new_zeros(1, x.shape[1]), member.new_ones(1)
-        others = sizes.to(x)[:, None]
-        d_an = self._signed(self.distance(x, sums / others)).masked_fill(own, FAR)
-        index = own.long().argmax(1)
-        mine, size = sums[index], sizes[index]
+        index = member if batch.is_self else own.long().argmax(1)
+        mine, size = sums.index_select(0, index), sizes.index_select(0, index)
         if batch.is_self:
             mine, size = mine - x, size - 1
-        mine = mine / size.clamp_min(1).to(x)[:, None]
-        each = torch.arange(len(x), device=x.device)
-        d_ap = pair_distances(self.distance, x, mine, each, each)
-        kept = torch.where(own.any(1) & (size > 0) & (~own).any(1))[0] if len(classes) else index[:0]
-        values = torch.relu(d_ap[kept] - d_an[kept].amin(1) + self.margin)
-        return MaterialTerms("element", values, (kept,), num_anchors=len(x), labels=labels)
+        d_an, d_ap = self._distances(x, sums / sizes.unsqueeze(1), mine / size.clamp_min(1).unsqueeze(1))
+        costs = torch.relu(d_ap - d_an.masked_fill(own, FAR).amin(1) + self.margin)
+        there = (size > 0) & (len(classes) > 1)
+        (kept,) = torch.where(there if batch.is_self else there & own.any(1))
+        if len(kept) == len(x):
+            return element_terms(costs, labels=labels)
+        return MaterialTerms("element", costs[kept], (kept,), num_anchors=len(x), labels=labels)
 
-    def _signed(self, d: Tensor) -> Tensor:
-        return -d if self.distance.is_inverted else d
+    def _distances(self, x: Tensor, centroids: Tensor, mine: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each embedding is from all centroids, (n, classes), and from its own, (n,), small for near."""
+        distance = self.distance
+        if isinstance(distance, Distance):
+            x, centroids, mine = (distance.maybe_normalize(points) for points in (x, centroids, mine))
+            found = distance.matrix(x, centroids), distance.pairwise(x, mine)
+        else:
+            found = distance(x, centroids), distance(x, mine).diagonal()
+        return (-found[0], -found[1]) if distance.is_inverted else found
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"

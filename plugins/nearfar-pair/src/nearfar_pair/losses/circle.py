@@ -73,28 +73,26 @@ class Circle(SlopedLoss):
         return Cosine()
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        m, has_both = self.margin, rows.has_both
-        alpha_p = torch.where(rows.valid, (1 + m + rows.d_ap.detach()).clamp_min_(0), 1)
-        p, by_ap = soft_extreme(torch.where(rows.valid, alpha_p * (rows.d_ap + 1 - m), rows.d_ap), self.scale)
-        n, by_an = soft_extreme(_exponents(rows.d_an, m, rows.scratch), -self.scale, rows.scratch)
-        x = p + n
+        m, scale = self.margin, self.scale
+        # Where α is above zero it is c + m of a positive and m − c of a negative, and each exponent is γ (c² − m²).
+        near = rows.d_ap.detach().clamp_min(-1 - m).add_(1)
+        far = torch.clamp_max(rows.d_an.detach(), m, out=rows.spare)
+        p, by_ap = soft_extreme(_squares(near, rows.d_ap, m), scale)
+        n, by_an = soft_extreme(_squares(far, rows.d_an, -m, rows.scratch), scale, rows.scratch)
+        # Where there is no positive or no negative this is −1e18 γ.
+        x = p + n - 2 * scale * m * m
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            by_x = torch.where(has_both, torch.sigmoid(x) * by, 0)
-            alpha_n = (m - rows.d_an).clamp_min_(0)
-            return by_ap(by_x).mul_(alpha_p), by_an(by_x).mul_(alpha_n)
+            by_x = torch.sigmoid(x) * by
+            return by_ap(by_x).mul_(near + m), by_an(by_x).mul_(torch.sub(far, m, out=rows.spare))
 
-        return Sloped((torch.where(has_both, softplus(x), 0),), (lambda: has_both,), pull)
+        return Sloped((softplus(x),), (lambda: (x < -scale * FAR / 2).logical_not_(),), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"
 
 
-def _exponents(d: Tensor, m: float, scratch: Tensor | None) -> Tensor:
-    """αₙ (d + m), in which what is far away stays so; αₙ is a constant to the gradient."""
-    if torch.is_grad_enabled():
-        # What is far away keeps a weight: with a weight of 0 it would count as e⁰.
-        return (torch.relu(m - d.detach()) + torch.relu(d.detach() - 2)) * (d + m)
-    shifted = d + m
-    n = torch.sub(m, d.detach(), out=scratch).clamp_min_(0).mul_(shifted)
-    return torch.maximum(n, shifted.sub_(FAR / 2), out=n)
+def _squares(c: Tensor, d: Tensor, margin: float, out: Tensor | None = None) -> Tensor:
+    """c², and −1e18 where the distance is far; to the gradient its slope by the distance is c + margin, a constant."""
+    squares = torch.mul(c, c, out=out).addcmul_(d.detach(), d.detach(), value=-1 / FAR)
+    return squares + (c + margin) * (d - d.detach()) if torch.is_grad_enabled() else squares

@@ -5,6 +5,7 @@ Yeh, Hong, Hsu, Liu, Chen, LeCun (2021): Decoupled Contrastive Learning. arXiv:2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import log_sum_exp
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
-from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_pass import RowPass, is_at_once
 from nearfar_pair.sides import FAR, Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
 
@@ -79,8 +80,8 @@ class DecoupledContrastive(SlopedLoss, PositiveLoss):
         return Cosine()
 
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The log of the mean of exp(s/σ) over the positive pairs that have a cost."""
-        if self.sigma is None:
+        """The log of the mean of exp(s/σ) over the positive pairs that have a cost; nothing where rows have all."""
+        if self.sigma is None or is_at_once(batch, self.distance):
             return ()
         log_sums, counts = RowPass(batch, self.distance, self._shares).outputs
         count = counts.sum()
@@ -98,24 +99,47 @@ class DecoupledContrastive(SlopedLoss, PositiveLoss):
         return log_sum_exp(torch.where(has_cost, rows.d_ap, FAR), -1 / self.sigma), has_cost.sum(1)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
-        s = torch.where(has_cost, -rows.d_ap, 0)
+        has_cost = rows.valid & (rows.num_negatives > 0).unsqueeze(1)
+        costly = has_cost.to(rows.d_ap.dtype)
         n, by_an = soft_extreme(rows.d_an, -1 / self.temperature, rows.scratch)
-        weighed = s
-        if self.sigma is not None:
-            share = torch.where(has_cost, s / self.sigma - learned[0], 0).exp()
-            weighed = (2 - share) * s
+        weighed, back = (rows.d_ap, _all) if self.sigma is None else _weighed(rows.d_ap, has_cost, self.sigma, *learned)
 
         def pull(by: Any) -> tuple[Tensor, ...]:
-            by_cost = has_cost.to(n.dtype) * by
-            by_s, by_n = by_cost / -self.temperature, by_an(by_cost.sum(1))
-            if self.sigma is None:
-                return -by_s, by_n
-            by_share = by_s * share * s
-            return by_s * (share - 2) + by_share / self.sigma, by_n, by_share.sum()
+            by_cost = costly * by
+            by_ap, *by_learned = back(by_cost / self.temperature)
+            return by_ap, by_an(by_cost.sum(1)), *by_learned
 
-        costs = n[:, None] - weighed / self.temperature
-        return Sloped((torch.where(has_cost, costs, 0),), (lambda: has_cost,), pull)
+        costs = torch.add(n.unsqueeze(1), weighed, alpha=1 / self.temperature)
+        return Sloped((costs * costly,), (lambda: has_cost,), pull)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, sigma={self.sigma}"
+
+
+def _all(by: Tensor) -> tuple[Tensor]:
+    return (by,)
+
+
+def _weighed(
+    d_ap: Tensor, has_cost: Tensor, sigma: float, log_mean: Tensor | None = None
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """(r, k) distances by their weights w, and how a gradient by them goes back to the distances and to ``log_mean``.
+
+    That is the logarithm of the denominator of w; None where it is the mean over these.
+    """
+    d = torch.where(has_cost, d_ap, FAR)
+    count = has_cost.sum()
+    if log_mean is None:
+        share = torch.softmax((d / -sigma).flatten(), 0).view_as(d) * count
+    else:
+        share = (d / -sigma - log_mean).exp()
+    weight = 2 - share
+
+    def back(by: Tensor) -> tuple[Tensor, ...]:
+        of_share = by * share * d
+        by_d, by_mean = torch.addcmul(of_share / sigma, by, weight), of_share.sum()
+        if log_mean is not None:
+            return by_d, by_mean
+        return (torch.addcmul(by_d, share, by_mean / (count.clamp_min(1) * sigma), value=-1),)
+
+    return weight * d, back

@@ -5,17 +5,17 @@ Zhang, Rusinkiewicz (2019): Learning Local Descriptors with a CDF-Based Dynamic 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import within
-from nearfar.nn.batch import Batch
-from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.terms import Terms
+from nearfar_pair.end_losses import BothEndsLoss, Cost, Costs, share_of_larger
 from nearfar_pair.ends import BothEnds
-from nearfar_pair.row_terms import Made, RowTerms
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Pull, nearest
 
 __all__ = ["DynamicSoftMargin"]
 
@@ -23,7 +23,7 @@ __all__ = ["DynamicSoftMargin"]
 RANGE = 2.0
 
 
-class DynamicSoftMargin(EmbeddingLoss):
+class DynamicSoftMargin(BothEndsLoss):
     r"""A positive nearer than the hardest negative, weighed by how hard that is among all there have been.
 
     .. math::
@@ -63,6 +63,7 @@ class DynamicSoftMargin(EmbeddingLoss):
     Zhang, Rusinkiewicz (2019), ICCV, section 3.
     """
 
+    signed = True
     histogram: Tensor
 
     def __init__(
@@ -80,35 +81,49 @@ class DynamicSoftMargin(EmbeddingLoss):
         self.momentum = within("momentum", momentum, 0.0, 1.0)
         self.register_buffer("histogram", torch.zeros(num_bins))
 
-    def terms(self, batch: Batch) -> Terms:
-        ends = BothEnds.of(batch, self.distance, self._nearest)
-        there = ends.threatened
-        d = torch.where(there, ends.d_ap + torch.maximum(ends.anchor, ends.positive), 0)
-        place = (d.detach() + RANGE).clamp(0, 2 * RANGE) * ((self.num_bins - 1) / (2 * RANGE))
-        if self.training:
-            self._see(place, there)
-        shares = self.histogram.to(d).cumsum(0)
-        weights = shares[place.long()] / shares[-1].masked_fill(shares[-1] == 0, 1)
-        return RowTerms("pos_pair", Made(ends.rows, (weights * d, there)), signed=True, labels=batch.labels)
+    def threat(self, rows: Rows) -> tuple[Tensor, Pull]:
+        return nearest(rows.d_an)
 
-    def _nearest(self, rows: Rows) -> tuple[Tensor, ...]:
-        """How near the nearest negative is, the distances of the positives, which there are, and how many negatives."""
-        return -rows.d_an.amin(1), rows.d_ap, rows.valid, rows.num_negatives
+    def cost(self) -> Cost:
+        weights: Tensor | None = None
+
+        def cost(ends: BothEnds) -> Costs:
+            nonlocal weights
+            d = ends.d_ap + torch.maximum(ends.anchor, ends.positive)
+            # Whoever asks again gets the same, as the batch is seen once.
+            weights = found = self._weights(d.detach(), ends.threatened) if weights is None else weights
+
+            def pull(by: Any) -> tuple[Tensor, Tensor, Tensor]:
+                by_d = found * by
+                by_anchor = share_of_larger(ends.anchor, ends.positive) * by_d
+                return by_d, by_anchor, by_d - by_anchor
+
+            return Costs(found * d, pull)
+
+        return cost
 
     @torch.no_grad()
-    def _see(self, place: Tensor, there: Tensor) -> None:
+    def _weights(self, d: Tensor, there: Tensor) -> Tensor:
+        """(n, k) the share of pairs that were easier, 0 where there is no pair; in training the batch is seen first."""
+        place = (d.flatten() + RANGE).clamp_(0, 2 * RANGE).mul_((self.num_bins - 1) / (2 * RANGE)).to(self.histogram)
+        # A distance that is no number has to lie somewhere.
+        node = place.long().clamp_(0, self.num_bins - 1)
+        one = there.to(place.dtype).flatten()
+        if self.training:
+            self._see(node, place - node, one)
+        shares = self.histogram.to(d).cumsum(0)
+        shares = shares / shares[-1].clamp_min(torch.finfo(shares.dtype).tiny)
+        return shares.index_select(0, node).mul_(one).view_as(d)
+
+    def _see(self, node: Tensor, beyond: Tensor, weight: Tensor) -> None:
         """Add a batch to the histogram, each pair shared linearly between the two nodes it lies between."""
-        place = place.to(self.histogram)
-        before = place.floor()
-        share = ((place - before) * there).flatten()
-        index = before.long().flatten()
-        seen = torch.zeros_like(self.histogram).index_add(0, index, there.flatten().to(share) - share)
-        seen = seen.index_add(0, (index + 1).clamp_max(self.num_bins - 1), share)
+        beyond = beyond * weight
+        seen = weight.new_zeros(self.num_bins + 1)  # beyond the last node lies nothing
+        seen = seen.index_add_(0, node, weight - beyond).index_add_(0, node + 1, beyond)[:-1]
         count = seen.sum()
-        seen = seen / count.clamp_min(1)
-        mixed = torch.where(self.histogram.any(), self.histogram.lerp(seen, self.momentum), seen)
-        # Distances that are no numbers must show in the loss, and not stay.
-        self.histogram.copy_(torch.where((count > 0) & seen.isfinite().all(), mixed, self.histogram))
+        rate = torch.where(self.histogram.any(), self.momentum, 1.0).to(seen.dtype)
+        # Distances that are no numbers, of which the count is none either, must show in the loss, and not stay.
+        self.histogram.copy_(torch.where(count > 0, self.histogram.lerp(seen / count, rate), self.histogram))
 
     def extra_repr(self) -> str:
         return f"num_bins={self.num_bins}, momentum={self.momentum}"

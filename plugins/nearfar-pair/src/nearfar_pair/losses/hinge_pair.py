@@ -50,6 +50,8 @@ class HingePair(SlopedLoss):
     Frome et al. (2013), NeurIPS, equation 1.
     """
 
+    narrow = True
+
     def __init__(
         self, margin: float = 0.1, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
     ) -> None:

@@ -15,9 +15,10 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.terms import Terms
+from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PairLoss
-from nearfar_pair.row_pass import RowPass, rule_of
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.sides import Rows
 
 __all__ = ["Histogram"]

@@ -6,24 +6,21 @@ arXiv:1511.06452.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
-from nearfar.nn.batch import Batch
-from nearfar.nn.losses import EmbeddingLoss
-from nearfar.nn.terms import Terms
-from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.end_losses import BothEndsLoss, Cost, Costs, share_of_larger
 from nearfar_pair.ends import BothEnds
-from nearfar_pair.row_terms import Made, RowTerms
 from nearfar_pair.sides import Rows
+from nearfar_pair.sloped import Pull, nearest, soft_extreme
 
 __all__ = ["LiftedStructure"]
 
 
-class LiftedStructure(EmbeddingLoss):
+class LiftedStructure(BothEndsLoss):
     r"""Each positive pair against the negatives of both its ends.
 
     .. math::
@@ -75,17 +72,30 @@ class LiftedStructure(EmbeddingLoss):
         self.margin = finite("margin", margin)
         self.form = check_choice(self, "form", form, ("smooth", "hard"))
 
-    def terms(self, batch: Batch) -> Terms:
-        ends = BothEnds.of(batch, self.distance, self._ends)
-        join = torch.logaddexp if self.form == "smooth" else torch.maximum
-        J = ends.d_ap + join(ends.anchor, ends.positive) + self.margin
-        costs = torch.relu(torch.where(ends.threatened, J, 0)).square() / 2
-        return RowTerms("pos_pair", Made(ends.rows, (costs, ends.threatened)), labels=batch.labels)
+    def threat(self, rows: Rows) -> tuple[Tensor, Pull]:
+        if self.form == "smooth":
+            return soft_extreme(rows.d_an, -1, rows.scratch)
+        return nearest(rows.d_an)
 
-    def _ends(self, rows: Rows) -> tuple[Tensor, ...]:
-        """How near the negatives of each anchor are, the distances of its positives, which there are, and how many."""
-        threat = log_sum_exp(rows.d_an, -1, rows.scratch) if self.form == "smooth" else -rows.d_an.amin(1)
-        return threat, rows.d_ap, rows.valid, rows.num_negatives
+    def cost(self) -> Cost:
+        return self._cost
+
+    def _cost(self, ends: BothEnds) -> Costs:
+        join, share = (torch.logaddexp, _share) if self.form == "smooth" else (torch.maximum, share_of_larger)
+        # Where there is no pair, or no negative, it is far below zero.
+        J = torch.relu(ends.d_ap + join(ends.anchor, ends.positive) + self.margin)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor, Tensor]:
+            by_J = J * by
+            by_anchor = share(ends.anchor, ends.positive) * by_J
+            return by_J, by_anchor, by_J - by_anchor
+
+        return Costs(J.square() / 2, pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, form={self.form!r}"
+
+
+def _share(x: Tensor, y: Tensor) -> Tensor:
+    """How much of a gradient by log(eˣ + eʸ) goes to x."""
+    return torch.sigmoid(x - y)

@@ -61,6 +61,8 @@ class MultiSimilarity(SlopedLoss):
     Wang et al. (2019), arXiv:1904.06627, equation 15; constants in section 4.1.
     """
 
+    is_full = True
+
     def __init__(
         self,
         alpha: float = 2.0,
@@ -74,8 +76,6 @@ class MultiSimilarity(SlopedLoss):
         self.alpha = positive("alpha", alpha)
         self.beta = positive("beta", beta)
         self.base = finite("base", base)
-
-    is_full = True
 
     def default_distance(self) -> Distance:
         return Cosine()

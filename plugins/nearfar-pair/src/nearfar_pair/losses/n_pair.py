@@ -71,13 +71,14 @@ class NPair(SlopedLoss, PositiveLoss):
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         n, by_an = soft_extreme(rows.d_an, -1, rows.scratch)
+        # Where there is no positive or no negative this is −1e18, which costs nothing and has no slope.
         z = n[:, None] + rows.d_ap
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            by_z = rows.only_positives(torch.sigmoid(z) * by)
+            by_z = torch.sigmoid(z).mul_(by)
             return by_z, by_an(by_z.sum(1))
 
-        return Sloped((rows.only_positives(softplus(z)),), (lambda: rows.valid,), pull)
+        return Sloped((softplus(z),), (lambda: rows.valid,), pull)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped)

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
-from nearfar_pair.soft_ranks import soft_counts
+from nearfar_pair.sloped import Sloped
+from nearfar_pair.soft_ranks import of_positives, soft_before
 
 __all__ = ["PNP"]
 
 VARIANTS = ("O", "Iu", "Ib", "Ds", "Dq")
 
 
-class PNP(AnchorLoss):
+class PNP(SlopedLoss):
     r"""The negatives that stand before each positive of an anchor's list, counted by a sigmoid.
 
     .. math::
@@ -84,22 +85,34 @@ class PNP(AnchorLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        has_positive = rows.num_positives > 0
-        _, before = soft_counts(rows, self.temperature)
-        costs = rows.only_positives(self._shaped(before))
-        return costs.sum(1) / rows.num_positives.clamp_min(1), has_positive
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        R, back = soft_before(rows, self.temperature)
+        weights = of_positives(rows)
+        costs = (self._shaped(R) * weights).sum(1)
+        return Sloped((costs,), (lambda: rows.num_positives > 0,), lambda by: back(self._slope(R) * weights * by))
 
-    def _shaped(self, before: Tensor) -> Tensor:
+    def _shaped(self, R: Tensor) -> Tensor:
         if self.variant == "O":
-            return before
+            return R
         if self.variant == "Iu":
-            return (1 + before) * torch.log1p(before)
+            return (1 + R) * torch.log1p(R)
         if self.variant == "Ib":
-            return (self.b * before - torch.log1p(self.b * before)) / self.b**2
+            return (self.b * R - torch.log1p(self.b * R)) / self.b**2
         if self.variant == "Ds":
-            return torch.log1p(before)
-        return -torch.expm1(-self.alpha * torch.log1p(before))
+            return torch.log1p(R)
+        return -torch.expm1(-self.alpha * torch.log1p(R))
+
+    def _slope(self, R: Tensor) -> Tensor:
+        """f'(R)."""
+        if self.variant == "O":
+            return torch.ones_like(R)
+        if self.variant == "Iu":
+            return 1 + torch.log1p(R)
+        if self.variant == "Ib":
+            return R / (1 + self.b * R)
+        if self.variant == "Ds":
+            return 1 / (1 + R)
+        return self.alpha * (1 + R) ** (-self.alpha - 1)
 
     def extra_repr(self) -> str:
         return f"variant={self.variant!r}, alpha={self.alpha}, b={self.b}, temperature={self.temperature}"

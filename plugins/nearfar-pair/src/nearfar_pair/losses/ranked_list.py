@@ -65,6 +65,8 @@ class RankedList(SlopedLoss):
     Wang et al. (2019), arXiv:1903.03238, equations 4 to 9; constants in section 4.
     """
 
+    is_full = True
+
     def __init__(
         self,
         margin: float = 0.4,
@@ -82,8 +84,6 @@ class RankedList(SlopedLoss):
         self.negative_temperature = non_negative("negative_temperature", negative_temperature)
         self.positive_temperature = non_negative("positive_temperature", positive_temperature)
         self.balance = within("balance", balance, 0, 1)
-
-    is_full = True
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         alpha = threshold(self.distance, self.alpha)

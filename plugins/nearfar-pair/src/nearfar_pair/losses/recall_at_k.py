@@ -6,6 +6,7 @@ Patel, Tolias, Matas (2022): Recall@k Surrogate Loss with Large Batches and Simi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
-from nearfar_pair.soft_ranks import soft_counts
+from nearfar_pair.sloped import Sloped
+from nearfar_pair.soft_ranks import soft_among, soft_before
 
 __all__ = ["RecallAtK"]
 
 
-class RecallAtK(AnchorLoss):
+class RecallAtK(SlopedLoss):
     r"""One minus the share of an anchor's positives among its k nearest, both counted by sigmoids, for several k.
 
     .. math::
@@ -89,15 +91,28 @@ class RecallAtK(AnchorLoss):
     def default_distance(self) -> Distance:
         return Cosine()
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        among, by_ap = soft_among(rows, self.temperature)
+        before, back = soft_before(rows, self.temperature)
+        ahead = among + before
+        k, temperature = _for_each(self.ks, ahead), _for_each(self.rank_temperature, ahead)
+        share = torch.sigmoid((k - 1 - ahead) / temperature)
+        most = torch.minimum(rows.num_positives.clamp_min(1).to(ahead.dtype).unsqueeze(1), k) * len(self.ks)
+        weight = rows.valid.to(ahead.dtype) / most
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_ahead = (share * (1 - share) * weight / temperature).sum(0) * by
+            near, far = back(by_ahead)
+            return near + by_ap(by_ahead), far
+
         has_positive = rows.num_positives > 0
-        ahead = torch.stack(soft_counts(rows, self.temperature)).sum(0)
-        recalls = []
-        for k, temperature in zip(self.ks, self.rank_temperature, strict=True):
-            found = torch.sigmoid((k - 1 - ahead) / temperature)
-            of = rows.num_positives.clamp(1, k)
-            recalls.append(rows.only_positives(found).sum(1) / of)
-        return torch.where(has_positive, 1 - torch.stack(recalls).mean(0), 0), has_positive
+        costs = has_positive.to(ahead.dtype) - (share * weight).sum((0, 2))
+        return Sloped((costs,), (lambda: has_positive,), pull)
 
     def extra_repr(self) -> str:
         return f"ks={self.ks}, rank_temperature={self.rank_temperature}, temperature={self.temperature}"
+
+
+def _for_each(values: Sequence[float], like: Tensor) -> Tensor:
+    """(K, 1, 1), for a matrix each; filled, as a GPU would be waited for where numbers are carried over."""
+    return torch.stack([like.new_full((1, 1), value) for value in values])

@@ -57,6 +57,8 @@ class SigLIP(ExcessLoss):
     Zhai et al. (2023), arXiv:2303.15343, equation 1 and algorithm 1.
     """
 
+    link = LOGISTIC
+
     def __init__(
         self,
         scale: float = 10.0,
@@ -69,8 +71,6 @@ class SigLIP(ExcessLoss):
         self.log_scale = nn.Parameter(torch.tensor(math.log(positive("scale", scale))))
         self.bias = nn.Parameter(torch.tensor(finite("bias", bias)))
         self._start = float(scale), float(bias)
-
-    link = LOGISTIC
 
     def default_distance(self) -> Distance:
         return Cosine()

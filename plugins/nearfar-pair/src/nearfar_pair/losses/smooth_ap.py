@@ -7,6 +7,7 @@ arXiv:2007.12163.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,15 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.terms import Terms
 from nearfar_pair.graded import graded_costs, soft_excess
-from nearfar_pair.row_losses import AnchorLoss
+from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
-from nearfar_pair.soft_ranks import soft_counts
+from nearfar_pair.sloped import Sloped
+from nearfar_pair.soft_ranks import of_positives, soft_among, soft_before
 
 __all__ = ["SmoothAP"]
 
 
-class SmoothAP(AnchorLoss):
+class SmoothAP(SlopedLoss):
     r"""One minus the average precision of each anchor's list, its ranks counted by a sigmoid.
 
     .. math::
@@ -84,15 +86,24 @@ class SmoothAP(AnchorLoss):
             return graded_costs(batch, self.distance, self._graded, narrow=True)
         return super().terms(batch)
 
-    def costs(self, rows: Rows, *learned: Tensor) -> tuple[Tensor, Tensor]:
-        has_positive = rows.num_positives > 0
-        among, before = soft_counts(rows, self.temperature)
+    def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
+        among, by_ap = soft_among(rows, self.temperature)
+        before, back = soft_before(rows, self.temperature)
+        rank = 1 + among + before
         # 1 − precision, so that nearly perfect lists keep their digits.
-        missed = rows.only_positives(before / (1 + among + before))
-        return missed.sum(1) / rows.num_positives.clamp_min(1), has_positive
+        missed = before / rank
+        weights = of_positives(rows)
+
+        def pull(by: Any) -> tuple[Tensor, Tensor]:
+            by_before = weights * by / rank
+            by_among = -by_before * missed
+            near, far = back(by_before + by_among)
+            return near + by_ap(by_among), far
+
+        return Sloped(((missed * weights).sum(1),), (lambda: rows.num_positives > 0,), pull)
 
     def _graded(self, rows: Rows, grades: Tensor) -> tuple[Tensor, Tensor]:
-        among, before = soft_counts(rows, self.temperature)
+        among, before = soft_among(rows, self.temperature)[0], soft_before(rows, self.temperature)[0]
         # What is less relevant and yet nearer, rather than one minus what is not, as above.
         missed = soft_excess(rows, grades, self.temperature) + grades * before
         total = grades.sum(1)

@@ -75,16 +75,17 @@ class TupletMargin(SlopedLoss, PositiveLoss):
         return Cosine()
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
-        relaxed, slope = _turned(-rows.d_ap.clamp(-1, 1), self.margin)
+        has_cost = rows.valid & (rows.num_negatives > 0).unsqueeze(1)
+        costly = has_cost.to(rows.d_ap.dtype)
+        relaxed, slope = _turned(-rows.d_ap, self.margin)
         n, by_an = soft_extreme(rows.d_an, -self.scale, rows.scratch)
-        z = n[:, None] - self.scale * relaxed
+        z = torch.add(n.unsqueeze(1), relaxed, alpha=-self.scale)
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            by_z = torch.where(has_cost, torch.sigmoid(z) * by, 0)
+            by_z = torch.sigmoid(z) * (costly * by)
             return by_z * slope() * self.scale, by_an(by_z.sum(1))
 
-        return Sloped((torch.where(has_cost, softplus(z), 0),), (lambda: has_cost,), pull)
+        return Sloped((softplus(z) * costly,), (lambda: has_cost,), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"
@@ -92,12 +93,12 @@ class TupletMargin(SlopedLoss, PositiveLoss):
 
 def _turned(cosine: Tensor, margin: float) -> tuple[Tensor, Callable[[], Tensor]]:
     """cos(θ − margin), and 1 where θ is below the margin; and its slope."""
-    inside = (cosine < math.cos(margin)) & (cosine > -1)
-    # Of the product, not of 1 − c²: near 1 that has lost its digits.
-    sine = ((1 - cosine) * (1 + cosine)).masked_fill(~inside, 1).sqrt()
-    turned = cosine * math.cos(margin) + sine * math.sin(margin)
+    c = cosine.clamp(-1, math.cos(margin))
+    # Of the product, not of 1 − c²: near 1 that has lost its digits. Of what is opposite its root has no slope.
+    sine = ((1 - c) * (1 + c)).clamp_min(torch.finfo(c.dtype).tiny).sqrt()
 
     def slope() -> Tensor:
-        return torch.where(inside, math.cos(margin) - cosine / sine * math.sin(margin), 0)
+        inside = (c > -1) & (c < math.cos(margin))
+        return torch.where(inside, math.cos(margin) - c / sine * math.sin(margin), 0)
 
-    return torch.where(inside, turned, torch.where(cosine > -1, 1.0, -math.cos(margin))), slope
+    return torch.add(c * math.cos(margin), sine, alpha=math.sin(margin)), slope

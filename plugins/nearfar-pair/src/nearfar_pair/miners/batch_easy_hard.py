@@ -5,6 +5,7 @@ Xuan, Stylianou, Pless (2020): Improved Embeddings with Easy Positive Triplet Mi
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -95,7 +96,8 @@ class BatchEasyHard(Miner):
     def choose(self, batch: Batch, distance: Any, loss: nn.Module | None) -> Selection:
         if self.neg_strategy == "all":
             return _WithEveryNegative(batch, distance, self)
-        rows = choices(batch, distance, lambda rows: self._chosen(rows.d_ap, rows.d_an, distance.is_inverted))
+        chosen = functools.partial(self._chosen, is_inverted=distance.is_inverted)
+        rows = choices(batch, distance, lambda rows: chosen(rows.d_ap, rows.d_an), narrow=False)
         positive, negative, complete = rows.outputs
         pair, place = torch.where(positive)
         anchor = torch.where(complete)[0]
@@ -130,6 +132,8 @@ class BatchEasyHard(Miner):
 
     def allowed_positives(self, d_ap: Tensor, is_inverted: bool) -> Tensor:
         """(r, k) which positives there are to choose from."""
+        if self.allowed_pos_range is None:
+            return d_ap != -FAR
         low, high = _ends(self.allowed_pos_range, is_inverted)
         return ~((d_ap < low) | (d_ap > high) | (d_ap == -FAR))
 
