@@ -160,7 +160,7 @@ def table(args):
     for n, given, composition in itertools.product(args.n, args.per_class, args.compositions or THEIRS):
         per_class = samples(composition, given)
         one = argparse.Namespace(composition=composition, n=n, per_class=per_class, dim=args.dim, peak="")
-        repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15)
+        repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15 if n > 64 else 200)
         times = forked(lambda one=one, repeats=repeats: take_times(ways(one, False), repeats, args.clock))
         one.peak = "yes"
         peaks = {name: forked(lambda one=one, name=name: peak(one, name)) for name in times or ()}

@@ -17,6 +17,7 @@ from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.batch import Batch
 from nearfar.nn.reducers import NoReduction
 from nearfar.testing.meter import most_elements
+from nearfar_pair import sides
 from nearfar_pair.losses.dynamic_soft_margin import DynamicSoftMargin
 from nearfar_pair.losses.quadruplet import Quadruplet
 from nearfar_pair.losses.vicreg import VICReg
@@ -39,6 +40,36 @@ def test_far_positives_weigh_more_in_dclw() -> None:
     near, far = loss(x, torch.tensor([0, 0, 1, 1]))[[0, 2]].tolist()
     assert near == pytest.approx(-(2 - math.exp(1.2) / middle) * 0.6 + math.log(2), rel=1e-12)
     assert far == pytest.approx(math.log(2), rel=1e-12)
+
+
+# ---- angular
+
+
+@pytest.mark.parametrize("given", ["labels", "references", "pairs", "rule"])
+@pytest.mark.parametrize("angle", [0.0, 0.7, 1.2, 1.5])
+def test_products_of_a_small_batch_are_sums_over_pairs(angle: float, given: str) -> None:
+    """Values and gradients; an angle too steep for exponentials of float32 is summed over pairs whatever the size."""
+    x, r = randn(10, 6).requires_grad_(), randn(7, 6, seed=1).requires_grad_()
+    y, z = torch.tensor(LABELS), torch.tensor([3, 0, 5, 1, 0, 3, 2])
+    references = (r, z) if given == "references" else ()
+    loss = nearfar.create_loss("pair.angular", angle=angle, reducer=NoReduction())
+    selection: Any = None
+    if given in ("pairs", "rule"):
+        selection = nearfar.create_miner("multi_similarity", epsilon=0.0).select(x.detach(), y)
+    if given == "pairs":
+        selection = selection.indices()
+
+    def found() -> tuple[Tensor, ...]:
+        values = loss(x, y, selection, *references)
+        weights = torch.arange(1.0, len(values) + 1, dtype=torch.float64)
+        inputs = (x, r) if references else (x,)
+        return values.detach(), *torch.autograd.grad((values * weights).sum(), inputs)
+
+    by_products = found()
+    with mock.patch.object(sides, "SMALL", 0):
+        by_pairs = found()
+    for one, two in zip(by_products, by_pairs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-12)
 
 
 # ---- instance

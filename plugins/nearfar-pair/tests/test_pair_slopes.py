@@ -14,6 +14,7 @@ from torch import Tensor
 
 import nearfar
 from nearfar.nn.batch import Batch
+from nearfar.nn.selection import IndexSelection, Selection
 from nearfar_pair import few_rows, plugin, row_pass, sides, soft_ranks
 from nearfar_pair.end_losses import BothEndsLoss
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
@@ -87,8 +88,19 @@ def gradients(loss: Any, batch: Batch, x: Tensor, *, whole: bool) -> tuple[Tenso
     return total.detach(), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
 
 
+def selected(given: str, x: Tensor) -> Selection | None:
+    """By a rule on distances, or some of all pairs one by one, a few of them twice."""
+    if given == "rule":
+        return MultiSimilarityMiner().select(x.detach(), LABELS)
+    if given != "pairs":
+        return None
+    a1, p, a2, n = Batch.of(x, LABELS).pairs()
+    some, others = (torch.randint(len(a), (len(a) // 2,), generator=torch.Generator().manual_seed(3)) for a in (a1, a2))
+    return IndexSelection((a1[some], p[some], a2[others], n[others]))
+
+
 @pytest.mark.parametrize("elements", [0, 40])
-@pytest.mark.parametrize("given", ["itself", "references", "rule"])
+@pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, elements: int) -> None:
     loss = nearfar.compose(name, num_classes=10, embedding_size=6).double()
@@ -97,8 +109,7 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         x = embeddings(len(LABELS), 0, ties=ties).requires_grad_()
         r = embeddings(len(REFERENCE_LABELS), 1, ties=ties)
         references = (r, REFERENCE_LABELS) if given == "references" else (None, None)
-        selection = MultiSimilarityMiner().select(x.detach(), LABELS) if given == "rule" else None
-        batch = Batch.of(x, LABELS, selection, *references)
+        batch = Batch.of(x, LABELS, selected(given, x), *references)
         expected = gradients(loss, batch, x, whole=True)
         with contextlib.ExitStack() as stack:
             if elements:

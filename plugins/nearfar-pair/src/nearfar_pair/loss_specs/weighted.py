@@ -99,7 +99,7 @@ WEIGHTED_LOSSES: tuple[LossSpec, ...] = (
         emits=("pos_pair",),
         distances=(),
         default_distance="",
-        synchronizations=2,
+        synchronizations=None,
     ),
     loss(
         "dynamic_soft_margin",

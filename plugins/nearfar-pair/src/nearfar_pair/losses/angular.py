@@ -12,15 +12,21 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import within
 from nearfar.nn.batch import Batch
-from nearfar.nn.distances import Distance, Dot
+from nearfar.nn.distances import Cosine, Distance, Dot
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.terms import Terms
 from nearfar.nn.vectors import unit
-from nearfar_pair.arithmetic import log_sum_exp, softplus
+from nearfar_pair import sides
+from nearfar_pair.arithmetic import LOG2_E, log_sum_exp, softplus
 from nearfar_pair.pair_pass import PairPass, Pairs
+from nearfar_pair.row_pass import RowPass
 from nearfar_pair.row_terms import Made, RowTerms
+from nearfar_pair.sides import Rows
 
 __all__ = ["Angular"]
+
+#: e to twice as much, and one through it, are numbers of float32.
+STEEPEST = 40.0
 
 
 class Angular(EmbeddingLoss):
@@ -64,9 +70,35 @@ class Angular(EmbeddingLoss):
         return Dot()
 
     def terms(self, batch: Batch) -> Terms:
+        made = self._by_products(batch) if self._is_small(batch) else self._by_pairs(batch)
+        return RowTerms("pos_pair", made, labels=batch.labels)
+
+    def _is_small(self, batch: Batch) -> bool:
+        """Whether three matrices cost less than pairs, and no exponential in them is out of range."""
+        n, m = len(batch.embeddings), len(batch.reference)
+        return n > 0 and 0 < m * max(n, m) <= sides.SMALL and 4 * math.tan(self.angle) ** 2 <= STEEPEST
+
+    def _by_products(self, batch: Batch) -> Made:
+        """Of a small batch: the sum over the negatives is of products, so that it is a product of matrices."""
+        tan2 = math.tan(self.angle) ** 2
+        distance = Cosine()
+        pairs = RowPass(batch, distance, _nothing)
+        rows, _ = pairs.whole(_nothing)
+        among = pairs.matrix if batch.is_self else -distance(batch.reference)
+        of_anchor, of_positive = ((d * (-4 * tan2 * LOG2_E)).exp2() for d in (rows.d_an, among))
+        threat = of_anchor @ of_positive.T
+        if not rows.is_wide:
+            threat = threat.gather(1, rows.positives)
+        has_negative = (rows.num_negatives > 0)[:, None]
+        # What is far is no positive, and costs nothing.
+        costs = softplus(threat.masked_fill(~has_negative, 1).log() + 2 * (1 + tan2) * rows.d_ap)
+        has_cost = rows.valid & has_negative
+        return Made(pairs, (torch.where(has_cost, costs, 0), has_cost))
+
+    def _by_pairs(self, batch: Batch) -> Made:
         x = unit(batch.embeddings)[0]
         pairs = PairPass(batch, x, x if batch.is_self else unit(batch.reference)[0], self._costs)
-        return RowTerms("pos_pair", Made(pairs, pairs.outputs), labels=batch.labels)
+        return Made(pairs, pairs.outputs)
 
     def _costs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """(r, k) the costs of positive pairs, 0 where there is none, and which have one."""
@@ -81,3 +113,7 @@ class Angular(EmbeddingLoss):
 
     def extra_repr(self) -> str:
         return f"angle={self.angle}"
+
+
+def _nothing(rows: Rows) -> tuple[Tensor, ...]:
+    return ()

@@ -84,7 +84,8 @@ class CentroidTriplet(EmbeddingLoss):
             mine, size = mine - x, size - 1
         d_an, d_ap = self._distances(x, sums / sizes.unsqueeze(1), mine / size.clamp_min(1).unsqueeze(1))
         costs = torch.relu(d_ap - d_an.masked_fill(own, FAR).amin(1) + self.margin)
-        (kept,) = torch.where(own.any(1) & (size > 0) & ~own.all(1))
+        there = (size > 0) & (len(classes) > 1)
+        (kept,) = torch.where(there if batch.is_self else there & own.any(1))
         if len(kept) == len(x):
             return element_terms(costs, labels=labels)
         return MaterialTerms("element", costs[kept], (kept,), num_anchors=len(x), labels=labels)

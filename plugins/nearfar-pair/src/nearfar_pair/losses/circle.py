@@ -75,7 +75,7 @@ class Circle(SlopedLoss):
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         m, scale = self.margin, self.scale
         # Where α is above zero it is c + m of a positive and m − c of a negative, and each exponent is γ (c² − m²).
-        near = rows.d_ap.detach().clamp_min(-1 - m) + 1
+        near = rows.d_ap.detach().clamp_min(-1 - m).add_(1)
         far = torch.clamp_max(rows.d_an.detach(), m, out=rows.spare)
         p, by_ap = soft_extreme(_squares(near, rows.d_ap, m), scale)
         n, by_an = soft_extreme(_squares(far, rows.d_an, -m, rows.scratch), scale, rows.scratch)
@@ -86,7 +86,7 @@ class Circle(SlopedLoss):
             by_x = torch.sigmoid(x) * by
             return by_ap(by_x).mul_(near + m), by_an(by_x).mul_(torch.sub(far, m, out=rows.spare))
 
-        return Sloped((softplus(x),), (lambda: rows.has_both,), pull)
+        return Sloped((softplus(x),), (lambda: (x < -scale * FAR / 2).logical_not_(),), pull)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, scale={self.scale}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar_pair.row_losses import SlopedLoss
-from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
 __all__ = ["FastAP"]
@@ -71,28 +71,30 @@ class FastAP(SlopedLoss):
         return SquaredEuclidean()
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
-        width = MOST / self.num_bins
-        near = torch.where(rows.valid, rows.d_ap.clamp(0, MOST), FAR)
-        H_p = _cumulated(near, rows.num_positives, width, self.num_bins)
-        H_n = _cumulated(rows.d_an, rows.num_negatives, width, self.num_bins)
-        h_p = H_p.diff(dim=1, prepend=H_p.new_zeros(len(H_p), 1))
-        total = H_p + H_n
-        total = torch.where(total > 0, total, 1)
+        bins, width = self.num_bins, MOST / self.num_bins
+        near = rows.d_ap_or_far
+        H_p = _cumulated(near, rows.num_positives, width, bins)
+        H_n = _cumulated(rows.d_an, rows.num_negatives, width, bins)
+        size = rows.num_positives.to(H_p.dtype)[:, None]
+        # A positive that is farther than any two unit vectors is in the last bin.
+        H_p = torch.cat([H_p[:, :-1], size], 1)
+        h_p = H_p - F.pad(H_p[:, :-1], (1, 0))
+        total = (H_p + H_n).clamp_min(torch.finfo(H_p.dtype).tiny)
         # 1 − precision, so that nearly perfect lists keep their digits.
         missed = H_n / total
-        size = rows.num_positives.clamp_min(1).to(missed.dtype)
+        size = size.clamp_min(1)
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
-            by_costs = (by / size)[:, None]
+            by_costs = by / size
             share = h_p / total * by_costs
             by_h = missed * by_costs
             # A value is in all bins from its own on: what a centre gains in h the next one loses.
-            by_H_p = by_h - F.pad(by_h[:, 1:], (0, 1)) - share * missed
-            inside = rows.d_ap == near
-            by_an = _by_distance(rows.d_an, share * (1 - missed), width, rows.scratch)
-            return _by_distance(near, by_H_p, width).mul_(inside), by_an
+            by_H_p = by_h[:, :-1] - by_h[:, 1:] - (share * missed)[:, :-1]
+            by_an = _by_distance(rows.d_an, share * (1 - missed), width, bins, rows.scratch)
+            return _by_distance(near, by_H_p, width, bins), by_an
 
-        return Sloped(((h_p * missed).sum(1) / size,), (lambda: rows.num_positives > 0,), pull)
+        costs = torch.linalg.vecdot(h_p, missed) / size[:, 0]
+        return Sloped((costs,), (lambda: rows.num_positives > 0,), pull)
 
     def extra_repr(self) -> str:
         return f"num_bins={self.num_bins}"
@@ -106,14 +108,14 @@ def _cumulated(d: Tensor, sizes: Tensor, width: float, bins: int) -> Tensor:
 class _Cumulated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, d: Tensor, sizes: Tensor, width: float, bins: int) -> Tensor:
-        ctx.width = width
+        ctx.even = width, bins
         ctx.save_for_backward(d)
         return _histograms(d, sizes, width, bins)
 
     @staticmethod
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, None, None, None]:
         (d,) = ctx.saved_tensors
-        return _by_distance(d, by_found, ctx.width), None, None, None
+        return _by_distance(d, by_found, *ctx.even), None, None, None
 
 
 def _histograms(d: Tensor, sizes: Tensor, width: float, bins: int) -> Tensor:
@@ -144,21 +146,23 @@ def _may_ask(d: Tensor) -> bool:
     return d.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _by_distance(d: Tensor, by_found: Tensor, width: float, out: Tensor | None = None) -> Tensor:
-    """(r, m) the gradient by values, of that by their histograms: each has a slope at the next centre below it."""
-    bins = by_found.shape[1] - 1
-    # What is beyond the last centre is at none.
-    padded = F.pad(by_found, (0, 1)) / -width
+def _by_distance(d: Tensor, by_found: Tensor, width: float, bins: int, out: Tensor | None = None) -> Tensor:
+    """(r, m) the gradient by values, of that by their histograms: each has a slope at the next centre below it.
+
+    At centres that are not among these it has none.
+    """
+    padded = F.pad(by_found / -width, (0, bins + 2 - by_found.shape[1]))
 
     def part(some: slice, out: Tensor | None = None) -> Tensor:
         # Towards 0, as the floor is from there on.
-        return torch.gather(padded[some], 1, (d[some] / width).clamp_(0, bins + 1).long(), out=out)
+        return torch.gather(padded[some], 1, (d[some] / width).clamp_max_(bins + 1).long(), out=out)
 
-    if out is None:
-        return torch.cat([part(some) for some in _blocks(d)])
-    for some in _blocks(d):
-        part(some, out[some])
-    return out
+    if out is not None:
+        for some in _blocks(d):
+            part(some, out[some])
+        return out
+    parts = [part(some) for some in _blocks(d)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _blocks(d: Tensor) -> Iterator[slice]:
