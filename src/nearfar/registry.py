@@ -217,7 +217,8 @@ class Registry:
                 return f"{name!r} is not available: the plugin {namespace!r} is {plugin.status} ({plugin.reason})"
         message = f"no {kind} is called {name!r}"
         if others := [other for other in self.kinds_of(name) if other != kind]:
-            return f"{message}; there is a {' and a '.join(others)} of that name"
+            goes = f", which goes into a loss: LOSS({others[0]}={name})" if kind == "loss" else ""
+            return f"{message}; there is a {' and a '.join(others)} of that name{goes}"
         if kind == "loss" and (shown := self._recipe_of(name)) is not None:
             return f"{message}: it is a recipe, whose text is to be given: {shown.recipe}"
         close = self.suggest(kind, name)

@@ -182,7 +182,7 @@ def test_a_column_that_is_misspelt_is_told_with_what_was_meant(images: Path, fou
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("column", ["name", "date", "frame", "width", "image_id", "cameras"])
+@pytest.mark.parametrize("column", ["name", "date", "frame", "width", "image_id", "cameras", "temperature"])
 def test_columns_that_are_unlike_or_beside_what_they_are_like_are_passed_over(images: Path, column: str) -> None:
     table = ImageTable(write(images, rows(f"path,label,camera,{column}", ",1,2")))
     assert table.camera_names == ("1",)

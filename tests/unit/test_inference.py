@@ -333,6 +333,16 @@ def test_an_exported_model_turns_channels_itself(tmp_path: Path) -> None:
     torch.testing.assert_close(found, features(turned, images()), rtol=1e-4, atol=1e-5)
 
 
+def test_a_folder_that_is_not_there_is_told_before_anything_is_computed(model: EmbeddingModel, tmp_path: Path) -> None:
+    for ending in (".safetensors", ".pt2", ".onnx"):
+        with pytest.raises(ConfigError, match=r"there is no folder .*nowhere to write model"):
+            export(model, tmp_path / "nowhere" / f"model{ending}")
+    arguments = [str(tmp_path / "none.parquet"), "--far", "0.1", "-o", str(tmp_path / "nowhere" / "t.json")]
+    done = CliRunner().invoke(cli, ["calibrate", *arguments])
+    assert isinstance(done.exception, ConfigError)
+    assert "nowhere to write t.json in: make it first" in str(done.exception)
+
+
 @pytest.mark.parametrize("size", [32, (48, 32)], ids=["square", "upright"])
 @pytest.mark.parametrize("ending", [".safetensors", ".pt2", ".onnx"])
 def test_an_exported_model_gives_the_same_embeddings(

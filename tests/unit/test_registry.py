@@ -111,7 +111,7 @@ def test_parts_of_the_bridge_answer_to_full_names_only(registry):
         ("arcfcae", "did you mean 'arcface'?"),
         ("broken.thing", "the plugin 'broken' is failed (ImportError: no module named x)"),
         ("absent.thing", "no plugin 'absent' is installed"),
-        ("hard", "no loss is called 'hard'; there is a miner of that name"),
+        ("hard", "no loss is called 'hard'; there is a miner of that name, which goes into a loss: LOSS(miner=hard)"),
         ("zzzzzz", "`nearfar list` shows what there is"),
     ],
 )

@@ -12,8 +12,8 @@ from nearfar.errors import DataError, MissingExtra, NearfarWarning
 
 #: The endings, in lower case, of the files that are read as tables.
 TABLES = (".csv", ".parquet")
-#: How alike two names of columns are where one is taken for the other misspelt: ``cam`` and ``camera`` are, at 0.67.
-_ALIKE = 0.65
+#: How alike two names of columns are where one is taken for the other misspelt: ``temperature`` is no ``template``.
+_ALIKE = 0.75
 #: What else parts the cells of files that are called CSV.
 _OTHER_COMMAS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -65,11 +65,14 @@ def open_rows(
 
 def _misspelt(names: Sequence[str], lacking: Sequence[str]) -> dict[str, str]:
     """Column → which of those that are lacking it is the name of, but for some letters, capitals or an ``id``."""
-    found = {
-        name: difflib.get_close_matches(name.lower().removesuffix("id").strip("_ "), lacking, n=1, cutoff=_ALIKE)
-        for name in names
-    }
-    return {name: close[0] for name, close in found.items() if close}
+    found = {name: _closest(name.lower().removesuffix("id").strip("_ "), lacking) for name in names}
+    return {name: close for name, close in found.items() if close is not None}
+
+
+def _closest(name: str, lacking: Sequence[str]) -> str | None:
+    """The one that a name is the beginning of, or much like."""
+    begun = [column for column in lacking if len(name) > 2 and column.startswith(name)]
+    return next(iter(begun or difflib.get_close_matches(name, lacking, n=1, cutoff=_ALIKE)), None)
 
 
 def _said_missing(path: Path, column: str, names: Sequence[str], meant: Mapping[str, str]) -> str:

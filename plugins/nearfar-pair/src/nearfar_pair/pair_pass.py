@@ -24,7 +24,7 @@ from nearfar_pair.sides import PairRule, Rows, Sides
 __all__ = ["PairPass", "Pairs"]
 
 #: Elements of a few pairs by all references.
-CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**23
+CPU_ELEMENTS, GPU_ELEMENTS = 2**17, 2**23
 
 
 @dataclass(frozen=True, slots=True, eq=False)

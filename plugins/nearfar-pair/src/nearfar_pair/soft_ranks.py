@@ -100,5 +100,5 @@ def _slopes(d_ap: Tensor, d: Tensor, temperature: float, by: Tensor) -> tuple[Te
 
 def _pulled(ahead: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
     """(r, g) and (r, m) of a gradient (r, g) those by the distances of the positives and of the references."""
-    slope = torch.addcmul(ahead, ahead, ahead, value=-1) * by.unsqueeze(2)
-    return slope.sum(2), -slope.sum(1)
+    slope = torch.addcmul(ahead, ahead, ahead, value=-1).mul_(by.unsqueeze(2))
+    return slope.sum(2), slope.sum(1).neg_()
