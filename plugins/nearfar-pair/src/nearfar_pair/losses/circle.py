@@ -74,17 +74,17 @@ class Circle(SlopedLoss):
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         m, scale = self.margin, self.scale
-        # Where α is above zero it is c + m of a positive and m − c of a negative, and each exponent is γ (c² − m²).
-        near = rows.d_ap.detach().clamp_min(-1 - m).add_(1)
-        far = torch.clamp_max(rows.d_an.detach(), m, out=rows.spare)
-        p, by_ap = soft_extreme(_squares(near, rows.d_ap, m), scale)
-        n, by_an = soft_extreme(_squares(far, rows.d_an, -m, rows.scratch), scale, rows.scratch)
+        alpha_p = (rows.d_ap.detach() + (1 + m)).clamp_min_(0)
+        # Times −1, as the slope by the distance is.
+        alpha_n = torch.clamp_max(rows.d_an.detach(), m, out=rows.spare).sub_(m)
+        p, by_ap = soft_extreme(_exponents(alpha_p, rows.d_ap, 1 - m), scale)
+        n, by_an = soft_extreme(_exponents(alpha_n, rows.d_an, m, rows.scratch), scale, rows.scratch)
         # Where there is no positive or no negative this is −1e18 γ.
-        x = p + n - 2 * scale * m * m
+        x = p + n
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
             by_x = torch.sigmoid(x) * by
-            return by_ap(by_x).mul_(near + m), by_an(by_x).mul_(torch.sub(far, m, out=rows.spare))
+            return by_ap(by_x).mul_(alpha_p), by_an(by_x).mul_(alpha_n)
 
         return Sloped((softplus(x),), (lambda: (x < -scale * FAR / 2).logical_not_(),), pull)
 
@@ -92,7 +92,8 @@ class Circle(SlopedLoss):
         return f"margin={self.margin}, scale={self.scale}"
 
 
-def _squares(c: Tensor, d: Tensor, margin: float, out: Tensor | None = None) -> Tensor:
-    """c², and −1e18 where the distance is far; to the gradient its slope by the distance is c + margin, a constant."""
-    squares = torch.mul(c, c, out=out).addcmul_(d.detach(), d.detach(), value=-1 / FAR)
-    return squares + (c + margin) * (d - d.detach()) if torch.is_grad_enabled() else squares
+def _exponents(alpha: Tensor, d: Tensor, offset: float, out: Tensor | None = None) -> Tensor:
+    """α (d + offset), and −1e18 where the distance is far, whose α is 0."""
+    if torch.is_grad_enabled():
+        return alpha * (d + offset) - d.detach().square() / FAR
+    return torch.add(d, offset, out=out).mul_(alpha).addcmul_(d, d, value=-1 / FAR)
