@@ -77,6 +77,7 @@ COMBINATORS = (
         ),
         definition="nearfar_pair.combinator_definitions:matryoshka",
         example="loss=triplet, dims=[4, 5]",
+        memory=1,
         synchronizations=2,
         optimum=0.0,
     ),

@@ -84,6 +84,7 @@ MINERS = (
         "BatchHard",
         "For each anchor its farthest positive and its nearest negative.",
         paper=HERMANS,
+        memory=1,
     ),
     _miner(
         "hard_negative_all_positive",

@@ -150,6 +150,8 @@ class CrossBatchMemory(Around, Stepping):
     def step(self) -> None:
         self.steps += 1
 
+    # What is kept is compared with, and differentiated, in later calls, which need not be in inference mode.
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def _put(self, embeddings: Tensor, labels: Tensor) -> None:
         finite = embeddings.isfinite().all(1)
