@@ -32,6 +32,9 @@ COUNT = 1000
 MOST_MEMORY = 2**26
 SPECIAL = (b"\xff\xff\xff\xff", b"\0\0\0\0", struct.pack("<I", 0xCED7230A), b"\xff\xff\xff\x7f", b'"', b",", b"\r\n")
 
+#: The name of a column may be damaged too, which is told.
+MISSPELT = pytest.mark.filterwarnings("ignore:the column .* is passed over:nearfar.errors.NearfarWarning")
+
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
     """A file with some damage."""
@@ -124,12 +127,14 @@ def table(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}, lines
 
 
+@MISSPELT
 def test_tables_of_text(tmp_path: Path) -> None:
     good = "\n".join(table(tmp_path)[1]).encode()
     path = tmp_path / "bad.csv"
     refused(lambda draw: path.write_bytes(mutated(good, draw)), lambda: ImageTable(path, image_size=8))
 
 
+@MISSPELT
 def test_tables_of_columns(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="needs nearfar[parquet]")
     from pyarrow import parquet
@@ -140,6 +145,7 @@ def test_tables_of_columns(tmp_path: Path) -> None:
     refused(lambda draw: path.write_bytes(mutated(good, draw)), lambda: ImageTable(path, image_size=8))
 
 
+@MISSPELT
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_lists_of_pairs(tmp_path: Path, ending: str) -> None:
     columns = {"a": ["x", "y", "z"], "b": ["y", "z", "x"], "same": ["1", "0", "0"], "fold": ["1", "2", "1"]}

@@ -208,7 +208,7 @@ def test_queries_are_searched_in_the_gallery_without_what_their_camera_saw(run: 
 
 def test_without_cameras_the_tag_says_that_nothing_is_left_out(run: Run, asked: Path) -> None:
     unseen = asked.with_name("unseen.csv")
-    unseen.write_text(asked.read_text().replace("camera", "cam", 1))
+    unseen.write_text(asked.read_text().replace("camera", "lens", 1))
     found = evaluate(run.path, data=str(unseen), device="cpu", protocol="reidentification")[0]["reidentification"]
     assert "no cameras are known, so nothing is left out" in found["protocol"]
     known = evaluate(run.path, data=str(asked), device="cpu", protocol="reidentification")[0]["reidentification"]

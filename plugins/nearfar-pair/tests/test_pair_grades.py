@@ -431,7 +431,7 @@ def test_graded_pairs_reduce_as_their_elements_do(reducer: str) -> None:
 @pytest.mark.parametrize("name", GRADED)
 def test_no_matrix_of_all_pairs_is_kept(name: str) -> None:
     """Of a rule that grades only a few rows are looked at at a time."""
-    n, elements = 256, 2**12
+    n, elements = 400, 2**12
     x = torch.randn(n, 8, requires_grad=True)
     labels = RuledLabels("levels", torch.stack((torch.arange(n) // 8, torch.arange(n) // 2), 1))
     loss = nearfar.create_loss(name)

@@ -22,15 +22,12 @@ from nearfar_pair.once import once
 from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_functions import Outputs, Totals
 from nearfar_pair.row_plan import Formula, Plan
-from nearfar_pair.sides import FAR, Rows
+from nearfar_pair.sides import FAR, SMALL, Rows
 from nearfar_pair.sloped import Found, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.whole_pass import WholeTotals
 
 __all__ = ["RowPass", "is_at_once"]
-
-#: Up to so many distances all rows at once cost less than a few after another.
-SMALL = 2**17
 
 
 class RowPass:

@@ -24,8 +24,8 @@ __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 #: Where those lie that do not count: what is no negative this far away, what is no positive this near (−FAR). Finite,
 #: and so is its square in float32, so that 0 times it is 0.
 FAR = 1e18
-#: Up to so many distances masks of all cost less than a table of positives.
-SMALL = 2**14
+#: Up to so many distances a matrix of all, with masks, costs less than a few rows after another and a table.
+SMALL = 2**17
 #: A table of positives that is no wider is made once; of wider ones only the part for a few anchors is.
 FEW = 64
 

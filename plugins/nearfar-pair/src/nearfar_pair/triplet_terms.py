@@ -24,10 +24,13 @@ from nearfar_pair.pair_pass import PairPass, Pairs
 from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
-from nearfar_pair.sides import SMALL, PairRule
+from nearfar_pair.sides import PairRule
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
+
+#: Up to so many distances triplets that no row tells are made one by one.
+SMALL = 2**14
 
 
 @dataclass(frozen=True, slots=True)
