@@ -54,7 +54,7 @@ def chosen(miner, data, labels):
 
 def peak(name, n, per_class, dim, way):
     for _ in range(3):
-        ways(name, 320, per_class, dim, check=False)[way]()
+        ways(name, 400, per_class, dim, check=False)[way]()
     return peak_memory(ways(name, n, per_class, dim, check=False)[way])
 
 

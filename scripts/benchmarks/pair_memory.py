@@ -82,7 +82,7 @@ def megabytes(recipe, reducer, n, args):
     """MB of one step in this process; None where it has not the room."""
     warm = argparse.Namespace(**vars(args))
     for _ in range(2):
-        way(recipe, reducer, 320, warm)()  # too large for the whole matrix at once, so that rows are warmed up
+        way(recipe, reducer, 400, warm)()  # too large for the whole matrix at once, so that rows are warmed up
     ctypes.CDLL(None).malloc_trim(0)  # what warming up has freed would be at hand otherwise
     step = way(recipe, reducer, n, args)
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -84,7 +84,7 @@ def ways(args, tiny):
 
     torch.manual_seed(0)
     # Tiny is still too large for the whole matrix at once, so that rows are warmed up too.
-    n, per_class = (320 if tiny else args.n), samples(args.composition, args.per_class)
+    n, per_class = (400 if tiny else args.n), samples(args.composition, args.per_class)
     labels = torch.arange(n) // per_class
     labels = labels[torch.randperm(n)]
     # Half of the way to clusters, so that triplets of every kind are many.

@@ -21,7 +21,7 @@ __all__ = ["RowDistance", "row_distance"]
 #: A squared distance below this share of the squared lengths has lost three digits and more; as the distances have it.
 NEAR = 1e-3
 #: How many rows of products are newly made at a time: memory that is asked for costs more than what is done with it.
-PART = 64
+PART = 128
 
 
 class RowDistance:

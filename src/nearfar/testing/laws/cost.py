@@ -25,7 +25,7 @@ from nearfar.told import told
 FEWEST = 12
 CLASSES = 4
 #: As many as losses that are worked out in parts have several of.
-MANY = 320
+MANY = 400
 
 #: Bytes from which on what does not grow with the batch is hidden; and where the search for agreement ends.
 ENOUGH, MOST = 2**20, 2**28
