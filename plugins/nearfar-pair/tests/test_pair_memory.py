@@ -26,7 +26,7 @@ from nearfar_pair import (
     triplet_pairs,
     triplet_terms,
 )
-from nearfar_pair.losses import quadruplet
+from nearfar_pair.losses import graded_log_ratio, quadruplet
 
 #: As many embeddings, and twice as many, four of each class.
 FEW, PER_CLASS, DIM = 128, 4, 4
@@ -52,7 +52,7 @@ RULES = ("semihard", "angular", "multi_similarity", "hdc")
 def a_few_rows_at_a_time() -> Iterator[None]:
     """However small the batch."""
     with ExitStack() as stack:
-        for module in (row_pass, sides, mask_sides, rule_distance, pair_distances, triplet_terms):
+        for module in (row_pass, sides, mask_sides, rule_distance, pair_distances, triplet_terms, graded_log_ratio):
             stack.enter_context(mock.patch.object(module, "SMALL", 0))
         stack.enter_context(mock.patch.object(quadruplet, "WHOLE", 0))
         for module in (few_rows, pair_pass, pair_distances, soft_ranks):
