@@ -21,7 +21,7 @@ from nearfar_iou.corners import Corners, Formula
 from nearfar_iou.geometry import Pairs
 from nearfar_iou.pieces import pieces
 
-__all__ = ["BoxSimilarity", "PairSimilarity", "check_set", "each_with_each", "tiles"]
+__all__ = ["BoxSimilarity", "PairSimilarity", "check_finite_set", "check_set", "each_with_each", "tiles"]
 
 #: Pairs a piece: fewer, and calling torch costs more than computing; more, and the cache overflows.
 PIECE = 32768
@@ -185,6 +185,20 @@ def check_set(boxes: Tensor, width: int = 4, name: str = "boxes") -> Tensor:
     if boxes.is_complex() or boxes.dtype == torch.bool:
         raise InputError(f"{name} must hold real numbers; got {boxes.dtype}")
     return boxes if boxes.dtype == torch.float64 else boxes.float()
+
+
+def check_finite_set(boxes: Tensor, width: int = 4, name: str = "boxes") -> Tensor:
+    """What :func:`check_set` gives, where each coordinate is finite: else a similarity to any other is no number.
+
+    Raises
+    ------
+    InputError
+        They are none, or a coordinate is not finite; for this a GPU is waited for.
+    """
+    boxes = check_set(boxes, width, name)
+    if not bool(boxes.isfinite().all()):
+        raise InputError(f"{name} hold what is no finite number, so there is no telling what they are near")
+    return boxes
 
 
 def tiles(table: Tensor, piece: int) -> Iterator[tuple[slice, slice]]:

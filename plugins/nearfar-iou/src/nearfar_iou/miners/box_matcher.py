@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError
 from nearfar.nn.matching import Matcher, Matches
 from nearfar_iou.boxes import check_groups
-from nearfar_iou.distances.box_similarity import PairSimilarity, check_set
+from nearfar_iou.distances.box_similarity import PairSimilarity, check_finite_set
 from nearfar_iou.distances.iou import IoUSimilarity
 
 __all__ = ["BACKGROUND", "IGNORED", "Assigned", "BoxMatcher", "CornerMatcher", "Image"]
@@ -145,9 +145,7 @@ class BoxMatcher(Matcher):
         width = getattr(self.distance, "width", 4)
         for key in ("pred_boxes", "target_boxes", "anchors"):
             if key in given:
-                given[key] = check_set(given[key], width, key)
-                if not bool(given[key].isfinite().all()):
-                    raise InputError(f"{key} hold what is no finite number, so there is no telling what they are near")
+                given[key] = check_finite_set(given[key], width, key)
         sizes = {"pred_boxes": len(given["pred_boxes"]), "target_boxes": len(given["target_boxes"])}
         for key, value in given.items():
             of = "target_boxes" if key in ("target_boxes", "target_groups", "targets") else "pred_boxes"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError, InputError, NearfarWarning
 from nearfar.nn.arguments import finite, within
 from nearfar_iou.corners import Corners
-from nearfar_iou.distances.box_similarity import BoxSimilarity, PairSimilarity, check_set
+from nearfar_iou.distances.box_similarity import BoxSimilarity, PairSimilarity, check_finite_set
 from nearfar_iou.distances.iou import IoUSimilarity
 
 __all__ = ["Detections", "at_once", "by_class", "check_threshold", "detections"]
@@ -82,11 +82,7 @@ def detections(boxes: Tensor, scores: Tensor, distance: nn.Module | None) -> tup
     distance = IoUSimilarity() if distance is None else distance
     if not callable(distance):
         raise ArgumentError(f"distance is a similarity such as create_distance('giou'); got {distance!r}")
-    boxes = check_set(boxes, getattr(distance, "width", 4)).detach()
-    if not bool(
-        boxes.isfinite().all()
-    ):  # its similarity is no number either, nor would the scores of its neighbours be
-        raise InputError("boxes hold what is no finite number, so there is no telling what they are near")
+    boxes = check_finite_set(boxes, getattr(distance, "width", 4)).detach()
     if not isinstance(scores, Tensor) or scores.shape != boxes.shape[:1] or scores.is_complex():
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(f"scores must be a tensor ({len(boxes)},), one for each box; got {shape}")
