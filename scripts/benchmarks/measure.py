@@ -64,6 +64,7 @@ def compare(args: argparse.Namespace, ways: Ways) -> dict[str, Any]:
 
 def take_times(ways: Ways, repeats: int, clock: str) -> dict[str, list[float]]:
     """Milliseconds of each way, taken in turn."""
+    _settle_heap()
     now = time.perf_counter if clock == "wall" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 2):
@@ -73,6 +74,18 @@ def take_times(ways: Ways, repeats: int, clock: str) -> dict[str, list[float]]:
             if turn >= 2:
                 times[name].append(1e3 * (now() - start))
     return times
+
+
+def _settle_heap() -> None:
+    """Bring the C library to where it is in a process that trains a network: what a step frees, the next one finds.
+
+    Glibc keeps at hand twice the largest block that was freed, of up to 32 MB. A process that has freed none as large
+    as a network's activations gives the memory of each step back to the kernel, and has it faulted in again in the next
+    one, which takes as long as the work itself.
+    """
+    import torch
+
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def report(times: Mapping[str, list[float]], peaks: Mapping[str, float]) -> dict[str, Any]:
