@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nearfar.nn import products
-from nearfar.nn.products import add_product, product, write_product
+from nearfar.nn.products import add_product, minus_product, product, write_product
 
 #: Large enough for oneDNN, and with no side a multiple of a vector's width.
 N, K, M = 211, 133, 307
@@ -62,6 +62,17 @@ def test_it_is_written_as_many_times_as_asked_for_and_beside_what_is_added_to_ea
         assert write_product(out, a, b, alpha=alpha, plus=added) is out
         exact = alpha * expected + (0 if added is None else added.double())
         torch.testing.assert_close(out.double(), exact, rtol=0, atol=K * 2**-21)
+
+
+@pytest.mark.parametrize("chosen", [True, False], indirect=True, ids=["onednn", "mkl"])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_it_is_taken_from_what_is_given_or_from_nothing(chosen, factor):
+    a, b, plus = drawn(N, K, "rows"), drawn(K, M, "columns"), drawn(N, M, "rows")
+    for given in (plus, None):
+        expected = factor * ((0 if given is None else given.double()) - a.double() @ b.double())
+        found = minus_product(given, a, b, factor=factor)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=K * 2**-21)
+    assert torch.equal(plus, drawn(N, M, "rows"))  # nothing is written to what was given
 
 
 @pytest.mark.parametrize("chosen", [True, False], indirect=True, ids=["onednn", "mkl"])

@@ -148,8 +148,13 @@ def test_ties_fall_as_in_the_definition(
     costs = [-gap + margin for gap in gaps if -gap + margin > 0]
     metric = brute.distances[distance][0]()
     batch = Batch(x, y, r, z, None, others is None, (x, r))
-    for small in (row_pass.SMALL, 0):  # the matrix as a whole, and by rows
-        with mock.patch.object(row_pass, "SMALL", small), mock.patch.object(sides, "SMALL", small):
+    # The matrix as a whole, without a table of positives and with one; and by rows.
+    for small, few in ((row_pass.SMALL, triplet_terms.FEW), (row_pass.SMALL, 0), (0, 0)):
+        with (
+            mock.patch.object(row_pass, "SMALL", small),
+            mock.patch.object(sides, "SMALL", small),
+            mock.patch.object(triplet_terms, "FEW", few),
+        ):
             terms = TripletTerms(batch, metric, TripletCost(margin), TripletRule(batch, metric, *bounds))
             assert terms.count() == len(gaps)
             assert terms.count_positive() == len(costs)
@@ -172,6 +177,9 @@ def test_the_size_of_the_slices_does_not_matter(
         return value, *torch.autograd.grad(value, x, retain_graph=True), unreduced
 
     whole = gradient()
+    monkeypatch.setattr(triplet_terms, "FEW", 0)
+    for one, two in zip(gradient(), whole, strict=True):  # from a table of positives
+        torch.testing.assert_close(one, two, rtol=1e-13, atol=1e-15)
     monkeypatch.setattr(row_pass, "SMALL", 0)
     monkeypatch.setattr(sides, "SMALL", 0)
     monkeypatch.setattr(few_rows, "CPU_ELEMENTS", elements)

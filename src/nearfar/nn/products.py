@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["add_product", "product", "write_product"]
+__all__ = ["add_product", "minus_product", "product", "write_product"]
 
 #: So many multiplications pay for the call: oneDNN looks up a kernel each time.
 LEAST = 2**22
@@ -36,6 +36,16 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += product(a, b)
     else:
         total.addmm_(a, b)
+
+
+def minus_product(plus: Tensor | None, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Tensor:
+    """``factor`` times ``plus`` less the product of matrices, ``plus`` (n, m) being 0 where there is none."""
+    if _suits(a, b):
+        found = product(a, b)
+        found = found.neg_() if plus is None else torch.sub(plus, found, out=found)
+        return found if factor == 1 else found.mul_(factor)
+    beta, plus = (0, a.new_empty(())) if plus is None else (factor, plus)
+    return torch.addmm(plus, a, b, beta=beta, alpha=-factor)
 
 
 def write_product(out: Tensor, a: Tensor, b: Tensor, *, alpha: float = 1.0, plus: Tensor | None = None) -> Tensor:

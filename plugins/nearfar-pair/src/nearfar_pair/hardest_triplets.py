@@ -83,7 +83,7 @@ class HardestCosts:
 
 def _places(rows: Rows) -> tuple[Tensor, Tensor]:
     """(r, 1) the place of the farthest positive in the table, and that of the nearest negative."""
-    return rows.d_ap.argmax(1, keepdim=True), first_least(rows.d_an)
+    return first_least(-rows.d_ap), first_least(rows.d_an)
 
 
 def _found(rows: Rows) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
-from nearfar.nn.products import product, write_product
+from nearfar.nn.products import minus_product, product, write_product
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -177,10 +177,8 @@ class RowDistance:
         return to_query, self._pulled(weight.T, self._reference, self._query)
 
     def _pulled(self, weight: Tensor, points: Tensor, others: Tensor) -> Tensor:
-        if self._is_similarity:
-            return torch.addmm(points, weight, others, beta=0, alpha=-1)
-        factor = -1 if self.has_root else -2
-        return torch.addmm(points * weight.sum(1, keepdim=True), weight, others, beta=-factor, alpha=factor)
+        plus = None if self._is_similarity else points * weight.sum(1, keepdim=True)
+        return minus_product(plus, weight, others, factor=1 if self._is_similarity or self.has_root else 2)
 
     def _pull_few(
         self, positives: Tensor, weight: Tensor, query: Tensor, to_query: Tensor, gradients: Gradients, factor: int

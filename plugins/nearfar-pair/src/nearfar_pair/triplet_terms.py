@@ -14,6 +14,7 @@ from torch import Tensor
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
+from nearfar_pair import sides
 from nearfar_pair.chosen import is_alike, measured
 from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
 from nearfar_pair.hinges import Hinges, as_it_is
@@ -31,6 +32,8 @@ __all__ = ["TripletCost", "triplet_terms"]
 
 #: Up to so many distances triplets that no row tells are made one by one.
 SMALL = 2**14
+#: Up to so many distances to look for the positives of an anchor in its row costs less than a table of them.
+FEW = 2**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class TripletTerms(_Summed):
         self._hinges = Hinges(cost.margin, lower, upper, cost.shape, cost.slope)
         self._told = batch
         # On a GPU a table as wide as the reference set would take more than it saves.
-        self._narrow = batch.embeddings.device.type != "cpu"
+        self._narrow = batch.embeddings.device.type != "cpu" or not _is_small(batch, FEW)
         self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow)
 
     def sum(self) -> Tensor:
@@ -287,7 +290,8 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
     """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
     if isinstance(rule, HardestTriplets):
-        is_one_pass = not cost.swap and cost.shape is as_it_is and _is_small(batch) and is_alike(rule, batch, distance)
+        is_small = _is_small(batch, sides.SMALL)  # else no second matrix, of what is differentiated by, is made
+        is_one_pass = not cost.swap and cost.shape is as_it_is and is_small and is_alike(rule, batch, distance)
         return (HardestTerms if is_one_pass else _made)(batch, distance, cost)
     if cost.is_plain:
         if rule is None or selects_all(rule):
@@ -303,13 +307,13 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
 
 def _are_made(batch: Batch, distance: Any) -> bool:
     """Whether triplets are made at once: they are few or given, or nothing tells them but their indices."""
-    if _is_small(batch) or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
+    if _is_small(batch, SMALL) or isinstance(batch.selection, IndexSelection) or not row_distance(distance):
         return True
     return batch.selection is not None and not isinstance(batch.selection, PairRule | Triplets)
 
 
-def _is_small(batch: Batch) -> bool:
-    return len(batch.embeddings) * len(batch.reference) <= SMALL or torch.compiler.is_compiling()
+def _is_small(batch: Batch, most: int) -> bool:
+    return len(batch.embeddings) * len(batch.reference) <= most or torch.compiler.is_compiling()
 
 
 def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:
