@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -23,6 +24,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Ways = Mapping[str, Callable[[], Any]]
+
+#: How long a way is called in a row in its turn.
+MILLISECONDS = 5
 
 
 def main(
@@ -63,17 +67,24 @@ def compare(args: argparse.Namespace, ways: Ways) -> dict[str, Any]:
 
 
 def take_times(ways: Ways, repeats: int, clock: str) -> dict[str, list[float]]:
-    """Milliseconds of each way, taken in turn."""
+    """Milliseconds of each way, taken in turn: the mean of as many calls in a row as take some milliseconds.
+
+    Of a short step one call measures what the way before has left in the caches.
+    """
     _settle_heap()
     now = time.perf_counter if clock == "wall" else time.process_time
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 2):
-        for name, way in ways.items():
-            start = now()
+
+    def measured(way: Callable[[], Any], calls: int) -> float:
+        start = now()
+        for _ in range(calls):
             way()
-            if turn >= 2:
-                times[name].append(1e3 * (now() - start))
-    return times
+        return 1e3 * (now() - start) / calls
+
+    # Twice, as what is first called is loaded and set up.
+    first = [{name: measured(way, 1) for name, way in ways.items()} for _ in range(2)][-1]
+    calls = {name: math.ceil(MILLISECONDS / max(first[name], 1e-2)) for name in ways}
+    turns = [{name: measured(way, calls[name]) for name, way in ways.items()} for _ in range(repeats)]
+    return {name: [turn[name] for turn in turns] for name in ways}
 
 
 def _settle_heap() -> None:

@@ -76,7 +76,7 @@ if __name__ == "__main__":
     for n in args.n:
         for name in args.miners:
             given = name, n, args.per_class, args.dim
-            repeats = args.repeats or (3 if n > 512 else 10 if n > 64 else 200)
+            repeats = args.repeats or (3 if n > 512 else 10 if n > 64 else 40)
             times = forked(lambda given=given, n=n, r=repeats: take_times(ways(*given, check=n <= 64), r, args.clock))
             if times is None:
                 raise SystemExit(f"{name} could not be measured")

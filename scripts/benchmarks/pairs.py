@@ -160,7 +160,7 @@ def table(args):
     for n, given, composition in itertools.product(args.n, args.per_class, args.compositions or THEIRS):
         per_class = samples(composition, given)
         one = argparse.Namespace(composition=composition, n=n, per_class=per_class, dim=args.dim, peak="")
-        repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15 if n > 64 else 200)
+        repeats = args.repeats or (3 if n > 2000 else 7 if n > 256 else 15 if n > 64 else 40)
         times = forked(lambda one=one, repeats=repeats: take_times(ways(one, False), repeats, args.clock))
         one.peak = "yes"
         peaks = {name: forked(lambda one=one, name=name: peak(one, name)) for name in times or ()}
@@ -174,10 +174,11 @@ def table(args):
 
 
 def peak(args, name):
-    for way in [ways(args, True)[name]] * 3:
+    way = ways(args, False)[name]
+    for _ in range(3):  # what is loaded and set up for these sizes, once
         way()
-    ctypes.CDLL(None).malloc_trim(0)  # what warming up has freed would be at hand otherwise
-    return peak_memory(ways(args, False)[name])
+    ctypes.CDLL(None).malloc_trim(0)  # what these have freed would be at hand otherwise
+    return peak_memory(way)
 
 
 if __name__ == "__main__":

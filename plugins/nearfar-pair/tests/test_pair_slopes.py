@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from unittest import mock
 
@@ -15,8 +15,9 @@ from torch import Tensor
 import nearfar
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, Selection
-from nearfar_pair import few_rows, plugin, row_pass, sides, soft_ranks
+from nearfar_pair import few_rows, pair_distances, plugin, row_pass, sides, soft_ranks
 from nearfar_pair.end_losses import BothEndsLoss
+from nearfar_pair.losses import decoupled_contrastive
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
 
 LABELS = torch.tensor([5, 5, 1, 5, 2, 5, 7, 2, 5, 1, 5, 9, 5])
@@ -103,6 +104,23 @@ def selected(given: str, x: Tensor) -> Selection | None:
 @pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, elements: int) -> None:
+    patched = []
+    if elements:
+        modules = (row_pass, "SMALL", 0), (sides, "SMALL", 0), (few_rows, "CPU_ELEMENTS", elements)
+        patched = [*modules, (soft_ranks, "CPU_ELEMENTS", elements)]
+    assert_agree(name, given, patched)
+
+
+@pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])
+def test_so_are_those_of_few_positives_that_are_fetched_one_by_one(given: str) -> None:
+    small = [(module, "SMALL", 0) for module in (row_pass, sides, pair_distances)]
+    with mock.patch.object(decoupled_contrastive, "pair_distances", wraps=pair_distances.pair_distances) as fetched:
+        assert_agree("decoupled_contrastive(sigma=0.5)", given, [*small, (sides, "FEWER", 0)])
+    assert fetched.called == (given != "rule")  # a rule chooses by distances
+
+
+def assert_agree(name: str, given: str, patched: Iterable[tuple[Any, str, int]]) -> None:
+    """Sums and their gradients are those of the values, once some modules have other numbers."""
     loss = nearfar.compose(name, num_classes=10, embedding_size=6).double()
     (loss,) = loss.losses.values()
     for ties in (False, True):
@@ -112,11 +130,8 @@ def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, e
         batch = Batch.of(x, LABELS, selected(given, x), *references)
         expected = gradients(loss, batch, x, whole=True)
         with contextlib.ExitStack() as stack:
-            if elements:
-                stack.enter_context(mock.patch.object(row_pass, "SMALL", 0))
-                stack.enter_context(mock.patch.object(few_rows, "CPU_ELEMENTS", elements))
-                stack.enter_context(mock.patch.object(soft_ranks, "CPU_ELEMENTS", elements))
-                stack.enter_context(mock.patch.object(sides, "SMALL", 0))
+            for module, number, value in patched:
+                stack.enter_context(mock.patch.object(module, number, value))
             found = gradients(loss, batch, x, whole=False)
         for one, two in zip(found, expected, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12 * max(1.0, float(two.abs().max())))

@@ -67,12 +67,13 @@ def _rows_times(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _suits(a: Tensor, b: Tensor) -> bool:
+    # What is false most cheaply first: of small matrices asking is a share of the whole.
+    (n, k), m = a.shape, b.shape[1]
+    if n * k * m < LEAST or min(n, k, m) < NARROWEST:
+        return False
     if a.dtype != torch.float32 or a.device.type != "cpu" or type(a) is not Tensor or type(b) is not Tensor:
         return False
-    (n, k), m = a.shape, b.shape[1]
-    if min(n, k, m) < NARROWEST or n * k * m < LEAST or b.dtype != torch.float32:
-        return False
-    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+    if b.dtype != torch.float32 or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
         return False
     return _available() and torch._C._get_mkldnn_enabled() and not torch.compiler.is_compiling()
 

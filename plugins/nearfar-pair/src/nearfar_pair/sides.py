@@ -26,6 +26,8 @@ __all__ = ["FAR", "SMALL", "PairRule", "Rows", "Sides"]
 FAR = 1e18
 #: Up to so many distances a matrix of all, with masks, costs less than a few rows after another and a table.
 SMALL = 2**17
+#: How many times fewer than the references positives are that are fetched one by one.
+FEWER = 16
 #: A table of positives that is no wider is made once; of wider ones only the part for a few anchors is.
 FEW = 64
 
@@ -351,6 +353,17 @@ class Sides:
     def is_wide(self) -> bool:
         """Whether the table of positives has a place for each reference, in their order."""
         return not self._narrow
+
+    @property
+    def num_negatives(self) -> Tensor:
+        """(n,) int64: how many negatives each anchor has, before a rule chooses."""
+        return self._negatives
+
+    @property
+    def has_few_positives(self) -> bool:
+        """Whether the positives are known without any distance, and so few that to fetch them one by one costs less
+        than a pass over all rows."""
+        return self._rule is None and self._narrow and FEWER * self.width <= self.shape[1]
 
     @property
     def has_rule(self) -> bool:

@@ -15,6 +15,7 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass, is_at_once
 from nearfar_pair.sides import FAR, Rows
@@ -83,14 +84,25 @@ class DecoupledContrastive(SlopedLoss, PositiveLoss):
         """The log of the mean of exp(s/σ) over the positive pairs that have a cost; nothing where rows have all."""
         if self.sigma is None or is_at_once(batch, self.distance):
             return ()
-        log_sums, counts = RowPass(batch, self.distance, self._shares).outputs
-        count = counts.sum()
-        # In two steps, by rows and then of these: no row is so far from another that it would be lost.
-        log_mean = (
-            torch.logsumexp(torch.cat([log_sums, log_sums.new_full((1,), -FAR)]), 0)
-            - count.clamp_min(1).to(log_sums).log()
-        )
-        return (log_mean,)
+        rows = RowPass(batch, self.distance, self._shares)
+        log_sums, count = self._of_pairs(batch, rows) if rows.sides.has_few_positives else self._of_rows(rows)
+        # Of what may be nothing.
+        log_sum = torch.logsumexp(torch.cat([log_sums, log_sums.new_full((1,), -FAR)]), 0)
+        return (log_sum - count.clamp_min(1).to(log_sums).log(),)
+
+    def _of_pairs(self, batch: Batch, rows: RowPass) -> tuple[Tensor, Tensor]:
+        """s/σ of each positive pair that has a cost, and how many these are."""
+        assert self.sigma is not None
+        others, valid = rows.table
+        a, place = torch.where(valid & (rows.sides.num_negatives > 0)[:, None])
+        reference = None if batch.is_self else batch.reference
+        d = pair_distances(self.distance, batch.embeddings, reference, a, others[a, place])
+        return d / -self.sigma, torch.tensor(len(a))
+
+    def _of_rows(self, rows: RowPass) -> tuple[Tensor, Tensor]:
+        """log Σ exp(s/σ) of each row: in two steps none is so far from another that it would be lost."""
+        log_sums, counts = rows.outputs
+        return log_sums, counts.sum()
 
     def _shares(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """log Σ exp(s/σ) over each anchor's positives that have a cost, and how many these are."""
