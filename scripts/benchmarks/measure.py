@@ -26,7 +26,7 @@ from typing import Any
 Ways = Mapping[str, Callable[[], Any]]
 
 #: How long a way is called in a row in its turn.
-MILLISECONDS = 5
+MILLISECONDS = 20
 
 
 def main(
