@@ -100,15 +100,19 @@ def selected(given: str, x: Tensor) -> Selection | None:
     return IndexSelection((a1[some], p[some], a2[others], n[others]))
 
 
-@pytest.mark.parametrize("elements", [0, 40])
+#: By masks of the whole matrix, by a table of positives beside it, and a few rows after another.
+WAYS: dict[str, list[tuple[Any, str, int]]] = {
+    "masks": [],
+    "table": [(row_pass, "WIDE", 0)],
+    "rows": [(row_pass, "SMALL", 0), (sides, "SMALL", 0), *((m, "CPU_ELEMENTS", 40) for m in (few_rows, soft_ranks))],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, elements: int) -> None:
-    patched = []
-    if elements:
-        modules = (row_pass, "SMALL", 0), (sides, "SMALL", 0), (few_rows, "CPU_ELEMENTS", elements)
-        patched = [*modules, (soft_ranks, "CPU_ELEMENTS", elements)]
-    assert_agree(name, given, patched)
+def test_closed_forms_are_the_gradients_of_the_formulas(name: str, given: str, way: str) -> None:
+    assert_agree(name, given, WAYS[way])
 
 
 @pytest.mark.parametrize("given", ["itself", "references", "rule", "pairs"])

@@ -14,7 +14,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.terms import Terms
 from nearfar_pair.ends import BothEnds
-from nearfar_pair.row_pass import RowPass, is_at_once
+from nearfar_pair.row_pass import RowPass, is_at_once, is_table_cheaper
 from nearfar_pair.row_terms import Made, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Pull, Sloped
@@ -62,7 +62,8 @@ class BothEndsLoss(EmbeddingLoss):
         rows: RowPass | Made
         if batch.is_self and is_at_once(batch, self.distance):
             sloped = functools.partial(self._sloped, cost)
-            rows = RowPass(batch, self.distance, lambda rows: sloped(rows).all(), sloped=sloped)
+            costs, narrow = (lambda rows: sloped(rows).all()), is_table_cheaper(batch)
+            rows = RowPass(batch, self.distance, costs, sloped=sloped, narrow=narrow)
         else:
             passed, ends = BothEnds.of(batch, self.distance, self._ends)
             rows = Made(passed, (cost(ends).values, ends.threatened))

@@ -19,7 +19,7 @@ from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import both_distances
-from nearfar_pair.row_pass import RowPass
+from nearfar_pair.row_pass import RowPass, is_table_cheaper
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, SlopedFormula
@@ -35,8 +35,6 @@ class AnchorLoss(EmbeddingLoss):
     signed = False
     #: Whether every anchor has a cost, so that nobody needs to count.
     is_full = False
-    #: Whether the formula walks the table of positives, so that it should be narrow.
-    narrow = False
 
     @abstractmethod
     def costs(self, rows: Rows, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,8 +49,13 @@ class AnchorLoss(EmbeddingLoss):
         """The formula with its own slopes, where it knows them."""
         return None
 
+    def narrow(self, batch: Batch) -> bool:
+        """Whether the formula does so much with each positive that their table should be no wider than it has to be."""
+        return False
+
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
-        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.slopes, narrow=self.narrow)
+        narrow = self.narrow(batch)
+        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.slopes, narrow=narrow)
         return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
 
 
@@ -76,6 +79,9 @@ class PositiveLoss(AnchorLoss):
     """A loss with a cost for each positive of each anchor, (r, k); its terms are ``pos_pair``."""
 
     kind = "pos_pair"
+
+    def narrow(self, batch: Batch) -> bool:
+        return is_table_cheaper(batch)
 
 
 class PairLoss(EmbeddingLoss):

@@ -27,7 +27,10 @@ from nearfar_pair.sloped import Found, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["RowPass", "is_at_once"]
+__all__ = ["RowPass", "is_at_once", "is_table_cheaper"]
+
+#: Up to so many distances to make a table of positives costs more than it saves a formula of each of them.
+WIDE = 2**15
 
 
 class RowPass:
@@ -184,6 +187,12 @@ class RowPass:
     @once
     def _plan(self) -> Plan:
         return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
+
+
+def is_table_cheaper(batch: Batch) -> bool:
+    """Whether a formula of each positive, of few in a class, costs less by a table of them than by masks of all."""
+    n, m = batch.embeddings.shape[0], batch.reference.shape[0]
+    return n * m > WIDE and batch.embeddings.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def is_at_once(batch: Batch, distance: Any) -> bool:

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar_pair.row_losses import SlopedLoss
+from nearfar_pair.row_pass import is_table_cheaper
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
 
@@ -69,6 +71,9 @@ class FastAP(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return SquaredEuclidean()
+
+    def narrow(self, batch: Batch) -> bool:
+        return is_table_cheaper(batch)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         bins, width = self.num_bins, MOST / self.num_bins

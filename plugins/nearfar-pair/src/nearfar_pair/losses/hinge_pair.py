@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import non_negative
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.hinges import Hinges
 from nearfar_pair.row_losses import SlopedLoss
@@ -50,8 +51,6 @@ class HingePair(SlopedLoss):
     Frome et al. (2013), NeurIPS, equation 1.
     """
 
-    narrow = True
-
     def __init__(
         self, margin: float = 0.1, *, distance: nn.Module | None = None, reducer: nn.Module | None = None
     ) -> None:
@@ -60,6 +59,9 @@ class HingePair(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    def narrow(self, batch: Batch) -> bool:
+        return True
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_positive = rows.num_positives > 0

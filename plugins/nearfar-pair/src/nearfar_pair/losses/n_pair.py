@@ -81,7 +81,7 @@ class NPair(SlopedLoss, PositiveLoss):
         return Sloped((softplus(z),), (lambda: rows.valid,), pull)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped)
+        rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped, narrow=self.narrow(batch))
         pairs = RowTerms("pos_pair", rows, labels=batch.labels)
         if not self.l2_weight:
             return {"pairs": pairs}

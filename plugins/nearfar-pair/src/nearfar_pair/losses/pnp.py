@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, positive
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
@@ -64,8 +65,6 @@ class PNP(SlopedLoss):
     Li et al. (2022), arXiv:2102.04640, section 3.
     """
 
-    narrow = True
-
     def __init__(
         self,
         variant: Literal["O", "Iu", "Ib", "Ds", "Dq"] = "Dq",
@@ -84,6 +83,9 @@ class PNP(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    def narrow(self, batch: Batch) -> bool:
+        return True
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         R, back = soft_before(rows, self.temperature)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.errors import ArgumentError
 from nearfar.nn.arguments import positive
+from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
@@ -64,8 +65,6 @@ class RecallAtK(SlopedLoss):
     Patel et al. (2022), arXiv:2108.11179, equations 5 to 7.
     """
 
-    narrow = True
-
     def __init__(
         self,
         ks: Sequence[int] = (1, 2, 4, 8, 16),
@@ -90,6 +89,9 @@ class RecallAtK(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    def narrow(self, batch: Batch) -> bool:
+        return True
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         among, by_ap = soft_among(rows, self.temperature)

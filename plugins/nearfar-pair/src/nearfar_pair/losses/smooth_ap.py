@@ -69,7 +69,6 @@ class SmoothAP(SlopedLoss):
     Brown et al. (2020), arXiv:2007.12163, equations 5 and 6; the temperature in section 5.
     """
 
-    narrow = True
     graded = True
 
     def __init__(
@@ -80,6 +79,9 @@ class SmoothAP(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    def narrow(self, batch: Batch) -> bool:
+        return True
 
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         if batch.is_graded:
