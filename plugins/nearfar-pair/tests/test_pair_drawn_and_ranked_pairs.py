@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nearfar.errors import ArgumentError
+from nearfar.nn import distances as nearfar_distances
 from nearfar_pair.miners.hdc import HDC, how_many
 from nearfar_pair.miners.uniform_histogram import UniformHistogram
 
@@ -49,6 +50,16 @@ def test_a_share_of_a_hundred_is_not_rounded_up_by_rounding() -> None:
 )
 def test_a_share_of_however_many_pairs_is_rounded_up_once(fraction: float, count: int, share: int) -> None:
     assert how_many(fraction, count) == share
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_pairs_whose_distance_is_no_number_are_among_the_hardest(fraction: float, brute: Any) -> None:
+    x, y = brute.clustered(LABELS), torch.tensor(LABELS)
+    x[5] = torch.nan
+    for own in (nearfar_distances.Dot(), nearfar_distances.Euclidean()):
+        a1, p, a2, n = HDC(fraction, distance=own)(x, y)
+        assert ((a1 == 5) | (p == 5)).any()
+        assert ((a2 == 5) | (n == 5)).any()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5, float("nan"), -0.5])

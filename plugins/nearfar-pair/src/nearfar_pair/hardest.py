@@ -109,7 +109,10 @@ def _least(x: Tensor, count: int) -> Tensor:
         return torch.zeros_like(x, dtype=torch.bool)
     flat = x.flatten()
     end = flat.kthvalue(count).values
-    # Not a comparison that is false of NaN: what is not a number must show in the loss.
+    # Not comparisons that are false of NaN: what is not a number must show in the loss.
+    found = ~(flat > end)
+    if int(found.sum()) == count:  # as where none beyond is equal
+        return found.view_as(x)
     less, tied = ~(flat >= end), flat == end
     return (less | (tied & (tied.cumsum(0) <= count - less.sum()))).view_as(x)
 

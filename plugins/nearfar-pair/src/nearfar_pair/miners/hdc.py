@@ -5,7 +5,7 @@ Yuan, Yang, Zhang (2017): Hard-Aware Deeply Cascaded Embedding. arXiv:1611.05720
 
 from __future__ import annotations
 
-import math
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -70,4 +70,10 @@ class HDC(Miner):
 
 def how_many(fraction: float, count: int) -> int:
     """The share of a count, rounded up: of the fraction as it is written, whose product in floats may be above."""
-    return math.ceil(Fraction(str(fraction)) * count)
+    part, whole = _as_written(fraction)
+    return -(-part * count // whole)
+
+
+@functools.cache
+def _as_written(fraction: float) -> tuple[int, int]:
+    return Fraction(str(fraction)).as_integer_ratio()
