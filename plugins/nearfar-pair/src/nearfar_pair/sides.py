@@ -120,7 +120,8 @@ class _AllRows(Rows):
 
     @property
     def d_ap_or_far(self) -> Tensor:
-        return self.d_ap.masked_fill(self._none, FAR)
+        d: Tensor | None = self.__dict__.get("_d")
+        return (self.d_ap if d is None else d).masked_fill(self._none, FAR)
 
     def only_positives(self, values: Tensor) -> Tensor:
         return values.masked_fill(self._none, 0)
