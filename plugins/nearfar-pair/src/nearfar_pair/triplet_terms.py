@@ -15,6 +15,7 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair import sides
+from nearfar_pair.arithmetic import softplus
 from nearfar_pair.chosen import is_alike, measured
 from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
 from nearfar_pair.hinges import Hinges, as_it_is
@@ -72,8 +73,7 @@ class TripletCost:
     def of_excess(self, excess: Tensor) -> Tensor:
         """The costs of triplets, of ``shape(d_ap) − shape(d_an)``."""
         violation = excess + self.margin
-        # Not softplus: it is the identity from 20 on, 1e-10 off.
-        return torch.logaddexp(violation, violation.new_zeros(())) if self.smooth else torch.relu(violation)
+        return softplus(violation) if self.smooth else torch.relu(violation)
 
     def slope_of_excess(self, excess: Tensor) -> Tensor:
         """How fast these costs grow."""

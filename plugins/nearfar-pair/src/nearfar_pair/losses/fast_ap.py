@@ -159,8 +159,9 @@ def _by_distance(d: Tensor, by_found: Tensor, width: float, bins: int, out: Tens
     padded = F.pad(by_found / -width, (0, bins + 2 - by_found.shape[1]))
 
     def part(some: slice, out: Tensor | None = None) -> Tensor:
-        # Towards 0, as the floor is from there on.
-        return torch.gather(padded[some], 1, (d[some] / width).clamp_max_(bins + 1).long(), out=out)
+        # Towards 0, as the floor is from there on; what is no number has to lie somewhere.
+        place = (d[some] / width).clamp_max_(bins + 1).long().clamp_min_(0)
+        return torch.gather(padded[some], 1, place, out=out)
 
     if out is not None:
         for some in _blocks(d):

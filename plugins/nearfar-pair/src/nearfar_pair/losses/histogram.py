@@ -81,7 +81,7 @@ class Histogram(PairLoss):
             d, weight = (x.flatten() for x in RowPass(batch, self.distance, _positives).outputs)
         place = self._place(d)
         before = place.detach().floor()
-        share, index = (place - before) * weight, before.long()
+        share, index = (place - before) * weight, _entries(before)
         counts = place.new_zeros(self.num_bins + 3)
         counts = counts.index_add(0, index, weight - share).index_add(0, index + 1, share)
         return ((counts.cumsum(0) / weight.sum().clamp_min(1))[None],)
@@ -109,6 +109,11 @@ def _positives(rows: Rows) -> tuple[Tensor, Tensor]:
     return rows.d_ap, rows.valid.to(rows.d_ap.dtype) if rows.times is None else rows.times[0]
 
 
+def _entries(places: Tensor) -> Tensor:
+    """Whole places as indices; what is no number has to lie somewhere, and shows in what is made of the place."""
+    return places.long().clamp_min_(0)
+
+
 class _Interpolated(torch.autograd.Function):
     """The values of a table (R,) at places between its entries, of any shape."""
 
@@ -117,7 +122,7 @@ class _Interpolated(torch.autograd.Function):
         ctx.save_for_backward(place, table)
         steps = torch.cat([table.diff(), table.new_zeros(1)])
         before = place.floor()
-        index = before.long()
+        index = _entries(before)
         return torch.addcmul(table[index], place - before, steps[index])
 
     @staticmethod
@@ -125,7 +130,7 @@ class _Interpolated(torch.autograd.Function):
         place, table = ctx.saved_tensors
         steps = torch.cat([table.diff(), table.new_zeros(1)])
         before = place.detach().floor()
-        index = before.long()
+        index = _entries(before)
         by_place = by_found * steps[index] if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return by_place, None
