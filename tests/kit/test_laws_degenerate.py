@@ -178,3 +178,20 @@ def test_what_a_batch_that_is_not_finite_spoils_for_good_is_found():
     found = broken_laws("loss", SpoiledByOverflow, SOUND_LOSS)
     assert set(found) == {"aftermath"}
     assert "in a row of embeddings)" in found["aftermath"]
+
+
+class StopsAtNaN(SoundLoss):
+    # A bin of each distance, which what is no number has none of: the index is −2⁶³.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        bins = terms.values.detach().long()
+        torch.zeros(2**20).index_select(0, bins.clamp_max(2**20 - 1))
+        return terms
+
+
+def test_what_stops_in_the_middle_of_a_batch_that_is_not_finite_is_found():
+    found = broken_laws("loss", StopsAtNaN, SOUND_LOSS)
+    assert set(found) == {"aftermath"}
+    assert "a batch that is not finite (nan in a row of embeddings)" in found["aftermath"]
+    assert "index out of range" in found["aftermath"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -75,9 +76,12 @@ def _lacks(subject: Subject) -> Iterable[str]:
 @law("loss", cases=_lacks)
 def aftermath(subject: Subject, case: str) -> None:
     """After a batch that lacks something, or has a row with a NaN or an infinity, be it refused, ordinary ones cost
-    something finite: nothing that is kept has been spoiled."""
+    something finite: nothing that is kept has been spoiled. A row that is not finite is refused by name or costs
+    something: it does not stop a loss that has no place to put it in."""
     scenes = _broken(subject.scene(), _BROKEN[case]) if case in _BROKEN else _lacking(subject, case)
     for scene, what in scenes:
+        if case in _BROKEN:
+            attempt(subject, scene, f"a batch that is {what}", functools.partial(subject.gradients, scene))
         part = subject.make()
         with contextlib.suppress(Exception):
             subject.call(part, scene)
