@@ -111,7 +111,8 @@ def _least(x: Tensor, count: int) -> Tensor:
     end = flat.kthvalue(count).values
     # Not comparisons that are false of NaN: what is not a number must show in the loss.
     found = ~(flat > end)
-    if int(found.sum()) == count:  # as where none beyond is equal
+    # As where none beyond is equal; a GPU would be waited for.
+    if x.device.type == "cpu" and int(found.sum()) == count:
         return found.view_as(x)
     less, tied = ~(flat >= end), flat == end
     return (less | (tied & (tied.cumsum(0) <= count - less.sum()))).view_as(x)
