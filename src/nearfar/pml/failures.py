@@ -36,6 +36,10 @@ SQUARED_DISTANCE = failing(SQUARED, "default_distance")
 COLUMNS = failing(COLUMN, "emits", "pml_reducers")
 COLUMN_OF_ELEMENTS = failing("Its terms are a column, (n, 1), rather than (n,).", "emits")
 
+NO_BIN = failing(
+    "A distance that is no number falls into no bin: index out of bounds.", "aftermath[nan]", "aftermath[inf]"
+)
+
 LP_BFLOAT16 = failing("pml.lp_distance takes no bfloat16 on a CPU: NotImplementedError.", "half[bfloat16]")
 SUMMED_IN_HALF = failing(
     "The sub-losses of a batch in half precision are added in half precision, under autocast too.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearfar.pml.failures import EMPTY, LP_BFLOAT16, PRODUCT_IN_HALF, SQUARED_DISTANCE, VALUE_IN_HALF, failing
+from nearfar.pml.failures import EMPTY, LP_BFLOAT16, NO_BIN, PRODUCT_IN_HALF, SQUARED_DISTANCE, VALUE_IN_HALF, failing
 from nearfar.pml.names import COSINE, DOT, LP, MEAN, SNR, SQUARED, TUPLES, WEIGHTS, named
 from nearfar.spec import Defect, LossSpec, Paper
 
@@ -99,6 +99,7 @@ LOSSES = (
         default_reducer="",
         defects=(_LAST_BIN,),
         expected_failures=PRODUCT_IN_HALF
+        | NO_BIN
         | failing(_LAST_BIN, "clustering", "extremes[duplicates]", "extremes[opposite]"),
     ),
     LossSpec(

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from nearfar.pml.failures import COLUMNS, LP_BFLOAT16, NOT_ROWS, REFERENCE_SIZE, SUMMED_IN_HALF, VALUE_IN_HALF, failing
+from nearfar.pml.failures import (
+    COLUMNS,
+    LP_BFLOAT16,
+    NO_BIN,
+    NOT_ROWS,
+    REFERENCE_SIZE,
+    SUMMED_IN_HALF,
+    VALUE_IN_HALF,
+    failing,
+)
 from nearfar.pml.names import (
     ANGULAR,
     ANY,
@@ -124,6 +133,7 @@ LOSSES = (
         defects=(_GRAPH, _LAST_BIN, _HISTOGRAM),
         expected_failures=REFERENCE_SIZE
         | LP_BFLOAT16
+        | NO_BIN
         | failing(_GRAPH, "repeated")
         | failing(
             "The running histogram keeps the graph of the last batch, and torch copies no tensor that has one.",
