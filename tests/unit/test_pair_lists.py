@@ -214,10 +214,13 @@ def test_a_threshold_is_found_on_listed_pairs(people: Path, x: Tensor, tmp_path:
     made = Calibration.read(tmp_path / "t.json")
     first, second = below(len(x))
     cosines, same = (x[first] * x[second]).sum(1), first // IMAGES == second // IMAGES
-    accepted = cosines > made.threshold - 1e-6
-    assert made.far == pytest.approx(float(accepted[~same].double().mean()), abs=1e-9)
+    # Rounding may put what is nearly as alike as the threshold on either side of it.
+    surely, perhaps = cosines > made.threshold + 1e-6, cosines > made.threshold - 1e-6
+    for found, pairs in ((made.far, ~same), (made.tar, same)):
+        least, most = (float(accepted[pairs].double().mean()) for accepted in (surely, perhaps))
+        assert least - 1e-9 <= found <= most + 1e-9
+    assert most - least < 3 / int(same.sum())
     assert 0 <= 0.05 - made.far < 1 / int((~same).sum())
-    assert made.tar == pytest.approx(float(accepted[same].double().mean()), abs=1e-9)
     assert (made.model, made.flip, made.interval) == ("w", "sum", None)
     assert f"impostor pairs of {people / 'pairs.csv'}" in ended.output
     ended = CliRunner().invoke(cli, [*words, "--labels", "who.csv", "-o", str(tmp_path / "u.json")])

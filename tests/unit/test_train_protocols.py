@@ -283,7 +283,8 @@ def test_templates_are_judged_in_place_of_their_images(run: Run, table: Path) ->
     i, j = np.triu_indices(36, 1)
     same = i // 3 == j // 3
     assert (found["genuine"], found["impostors"]) == (36, 594)
-    assert found["auc"] == pytest.approx(roc_auc_score(same, (means @ means.T)[i, j]), abs=1e-6)
+    # Rounding may change the order of a genuine pair and an impostor that are nearly as alike.
+    assert found["auc"] == pytest.approx(roc_auc_score(same, (means @ means.T)[i, j]), abs=3 / (36 * 594))
     assert "72 images as templates, each the mean of their embeddings of length one, film by film" in text
 
 
