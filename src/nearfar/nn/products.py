@@ -19,8 +19,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """The product of matrices (n, k) and (k, m), to rounding what ``a @ b`` is; it may lie in memory column by column.
 
     For loops over chunks in hand-written passes: nothing is recorded for a gradient where oneDNN computes it. That is
-    on processors with AVX-512, in float32: MKL, which torch calls, leaves half of the width of AMD's unused, and oneDNN
-    is twice as fast there. Which of the two it is depends on shapes alone, so that a run can be repeated to the bit.
+    on processors with AVX-512 that are not Intel's, in float32: MKL, which torch calls, leaves half of their width unused,
+    and oneDNN is twice as fast there. Which of the two it is depends on shapes alone, so that a run can be repeated to
+    the bit.
     """
     if not _suits(a, b):
         return a @ b
@@ -30,12 +31,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return _rows_times(b.T, a.T).T
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add the product of matrices to ``total`` (n, m), in place; as :func:`product`."""
+def add_product(total: Tensor, a: Tensor, b: Tensor, *, alpha: float = 1.0) -> None:
+    """Add ``alpha`` times the product of matrices to ``total`` (n, m), in place; as :func:`product`."""
     if _suits(a, b):
-        total += product(a, b)
+        total.add_(product(a, b), alpha=alpha)
     else:
-        total.addmm_(a, b)
+        total.addmm_(a, b, alpha=alpha)
 
 
 def minus_product(plus: Tensor | None, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Tensor:
@@ -81,5 +82,11 @@ def _suits(a: Tensor, b: Tensor) -> bool:
 @functools.cache
 def _available() -> bool:
     """Whether this torch has oneDNN, in the form that takes plain tensors, and this processor what it is faster on."""
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512" and not _is_intel()
     return wide and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _is_intel() -> bool:
+    """Whether the processor is known to be one whose whole width MKL uses: it is faster than oneDNN there."""
+    asked = getattr(torch.cpu, "get_capabilities", dict)()  # of later versions of torch
+    return str(asked.get("cpu_name", "")).startswith("Intel")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
-from nearfar.nn.products import minus_product, product, write_product
+from nearfar.nn.products import add_product, minus_product, write_product
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -152,8 +152,8 @@ class RowDistance:
         """
         query, to_query = self._query[anchors], gradients.query[anchors]
         # No tie depends on these, so that they may be of another library than the distances.
-        to_query.sub_(product(weight, self._reference), alpha=factor)
-        gradients.turned.sub_(product(query.T, weight), alpha=factor)
+        add_product(to_query, weight, self._reference, alpha=-factor)
+        add_product(gradients.turned, query.T, weight, alpha=-factor)
         if not self._is_similarity:
             to_query.addcmul_(weight.sum(1, keepdim=True), query, value=factor)
             gradients.columns.add_(weight.sum(0), alpha=factor)
