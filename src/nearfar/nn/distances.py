@@ -143,6 +143,8 @@ class SquaredEuclidean(Distance):
         is_self = query is reference
         if is_self and torch.compiler.is_compiling():  # which cannot follow a function of one tensor given twice
             reference = query.view_as(query)
+        if not torch.is_grad_enabled():
+            return _euclidean_matrix(query, reference, self.power == 1, is_self)[0]
         matrix: Tensor = _EuclideanMatrix.apply(query, reference, self.power == 1, is_self)
         return matrix
 
@@ -229,19 +231,7 @@ class _EuclideanMatrix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, reference: Tensor, root: bool, is_self: bool) -> Tensor:
-        squares = reference.square().sum(1)
-        query_squares = squares if is_self else query.square().sum(1)
-        matrix = torch.addmm(squares, query, reference.T, alpha=-2).add_(query_squares[:, None])
-        if is_self:
-            matrix.fill_diagonal_(torch.inf)  # for a while: no pair that is near
-        steep: tuple[Tensor, ...] = ()
-        if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
-            steep = _mend_near(matrix, query, reference, query_squares, squares)
-        if is_self:
-            matrix.fill_diagonal_(0)
-        matrix.clamp_min_(0)
-        if root:
-            matrix.sqrt_()
+        matrix, *steep = _euclidean_matrix(query, reference, root, is_self)
         ctx.root, ctx.is_self = root, is_self
         ctx.save_for_backward(query, reference, *((matrix, *steep) if root else ()))
         return matrix
@@ -277,6 +267,22 @@ class _EuclideanMatrix(torch.autograd.Function):
         return to_query, to_reference, None, None
 
 
+def _euclidean_matrix(query: Tensor, reference: Tensor, root: bool, is_self: bool) -> tuple[Tensor, ...]:
+    """The distances, and the rows and columns of those that are too small for a gradient of products, if there are."""
+    squares = reference.square().sum(1)
+    query_squares = squares if is_self else query.square().sum(1)
+    matrix = torch.addmm(squares, query, reference.T, alpha=-2).add_(query_squares[:, None])
+    if is_self:
+        matrix.fill_diagonal_(torch.inf)  # for a while: no pair that is near
+    steep: tuple[Tensor, ...] = ()
+    if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
+        steep = _mend_near(matrix, query, reference, query_squares, squares)
+    if is_self:
+        matrix.fill_diagonal_(0)
+    matrix.clamp_min_(0)
+    return matrix.sqrt_() if root else matrix, *steep
+
+
 def _pulled(gradient: Tensor, at: Tensor, by: Tensor, pulls: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """A gradient (n, d) and what pairs add to it, each its pull times the difference of the row from the other."""
     for start in range(0, len(at), _PAIRS):
@@ -297,8 +303,12 @@ def _mend_near(
     half of it. Not on a GPU, where asking how many there are would stall the stream, nor compiled, where it would break
     the graph.
     """
+    if not matrix.numel():
+        return ()
     # No sum of two squares is larger than that of the largest.
-    if not matrix.numel() or bool(matrix.amin() >= NEAR * (query_squares.max() + reference_squares.max())):
+    largest = reference_squares.max().item()
+    largest += largest if query_squares is reference_squares else query_squares.max().item()
+    if matrix.amin().item() >= NEAR * largest:
         return ()
     sums = query_squares[:, None] + reference_squares
     rows, columns = (matrix < NEAR * sums).nonzero(as_tuple=True)

@@ -19,6 +19,9 @@ def unit(vectors: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 
     torch's ``normalize`` passes a gradient of 1e12 there: finite, and fatal to the step that follows.
     """
+    if not torch.is_grad_enabled():
+        units, lengths, _ = scaled(vectors, dim)
+        return units, lengths.squeeze(dim)
     units, lengths = _Unit.apply(vectors, dim)
     return units, lengths
 

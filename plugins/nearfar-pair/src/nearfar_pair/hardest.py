@@ -37,8 +37,7 @@ class Hardest(DistanceRule):
     def __init__(self, batch: Batch, distance: Distance, share: Callable[[int], int]) -> None:
         super().__init__(batch, distance)
         passes = Passes(batch, distance)
-        counts = [torch.stack([rows.num_positives.sum(), rows.num_negatives.sum()]) for rows in passes]
-        positives, negatives = map(share, torch.stack(counts).sum(0).tolist() if counts else (0, 0))
+        positives, negatives = map(share, _counted(passes))
         #: All rows, and which of their positives and negatives are chosen; None where they are too many to be kept.
         self._chosen: tuple[Rows, Tensor, Tensor] | None = None
         if passes.only is not None:
@@ -62,6 +61,15 @@ class Hardest(DistanceRule):
             return far.gather(1, rows.positives) if every.is_wide and not rows.is_wide else far, near[rows.anchors]
         start = rows.anchors.start
         return self._far.holds(_farness(rows), start), self._near.holds(_nearness(rows), start)
+
+
+def _counted(passes: Passes) -> list[int]:
+    """How many positive pairs there are, and how many negative ones; a GPU is asked once."""
+    counts = [torch.stack([rows.num_positives.sum(), rows.num_negatives.sum()]) for rows in passes]
+    if not counts:
+        return [0, 0]
+    found: list[int] = (counts[0] if len(counts) == 1 else torch.stack(counts).sum(0)).tolist()
+    return found
 
 
 class _Edge(NamedTuple):
@@ -112,7 +120,7 @@ def _least(x: Tensor, count: int) -> Tensor:
     # Not comparisons that are false of NaN: what is not a number must show in the loss.
     found = ~(flat > end)
     # As where none beyond is equal; a GPU would be waited for.
-    if x.device.type == "cpu" and int(found.sum()) == count:
+    if x.device.type == "cpu" and int(found.count_nonzero()) == count:
         return found.view_as(x)
     less, tied = ~(flat >= end), flat == end
     return (less | (tied & (tied.cumsum(0) <= count - less.sum()))).view_as(x)

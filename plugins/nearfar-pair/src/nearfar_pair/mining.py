@@ -25,8 +25,9 @@ def choices(batch: Batch, distance: Any, formula: Formula, *, narrow: bool = Tru
     The table of positives is by anchor, and each anchor's are in the order of the references. A formula that does not
     go through them one by one takes a wide one too, which costs less in small batches.
     """
-    embeddings, reference = batch.embeddings.detach(), batch.reference.detach()
-    batch = dataclasses.replace(batch, embeddings=embeddings, reference=reference)
+    embeddings, reference = batch.embeddings, batch.reference
+    if embeddings.requires_grad or reference.requires_grad:
+        batch = dataclasses.replace(batch, embeddings=embeddings.detach(), reference=reference.detach())
     return RowPass(batch, distance, formula, narrow=narrow, is_ragged=is_ragged)
 
 
@@ -40,7 +41,8 @@ class Passes:
     """
 
     def __init__(self, batch: Batch, distance: Any) -> None:
-        batch = dataclasses.replace(batch, selection=None)
+        if batch.selection is not None:
+            batch = dataclasses.replace(batch, selection=None)
         self._sides = sides_of(batch)
         self._measured = RuleDistance(batch, distance)
 

@@ -39,7 +39,8 @@ class RuleDistance:
     def __call__(self, anchors: slice) -> Tensor:
         with full_precision(self._batch.embeddings):
             if self._rows is None:
-                return self._matrix[anchors].clone()
+                is_whole = anchors == slice(0, len(self._batch.embeddings))
+                return distance_matrix(self._distance, self._batch) if is_whole else self._matrix[anchors].clone()
             parts = [self._part(self._rows, block, anchors) for block in self._blocks if _meet(block, anchors)]
             return torch.cat(parts) if parts else self._block(self._rows, anchors)
 
