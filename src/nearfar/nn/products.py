@@ -19,9 +19,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """The product of matrices (n, k) and (k, m), to rounding what ``a @ b`` is; it may lie in memory column by column.
 
     For loops over chunks in hand-written passes: nothing is recorded for a gradient where oneDNN computes it. That is
-    on processors with AVX-512 that are not Intel's, in float32: MKL, which torch calls, leaves half of their width unused,
-    and oneDNN is twice as fast there. Which of the two it is depends on shapes alone, so that a run can be repeated to
-    the bit.
+    on processors with AVX-512 that are not Intel's, in float32: MKL, which torch calls, leaves half of their width
+    unused, and oneDNN is twice as fast there. Which of the two it is depends on shapes alone, so that a run can be
+    repeated to the bit.
     """
     if not _suits(a, b):
         return a @ b
@@ -88,5 +88,5 @@ def _available() -> bool:
 
 def _is_intel() -> bool:
     """Whether the processor is known to be one whose whole width MKL uses: it is faster than oneDNN there."""
-    asked = getattr(torch.cpu, "get_capabilities", dict)()  # of later versions of torch
-    return str(asked.get("cpu_name", "")).startswith("Intel")
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # of later versions of torch
+    return capabilities is not None and str(capabilities().get("cpu_name", "")).startswith("Intel")

@@ -100,6 +100,7 @@ def _turned(d: Tensor, margin: float) -> tuple[Tensor, Pull]:
 
     def pull(by: Tensor) -> Tensor:
         # Nothing goes back of what was clamped, as through a hard tangent.
-        return torch.ops.aten.hardtanh_backward((c / s).mul_(-sine).sub_(cosine).mul_(by), d, -cosine, 1)
+        found: Tensor = torch.ops.aten.hardtanh_backward((c / s).mul_(-sine).sub_(cosine).mul_(by), d, -cosine, 1)
+        return found
 
     return torch.sub(s * sine, c, alpha=cosine), pull
