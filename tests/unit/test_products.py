@@ -121,6 +121,15 @@ def test_small_narrow_wide_and_differentiated_matrices_are_left_to_torch(monkeyp
     torch.testing.assert_close(slope, b.sum(1).expand_as(a))
 
 
+@pytest.mark.parametrize(("name", "expected"), [("Intel Xeon", False), ("AMD EPYC", True), ("", True)])
+def test_processors_of_intel_are_left_to_mkl(monkeypatch, name, expected):
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name}, raising=False)
+    assert products._available.__wrapped__() == expected
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 def test_who_has_turned_onednn_off_has_it_off(monkeypatch):
     monkeypatch.setattr(products, "_available", lambda: True)

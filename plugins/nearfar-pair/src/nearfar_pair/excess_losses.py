@@ -38,8 +38,10 @@ class Line(NamedTuple):
 
 
 def _summed(by: Tensor, of: Tensor) -> Tensor:
-    """The gradient by what was spread over a matrix."""
-    return by.sum() if of.ndim == 0 else by.sum_to_size(of.shape)
+    """The gradient by what was spread over a matrix: a new tensor, also of a matrix of one column."""
+    if of.ndim == 0:
+        return by.sum()
+    return by.clone() if by.shape == of.shape else by.sum_to_size(of.shape)
 
 
 class ExcessLoss(PairLoss):

@@ -152,6 +152,6 @@ def _weighed(
         by_d, by_mean = torch.addcmul(of_share / sigma, by, weight), of_share.sum()
         if log_mean is not None:
             return by_d, by_mean
-        return (torch.addcmul(by_d, share, by_mean / (count.clamp_min(1) * sigma), value=-1),)
+        return (torch.addcmul(by_d, share, by_mean / count.clamp_min(1), value=-1 / sigma),)
 
     return weight * d, back
