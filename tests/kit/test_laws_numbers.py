@@ -151,6 +151,25 @@ class RoundedOnTheWay(SoundLoss):
         return with_values(terms, rounded)
 
 
+class MarginInFloat32(SoundLoss):
+    # The margin is a tensor of torch's default dtype: of 0.6, say, only seven digits are left.
+
+    def terms(self, batch):
+        a, p, n = batch.triplets()
+        d = self.distance(batch.embeddings, batch.reference)
+        sign = -1 if self.distance.is_inverted else 1
+        costs = (sign * (d[a, p] - d[a, n]) + torch.tensor(self.margin)).relu()
+        return MaterialTerms("triplet", costs, (a, p, n), num_anchors=len(d), labels=batch.labels)
+
+
+class AveragedInFloat32(SoundLoss):
+    # Whole numbers times one that is not are in torch's default dtype.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        return with_values(terms, terms.values / (terms.count() * 0.1) * (len(terms.values) * 0.1))
+
+
 class OverflowsInHalf(SoundLoss):
     # A factor that float16 does not hold.
 
@@ -246,6 +265,8 @@ class RelativeToWidth(SoundBoxLoss):
             "after 3 calls, in which its parameters and buffers moved",
         ),
         ("precision", RoundedOnTheWay, SOUND_LOSS, {}, "rounding explains"),
+        ("default_dtype", MarginInFloat32, SOUND_LOSS, {}, "unless float64 is torch's default dtype"),
+        ("default_dtype", AveragedInFloat32, SOUND_LOSS, {}, "whole numbers"),
         ("half", OverflowsInHalf, SOUND_LOSS, {}, "in float16 the value is not finite"),
         ("autocast", HalfUnderAutocast, SOUND_LOSS, {}, "torch.bfloat16"),
         ("master_parameters", CastsWeights, SOUND_CLASS_LOSS, {}, "turns weight"),

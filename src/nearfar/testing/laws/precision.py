@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from nearfar.testing.law import LawBroken, law
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject, refuse_chance
+from nearfar.testing.values import current, is_number, others
 from nearfar.testing.variants import variants
 
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -19,6 +20,9 @@ _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 #: How many times farther from the exact result than a change of the inputs by one rounding takes it a result may be:
 #: the errors of some tens of operations, each of the size of one rounding of the inputs, add up.
 _ROUNDINGS = 16
+
+#: What two results in float64 may differ by, of their size.
+_DIGITS = 1e-11
 
 _Result = dict[str, Tensor]
 
@@ -35,6 +39,63 @@ def precision(subject: Subject) -> None:
         for seed in range(1 if arguments else 2):
             scene = subject.scene(seed=subject.seed + seed).to(torch.float32)
             _compare(subject, scene, torch.float32, arguments, {"float32": _result(subject, scene, arguments)})
+
+
+@law("loss")
+def default_dtype(subject: Subject) -> None:
+    """In float64 value and gradient do not depend on torch's default dtype: a constant made in float32 has lost half
+    of its digits. With other numbers for arguments too, as 0.5 is in float32 what it is in float64.
+    """
+    refuse_chance(subject)
+    for arguments in (*variants(subject).values(), *_inexact(subject)):
+        scenes = [subject.scene()]
+        if subject.loss.reference and subject.is_on_embeddings:
+            scenes.append(subject.with_reference(scenes[0]))
+        for scene in scenes:
+            try:
+                found = _result(subject, scene, arguments)
+            except Exception:  # which other laws tell
+                continue
+            _compare_defaults(subject, scene, arguments, found)
+
+
+def _compare_defaults(subject: Subject, scene: Scene, arguments: Mapping[str, Any], found: _Result) -> None:
+    exact = _result(subject, scene, arguments, _by_default(torch.float64), backward_too=True)
+    for name, tensor in exact.items():
+        error, scale = _largest(found[name] - tensor), _scale(scene, exact, name)
+        if not error <= _DIGITS * scale + torch.finfo(torch.float64).tiny:
+            what = "value" if name == "value" else f"gradient of {name}"
+            raise LawBroken(
+                f"in float64 the {what} is off by {error:.3g} of {scale:.3g} unless float64 is torch's default dtype: "
+                "some constant, or a product of whole numbers and one that is not, is in float32",
+                scene,
+                **arguments,
+            )
+
+
+def _inexact(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Of each number that an argument is, or may be, another that float32 cannot hold."""
+    for parameter in subject.signature.parameters:
+        own = current(subject, parameter.name)
+        is_known = is_number(own) or (own is None and "float" in parameter.annotation)
+        for value in others(subject, parameter) if is_known else ():
+            if isinstance(value, float) and float(torch.tensor(value, dtype=torch.float32)) != value:
+                changed: dict[str, Any] = {parameter.name: value}
+                with contextlib.suppress(Exception):  # of what needs another argument beside it
+                    subject.make(**changed)
+                    yield changed
+                    break
+
+
+@contextlib.contextmanager
+def _by_default(dtype: torch.dtype) -> Iterator[None]:
+    """What nobody gives a dtype is in this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @law("loss", cases=_HALVES)
@@ -150,11 +211,7 @@ def _compare(
     for how, result in found.items():
         for name, expected in exact.items():
             error = _largest(result[name].double() - expected)
-            scale = _largest(expected)
-            if name in scene.inputs:
-                # A gradient that comes to nothing is a difference of two of the size of value over input.
-                scale += _largest(exact["value"]) / max(_largest(scene[name]), 1.0)
-            allowed = _ROUNDINGS * (changes[name] + eps * scale + least)
+            allowed = _ROUNDINGS * (changes[name] + eps * _scale(scene, exact, name) + least)
             if not error <= allowed:
                 what = "value" if name == "value" else f"gradient of {name}"
                 raise LawBroken(
@@ -163,6 +220,15 @@ def _compare(
                     scene,
                     **arguments,
                 )
+
+
+def _scale(scene: Scene, exact: _Result, name: str) -> float:
+    """How large the value is, or a gradient and what it is a difference of."""
+    scale = _largest(exact[name])
+    if name in scene.inputs:
+        # A gradient that comes to nothing is a difference of two of the size of value over input.
+        scale += _largest(exact["value"]) / max(_largest(scene[name]), 1.0)
+    return scale
 
 
 def _changes(
