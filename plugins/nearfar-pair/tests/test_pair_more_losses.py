@@ -326,3 +326,26 @@ def test_the_negatives_of_both_ends_count() -> None:
     d = math.sqrt(2) - math.sqrt(0.36 + 0.04)
     weight = (math.floor((d + 2) * 511 / 4) + 1) / 512
     assert found.tolist() == pytest.approx([weight * d] * 2, rel=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_of_one_point_twice_no_angle_has_a_slope(dtype: torch.dtype, tolerance: float) -> None:
+    """By rounding its cosine is below 1 by one pass and 1 by another, where the slope of the angle is anything."""
+    x = embeddings_twice(60, dtype)
+    labels = torch.arange(60) // 4
+    found = []
+    for reducer in (None, NoReduction()):
+        loss = nearfar.create_loss("pair.arcface_triplet", reducer=reducer or "sum")
+        leaf = x.clone().requires_grad_()
+        value = loss(leaf, labels).sum()
+        value.backward()
+        assert leaf.grad is not None
+        found.append((value.detach(), leaf.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * float(other.abs().max()))
+
+
+def embeddings_twice(size: int, dtype: torch.dtype) -> Tensor:
+    """Embeddings each of which stands there three times, in no class together."""
+    x = torch.randn(size // 3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    return x.repeat(3, 1)

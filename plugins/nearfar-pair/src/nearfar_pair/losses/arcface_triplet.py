@@ -23,6 +23,9 @@ from nearfar_pair.triplet_terms import TripletCost, triplet_terms
 
 __all__ = ["ArcFaceTriplet"]
 
+#: How many times the spacing of numbers at 1 a cosine may be off by.
+ROUNDING = 4
+
 
 class ArcFaceTriplet(EmbeddingLoss):
     r"""A negative at a larger angle to the anchor than a positive, by a margin.
@@ -47,8 +50,8 @@ class ArcFaceTriplet(EmbeddingLoss):
     -----
     Terms are ``triplet``. Without a miner it looks at every triplet; as for ``triplet`` none of them is
     made unless a reducer asks for the values one by one. A miner that takes its margin from the loss compares cosines
-    with it, so give it one of its own: ``arcface_triplet(miner=semihard(margin=0.2))``. At an angle of 0 or π no
-    gradient passes, where that of the angle has no end.
+    with it, so give it one of its own: ``arcface_triplet(miner=semihard(margin=0.2))``. At an angle of 0 or π, as near
+    as a cosine tells (0.001 in float32), no gradient passes: that of the angle has no end there.
 
     References
     ----------
@@ -94,6 +97,8 @@ class _Angle(torch.autograd.Function):
 
 
 def _slope(d: Tensor) -> Tensor:
-    """How fast the angle grows with d; 0 where there is no angle, and where it has no slope."""
+    """How fast the angle grows with d; 0 where there is no angle, and where it has no slope, as of one point twice."""
+    # By rounding the cosine of a point with itself is a little below 1 or above, and the slope is anything.
+    has_slope = 1 - d.abs() > ROUNDING * torch.finfo(d.dtype).eps
     # Of the product, not of 1 − d²: near 1 that has lost its digits.
-    return torch.where(d.abs() < 1, (1 - d) * (1 + d), math.inf).rsqrt()
+    return torch.where(has_slope, (1 - d) * (1 + d), math.inf).rsqrt()
