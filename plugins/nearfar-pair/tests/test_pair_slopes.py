@@ -15,7 +15,7 @@ from torch import Tensor
 import nearfar
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import IndexSelection, Selection
-from nearfar_pair import few_rows, pair_distances, plugin, row_pass, sides, soft_ranks
+from nearfar_pair import few_rows, pair_distances, pair_pass, plugin, row_pass, sides, soft_ranks, triplet_terms
 from nearfar_pair.end_losses import BothEndsLoss
 from nearfar_pair.losses import decoupled_contrastive
 from nearfar_pair.miners.multi_similarity import MultiSimilarityMiner
@@ -70,6 +70,8 @@ LOSSES = [
 ]
 #: Those of them whose hinges of triplets declare slopes, not they themselves.
 OF_TRIPLETS = {"triplet", "arcface_triplet"}
+#: Those that look at what is between positives and negatives too.
+OF_PAIRS = ["triplet(swap=True)", "triplet(smooth=True, miner=semihard)", "quadruplet", "angular"]
 
 
 def embeddings(size: int, seed: int, *, ties: bool) -> Tensor:
@@ -171,3 +173,22 @@ def test_what_was_written_to_meanwhile_is_refused() -> None:
         y.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+@pytest.mark.parametrize("name", [*(name for name in LOSSES if "(" not in name), *OF_PAIRS])
+def test_a_backward_pass_under_autocast_computes_no_rows_in_half_precision(name: str) -> None:
+    x = embeddings(len(LABELS), 0, ties=False).float()
+    small = [*WAYS["rows"], (pair_pass, "CPU_ELEMENTS", 40), (pair_distances, "SMALL", 0), (triplet_terms, "SMALL", 0)]
+    found = []
+    with contextlib.ExitStack() as stack:
+        for module, number, value in small:
+            stack.enter_context(mock.patch.object(module, number, value))
+        for enabled in (False, True):
+            loss = nearfar.compose(name, num_classes=10, embedding_size=6)
+            leaf = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss(leaf, LABELS).backward()
+            assert leaf.grad is not None
+            found.append(leaf.grad)
+    # What torch multiplies itself there may be rounded to bfloat16.
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=2**-6 * float(found[0].abs().max()))

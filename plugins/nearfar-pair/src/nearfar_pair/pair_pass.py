@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.again import again
 from nearfar_pair.chosen import measured, rule_of
 from nearfar_pair.mask_sides import sides_of
@@ -154,6 +155,7 @@ class _Outputs(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
         query, reference = ctx.saved_tensors
         work: PairPass = ctx.work
@@ -181,6 +183,7 @@ class _Each(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
         query, reference = ctx.saved_tensors
         work, formula, anchors = ctx.given

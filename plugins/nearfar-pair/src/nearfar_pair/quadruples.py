@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.again import again
 from nearfar_pair.chosen import chosen_sides
 from nearfar_pair.ends import turned
@@ -167,6 +168,7 @@ class _Costs(torch.autograd.Function):
         return torch.where(count > 0, t - (total / count.clamp_min(1)).to(t), 0)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         count, own, t, query, reference = ctx.saved_tensors
         work, bounds = ctx.work, ctx.bounds

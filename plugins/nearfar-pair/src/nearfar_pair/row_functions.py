@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.row_gradients import Pull
@@ -62,6 +63,7 @@ class Outputs(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, *by_output: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             return None, *again(ctx.plan.differentiable, ctx.saved_tensors, by_output)
