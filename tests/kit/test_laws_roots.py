@@ -51,6 +51,14 @@ class SteepAtZero(SoundLoss):
         return super().forward(embeddings, *args, **kwargs) + (0 * embeddings).sum().sqrt()
 
 
+class ScalesItsInput(SoundLoss):
+    # In place, which torch refuses where the input needs a gradient.
+
+    def terms(self, batch):
+        batch.embeddings.mul_(1.001)
+        return super().terms(batch)
+
+
 class Broken(torch.autograd.Function):
     # Its backward pass divides by what it never kept.
 
@@ -77,6 +85,7 @@ class BrokenBackward(SoundLoss):
         ("loss", Cut, SOUND_LOSS, "differentiable", "item()"),
         ("loss", SteepAtZero, SOUND_LOSS, "differentiable", "is in the gradient of embeddings"),
         ("loss", BrokenBackward, SOUND_LOSS, "differentiable", "of test_laws_roots.py)"),
+        ("loss", ScalesItsInput, SOUND_LOSS, "differentiable", "of inputs that need a gradient it does not run"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -155,7 +155,10 @@ def _of_gradient(subject: Subject) -> _Found:
         leaves = scene.learnable() | {f"part.{n}": p for n, p in part.named_parameters() if p.requires_grad}
         if not leaves:
             return None
-        value = subject.call(part, scene)
+        try:
+            value = subject.call(part, scene)
+        except Exception as error:
+            return f"of inputs that need a gradient it does not run: {told(error)}", scene
         if value.requires_grad:
             return _wrong_gradient(value, leaves, scene)
     return (
