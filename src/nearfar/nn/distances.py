@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.errors import InputError
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.vectors import unit
 
 __all__ = ["Cosine", "Distance", "Dot", "Euclidean", "SquaredEuclidean"]
@@ -237,6 +238,7 @@ class _EuclideanMatrix(torch.autograd.Function):
         return matrix
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         query, reference, *saved = ctx.saved_tensors
         steep: list[Tensor] = []

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.nn.precision import in_full_precision
+
 __all__ = ["scaled", "through_unit", "unit"]
 
 #: A vector not longer than this has no direction; torch.nn.functional.normalize has the same bound.
@@ -78,6 +80,7 @@ class _Unit(torch.autograd.Function):
         return units, lengths
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, to_units: Tensor | None, to_lengths: Tensor | None) -> tuple[Tensor | None, None]:
         units, lengths = ctx.saved_tensors
         grad = None

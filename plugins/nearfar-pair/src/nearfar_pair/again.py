@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["again"]
+__all__ = ["again", "is_differentiable"]
+
+
+def is_differentiable(*tensors: Tensor) -> bool:
+    """Whether what is made of these is to be recorded: who asks first may want no gradient, and the next one does."""
+    # torch.compile cannot follow the question, and asks nothing of a backward pass where there is none.
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        return False
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def again(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nearfar.nn.precision import in_full_precision
+
 __all__ = ["exponential_", "first_least", "log_sum_exp", "softplus"]
 
 LOG2_E = 1 / math.log(2)
@@ -45,6 +47,7 @@ class _LogSumExp(torch.autograd.Function):
         return found
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by_found: Tensor | None) -> tuple[Tensor | None, None, None]:
         if by_found is None:
             return None, None, None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.batch import Batch
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.terms import Terms
 from nearfar_pair.once import once
 from nearfar_pair.row_losses import PairLoss
@@ -118,6 +119,7 @@ class _Excess(torch.autograd.Function):
         return torch.stack(columns, 1)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, Tensor, None, None]:
         d_ap, d_aj, grades = ctx.saved_tensors
         by_ap, by_aj = [], torch.zeros_like(d_aj)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Distance, Euclidean
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.again import again
 from nearfar_pair.row_distance import Gradients, RowDistance, row_distance
 from nearfar_pair.sides import SMALL
@@ -67,6 +68,7 @@ class _OneByOne(torch.autograd.Function):
         return found
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         query, reference, i, j, found = ctx.saved_tensors
         if torch.is_grad_enabled():
@@ -104,6 +106,7 @@ class _ByRow(torch.autograd.Function):
         return found
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         query, reference, i, j, found = ctx.saved_tensors
         if torch.is_grad_enabled():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.precision import in_full_precision
-from nearfar_pair.again import again
+from nearfar_pair.again import again, is_differentiable
 from nearfar_pair.chosen import measured, rule_of
 from nearfar_pair.mask_sides import sides_of
 from nearfar_pair.once import once
@@ -98,10 +98,11 @@ class PairPass:
     def outputs(self) -> tuple[Tensor, ...]:
         """The outputs of the formula for all anchors, (n, …), differentiable."""
         n, m = self.sides.shape
-        if n * m * self.sides.width <= CPU_ELEMENTS or not n:
-            return self.every(self._query, self._reference)
-        # A copy, as what keeps its own outputs by their graph would be freed by nobody but the cycle collector.
-        return _Outputs.apply(copy.copy(self), self._query, self._reference)  # type: ignore[no-any-return]
+        with torch.set_grad_enabled(is_differentiable(self._query, self._reference)):
+            if n * m * self.sides.width <= CPU_ELEMENTS or not n:
+                return self.every(self._query, self._reference)
+            # A copy, as what keeps its own outputs by their graph would be freed by nobody but the cycle collector.
+            return _Outputs.apply(copy.copy(self), self._query, self._reference)  # type: ignore[no-any-return]
 
     @once
     def table(self) -> tuple[Tensor, Tensor]:

@@ -112,6 +112,7 @@ class Totals(torch.autograd.Function):
         return *(output.sum() for output in outputs[: plan.sums]), *outputs
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
         sums: int = ctx.plan.sums
         count = len(ctx.needs_input_grad) - 1

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nearfar.nn.batch import Batch
 from nearfar.nn.selection import distance_matrix
+from nearfar_pair.again import is_differentiable
 from nearfar_pair.chosen import chosen_sides
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import row_distance
@@ -168,12 +169,7 @@ class RowPass:
     @once
     def needs_grad(self) -> bool:
         """Whether anything that is asked for may be differentiated."""
-        # Kept for whoever asks next, so with a graph even where the first to ask wants none.
-        tensors = (self._batch.embeddings, self._batch.reference, *self._parameters)
-        # torch.compile cannot follow the question, and asks nothing of a backward pass where there is none.
-        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-            return False
-        return any(tensor.requires_grad for tensor in tensors)
+        return is_differentiable(self._batch.embeddings, self._batch.reference, *self._parameters)
 
     @once
     def _is_whole(self) -> bool:

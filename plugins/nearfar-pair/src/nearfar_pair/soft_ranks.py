@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import is_not_asked
 
@@ -69,6 +70,7 @@ class _Counts(torch.autograd.Function):
         return _sums(d_ap, d, temperature)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor, Tensor, None]:
         d_ap, d = ctx.saved_tensors
         # In steps that can be differentiated once more.

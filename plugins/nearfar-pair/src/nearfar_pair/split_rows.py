@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.distances import Distance
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.again import again
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.sides import FAR
@@ -54,6 +55,7 @@ class _Split(torch.autograd.Function):
         return d_ap, d.masked_fill(no_negative, FAR) if rows.has_root else d.masked_fill_(no_negative, FAR)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by_ap: Tensor | None, by_an: Tensor | None) -> tuple[Tensor | None, ...]:
         query, reference = ctx.saved_tensors
         weight: Tensor | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
+from nearfar.nn.precision import in_full_precision
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.row_pass import is_table_cheaper
 from nearfar_pair.sides import Rows
@@ -118,6 +119,7 @@ class _Cumulated(torch.autograd.Function):
         return _histograms(d, sizes, width, bins)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor, None, None, None]:
         (d,) = ctx.saved_tensors
         return _by_distance(d, by_found, *ctx.even), None, None, None

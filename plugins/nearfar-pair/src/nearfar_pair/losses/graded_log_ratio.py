@@ -19,6 +19,7 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Euclidean
 from nearfar.nn.losses import EmbeddingLoss
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.selection import distance_matrix
 from nearfar.nn.terms import Terms, element_terms
 from nearfar_pair.again import again
@@ -199,6 +200,7 @@ class _Spread(torch.autograd.Function):
         return ratios.costs(off)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         saved, ratios = ctx.saved_tensors, ctx.ratios
         parts, off = saved[: len(saved) // 2], saved[len(saved) // 2 :]

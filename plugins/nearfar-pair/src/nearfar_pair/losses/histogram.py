@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
+from nearfar.nn.precision import in_full_precision
 from nearfar.nn.terms import Terms
 from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import pair_distances
@@ -126,6 +127,7 @@ class _Interpolated(torch.autograd.Function):
         return torch.addcmul(table[index], place - before, steps[index])
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, by_found: Tensor) -> tuple[Tensor | None, Tensor | None]:
         place, table = ctx.saved_tensors
         steps = torch.cat([table.diff(), table.new_zeros(1)])
