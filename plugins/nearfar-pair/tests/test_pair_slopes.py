@@ -223,3 +223,24 @@ def test_a_backward_pass_under_autocast_is_in_full_precision(name: str) -> None:
             assert leaf.grad is not None
             found.append(leaf.grad)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5 * float(found[0].abs().max()))
+
+
+#: Who has no positive, no negative, or neither.
+LONELY = {
+    "one alone": torch.tensor([0, 0, 1, 1, 2]),
+    "one class": torch.zeros(5, dtype=torch.long),
+    "all alone": torch.arange(5),
+}
+
+
+@pytest.mark.parametrize("given", ["itself", "references"])
+@pytest.mark.parametrize("labels", LONELY)
+@pytest.mark.parametrize("name", [*EVERY, 'nt_xent(others="all")'])
+def test_second_derivatives_are_finite_where_an_anchor_has_nobody(name: str, labels: str, given: str) -> None:
+    x = embeddings(5, 0, ties=False).requires_grad_()
+    references = (embeddings(4, 1, ties=False), LONELY[labels][:4]) if given == "references" else (None, None)
+    loss = nearfar.compose(name, num_classes=10, embedding_size=6).double()
+    first = torch.autograd.grad(loss(x, LONELY[labels], None, *references), x, create_graph=True)[0]
+    if first.requires_grad:
+        (second,) = torch.autograd.grad(first.square().sum(), x, materialize_grads=True, allow_unused=True)
+        assert second.isfinite().all()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nearfar.nn.precision import in_full_precision
 
-__all__ = ["exponential_", "first_least", "log_sum_exp", "softplus"]
+__all__ = ["exponential_", "first_least", "log_add_exp", "log_sum_exp", "softplus"]
 
 LOG2_E = 1 / math.log(2)
 #: How many numbers of a row are compared at once.
@@ -64,6 +64,14 @@ class _LogSumExp(torch.autograd.Function):
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)); torch's own is by default the identity from 20 on, 2e-9 off."""
     return F.softplus(x, threshold=40.0)
+
+
+def log_add_exp(x: Tensor, y: Tensor) -> Tensor:
+    """log(eˣ + eʸ), of numbers far apart too: there torch's own has a second derivative that is no number."""
+    if not torch.is_grad_enabled():
+        return torch.logaddexp(x, y)
+    larger = torch.maximum(x, y).detach()
+    return larger + ((x - larger).exp() + (y - larger).exp()).log()
 
 
 def exponential_(x: Tensor, scale: float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nearfar_pair.arithmetic import log_add_exp
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import soft_extreme
 
@@ -26,7 +27,7 @@ def log_shares(rows: Rows, scale: float) -> tuple[Tensor, Callable[[Tensor], tup
         return found, lambda by: (None, (by - found.exp().mul_(by.sum(1, keepdim=True))).mul_(scale))
     p, by_ap = soft_extreme(rows.d_ap_or_far, scale)
     n, by_an = soft_extreme(rows.d_an, scale, rows.scratch)
-    log_total = torch.logaddexp(p, n)
+    log_total = log_add_exp(p, n)
 
     def pull(by: Tensor) -> tuple[Tensor, Tensor]:
         by_total = -by.sum(1)

@@ -121,7 +121,8 @@ class DynamicSoftMargin(BothEndsLoss):
         seen = weight.new_zeros(self.num_bins + 1)  # beyond the last node lies nothing
         seen = seen.index_add_(0, node, weight - beyond).index_add_(0, node + 1, beyond)[:-1]
         count = seen.sum()
-        rate = torch.where(self.histogram.any(), self.momentum, 1.0).to(seen.dtype)
+        # The first batch becomes the histogram.
+        rate = 1 - self.histogram.any().to(seen.dtype) * (1 - self.momentum)
         # Distances that are no numbers, of which the count is none either, must show in the loss, and not stay.
         self.histogram.copy_(torch.where(count > 0, self.histogram.lerp(seen / count, rate), self.histogram))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, finite
+from nearfar_pair.arithmetic import log_add_exp
 from nearfar_pair.end_losses import BothEndsLoss, Cost, Costs, share_of_larger
 from nearfar_pair.ends import BothEnds
 from nearfar_pair.sides import Rows
@@ -81,7 +82,7 @@ class LiftedStructure(BothEndsLoss):
         return self._cost
 
     def _cost(self, ends: BothEnds) -> Costs:
-        join, share = (torch.logaddexp, _share) if self.form == "smooth" else (torch.maximum, share_of_larger)
+        join, share = (log_add_exp, _share) if self.form == "smooth" else (torch.maximum, share_of_larger)
         # Where there is no pair, or no negative, it is far below zero.
         J = torch.relu(ends.d_ap + join(ends.anchor, ends.positive) + self.margin)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Cosine, Distance
-from nearfar_pair.arithmetic import softplus
+from nearfar_pair.arithmetic import log_add_exp, softplus
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
@@ -81,7 +81,7 @@ class NTXent(SlopedLoss, PositiveLoss):
             costs = softplus(z)  # no difference of nearly equal numbers where it is small
         else:
             p, by_ap = soft_extreme(rows.d_ap_or_far, scale)
-            every = torch.logaddexp(p, n)
+            every = log_add_exp(p, n)
             costs = every[:, None] - positives
 
         def pull(by: Any) -> tuple[Tensor, Tensor]:
