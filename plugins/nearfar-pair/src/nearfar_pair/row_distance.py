@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
 from nearfar.nn.products import add_product, minus_product, write_product
+from nearfar_pair.few_rows import alike
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -79,8 +80,8 @@ class RowDistance:
         """Write so many times the products to ``out``, and what is added to each row."""
         if len(query) <= PART:
             return write_product(out, query, self._reference.T, alpha=alpha, plus=plus)
-        for some, points in zip(torch.split(out, PART), torch.split(query, PART), strict=True):
-            write_product(some, points, self._reference.T, alpha=alpha, plus=plus)
+        for part in alike(len(query), PART):
+            write_product(out[part], query[part], self._reference.T, alpha=alpha, plus=plus)
         return out
 
     def _largest(self) -> Tensor:

@@ -35,7 +35,8 @@ class Contrastive(ExcessLoss):
     ----------
     pos_margin : float
         [units of the distance, -inf..inf] m₊, the distance up to which a positive pair costs nothing; 0 as in
-        the paper, which has none. For cosine similarity 1 is the same.
+        the paper, which has none. For cosine similarity it is 1, to rounding: one point twice may cost 1e-7 there, and
+        count.
     neg_margin : float
         [units of the distance, -inf..inf] m₋, the distance from which on a negative pair costs nothing. For
         cosine similarity 0 to 0.5 is usual; 1 would make every negative pair cost nothing.
