@@ -26,6 +26,7 @@ from nearfar.train.job import Job, prepare
 from nearfar.train.launch import launch
 from nearfar.train.progress import Narrator
 from nearfar.train.ranks import Ranks, Share
+from nearfar.train.run import train
 from nearfar.train.shards import rows_of_states, rows_of_tensors, shard_classes, sharded_names, told_whole, whole
 
 CONTEXT = {"num_classes": 5, "embedding_size": 4}
@@ -135,6 +136,13 @@ def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Ranks, "join", classmethod(lambda cls, devices, *, cuda: cls(0, devices)))
     with pytest.raises(ConfigError, match="4 classes × 2 images cannot be divided among 3 devices"):
         prepared({"devices": 3, "batch": {"classes_per_batch": 4, "samples_per_class": 2}})
+
+
+def test_it_is_refused_before_as_many_processes_are_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("nearfar.train.launch.launch", lambda *_, **__: pytest.fail("processes were started"))
+    with pytest.raises(ConfigError, match="cannot be divided among 99 devices"):
+        train({"devices": 99}, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_processes_there_are_are_those_that_were_asked_for(group: None) -> None:

@@ -95,8 +95,7 @@ def prepare(
     device = resolve_device(config.device)
     ranks = Ranks.join(config.devices, cuda=device.type == "cuda")
     config = config.model_copy(update={"devices": ranks.world})
-    _check_share(config)
-    _check_head(config)
+    check_devices(config)
     check_fused(config)
     narrator.quiet = narrator.quiet or not ranks.first
     if config.precision == "16" and device.type == "cpu":
@@ -153,16 +152,20 @@ def prepare(
     return job, sources
 
 
-def _check_share(config: Config) -> None:
+def check_devices(config: Config) -> None:
+    """Refuse more devices than can share a batch, or the head.
+
+    Raises
+    ------
+    ConfigError
+        They cannot.
+    """
     images = config.batch.classes_per_batch * config.batch.samples_per_class
     if images % config.devices:
         raise ConfigError(
             f"a batch of {config.batch.classes_per_batch} classes × {config.batch.samples_per_class} images cannot be "
             f"divided among {config.devices} devices: set batch.classes_per_batch to a multiple of {config.devices}"
         )
-
-
-def _check_head(config: Config) -> None:
     if config.head.sample_rate < 1 and config.devices > 1 and not config.head.shard:
         raise ConfigError(
             f"head.sample_rate is {config.head.sample_rate} on {config.devices} devices, of which each would hold and "

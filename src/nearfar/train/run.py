@@ -25,7 +25,7 @@ from nearfar.train.checkpoint import Checkpoint, restore
 from nearfar.train.config import Config, Layer, default_layer, differences, file_layer, saved_config
 from nearfar.train.evaluation import data_facts, network_table, table_title
 from nearfar.train.folder import RunFolder
-from nearfar.train.job import Job, anchored, prepare, resolve_device
+from nearfar.train.job import Job, anchored, check_devices, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
 from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
@@ -242,6 +242,7 @@ def _launched(how: str, config: Config, data: Any, output: Any, narrator: Narrat
     cuda = resolve_device(config.device).type == "cuda"
     if cuda and config.devices > torch.cuda.device_count():
         raise ConfigError(f"devices is {config.devices}, and torch finds {torch.cuda.device_count()} GPUs here")
+    check_devices(config)  # before as many processes are there
     path = launch(_in_a_rank, config.devices, how, config, data, output, narrator.quiet, cuda=cuda)
     return Run.open(path)
 
