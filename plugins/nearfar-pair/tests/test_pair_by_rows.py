@@ -230,8 +230,10 @@ def test_no_matrix_of_all_distances_is_made(composition: str) -> None:
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("n", "most", "sizes"), [(0, 4, []), (3, 4, [3]), (9, 4, [3, 3, 3]), (10, 4, [4, 3, 3])])
+@pytest.mark.parametrize(
+    ("n", "most", "sizes"), [(0, 4, []), (3, 4, [3]), (5, 4, [3, 2]), (9, 4, [4, 3, 2]), (12, 4, [4, 4, 4])]
+)
 def test_no_few_rows_are_left_over(n: int, most: int, sizes: list[int]) -> None:
-    found = list(few_rows.alike(n, most))
+    found = list(few_rows.parts(n, most))
     assert [part.stop - part.start for part in found] == sizes
     assert [i for part in found for i in range(n)[part]] == list(range(n))

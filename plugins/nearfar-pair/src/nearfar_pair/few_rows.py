@@ -9,7 +9,7 @@ import torch
 
 from nearfar_pair.sides import Sides
 
-__all__ = ["alike", "slices", "slices_of"]
+__all__ = ["parts", "slices", "slices_of"]
 
 # Elements of a few rows: two buffers of 1 MB stay in the caches of a CPU, and with smaller ones calling torch costs
 # more than is gained; on a GPU launching a kernel costs more than its work below this.
@@ -24,15 +24,17 @@ def slices(sides: Sides) -> Iterator[slice]:
 def slices_of(n: int, m: int, device: torch.device) -> Iterator[slice]:
     """The same of n anchors and m references."""
     elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
-    return alike(n, max(1, elements // max(1, m)))
+    step = max(1, elements // max(1, m))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def alike(n: int, most: int) -> Iterator[slice]:
-    """As few slices of n rows as have no more than ``most`` each, none more than one row longer than another.
+def parts(n: int, most: int) -> Iterator[slice]:
+    """Slices of n rows, as many as fit, no more than ``most`` each; the last two share what is left.
 
-    The first is no shorter than any. Not as many full ones as there are: a product of one row that is left rounds
-    otherwise than those of many, and equal numbers would come out unequal.
+    A product of one row that would be left over rounds otherwise than those of many, and equal numbers would come out
+    unequal.
     """
-    count = -(-n // most)
-    bounds = [0, *(-(-i * n // count) for i in range(1, count + 1))]
-    return (slice(start, stop) for start, stop in itertools.pairwise(bounds))
+    starts = [*range(0, n, most)]
+    if len(starts) > 1:
+        starts[-1] = (starts[-2] + n + 1) // 2
+    return (slice(start, stop) for start, stop in itertools.pairwise([*starts, n]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nearfar.nn.distances import Cosine, Distance, Dot, Euclidean, SquaredEuclidean
 from nearfar.nn.products import add_product, minus_product, write_product
-from nearfar_pair.few_rows import alike
+from nearfar_pair.few_rows import parts
 from nearfar_pair.once import once
 from nearfar_pair.sides import FAR, Rows
 
@@ -80,7 +80,7 @@ class RowDistance:
         """Write so many times the products to ``out``, and what is added to each row."""
         if len(query) <= PART:
             return write_product(out, query, self._reference.T, alpha=alpha, plus=plus)
-        for part in alike(len(query), PART):
+        for part in parts(len(query), PART):
             write_product(out[part], query[part], self._reference.T, alpha=alpha, plus=plus)
         return out
 
