@@ -360,3 +360,14 @@ def test_one_miner_of_elements_cannot_go_before_another() -> None:
     assert issubclass(OHEM, ElementMiner)
     with pytest.raises(ArgumentError, match="before another"):
         OHEM(miner=OHEM())
+
+
+@pytest.mark.parametrize("loss", ["focal", "quality_focal", "varifocal"])
+@pytest.mark.parametrize("matcher", ["max_iou", "atss", "hungarian"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_target_box_has_a_class(loss, matcher, count):
+    boxes = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 9, 9]])
+    criterion = nearfar.compose(f"{loss}(miner={matcher})")
+    given = {"pred_boxes": boxes, "target_boxes": boxes[:2], "logits": torch.zeros(3, 4)}
+    with pytest.raises(InputError, match="targets must have a row for each of 2 target_boxes"):
+        criterion(**given, targets=torch.arange(count), **({"anchors": boxes} if matcher == "atss" else {}))

@@ -32,11 +32,16 @@ class ScoreLoss(LogitLoss):
         Raises
         ------
         InputError
-            There are not as many logits as predictions were matched, or the class ids do not fit.
+            There are not as many logits as predictions were matched, not as many class ids as targets, or these do not
+            fit.
         """
         logits = check_logits(given["logits"])
         if len(logits) != matches.size:
             raise InputError(f"there are {len(logits)} logits and {matches.size} predicted boxes; each needs its own")
+        classes, boxes = given.get("targets"), given.get("target_boxes")
+        if isinstance(classes, Tensor) and isinstance(boxes, Tensor) and classes.ndim and len(classes) != len(boxes):
+            shape = tuple(classes.shape)
+            raise InputError(f"targets must have a row for each of {len(boxes)} target_boxes; got {shape}")
         weights = given.get("logit_weights")
         if len(matches.ignored):
             kept = torch.ones(len(logits), dtype=logits.dtype, device=logits.device)
@@ -45,7 +50,7 @@ class ScoreLoss(LogitLoss):
         normalizer = given.get("logit_normalizer")
         return {
             "logits": logits,
-            "targets": self.matched_targets(matches, logits, given.get("targets")),
+            "targets": self.matched_targets(matches, logits, classes),
             "logit_weights": weights,
             "logit_normalizer": matches.normalizer if normalizer is None else normalizer,
             "logit_groups": given.get("pred_groups"),
