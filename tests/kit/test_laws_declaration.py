@@ -219,7 +219,7 @@ class Noisy(SoundLoss):
 
     def forward(self, *args, **kwargs):
         with torch.random.fork_rng(devices=[]):
-            return super().forward(*args, **kwargs) * (1 + 1e-3 * torch.rand(()).double())
+            return super().forward(*args, **kwargs) * (1 + 1e-3 * torch.rand((), dtype=torch.float64))
 
 
 def test_chance_that_is_not_declared_shows():

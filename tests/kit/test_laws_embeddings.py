@@ -22,7 +22,7 @@ class WeighsPosition(SoundLoss):
 
     def terms(self, batch):
         terms = super().terms(batch)
-        return with_values(terms, terms.values * (1 + 0.1 * (terms.indices[0] == 0)))
+        return with_values(terms, terms.values * (1 + 0.125 * (terms.indices[0] == 0)))
 
 
 class WeighsReferencePosition(SoundLoss):
@@ -33,7 +33,7 @@ class WeighsReferencePosition(SoundLoss):
         if len(batch.reference) == len(batch.embeddings):
             return terms
         a, _, n = terms.indices
-        return with_values(terms, terms.values * (1 + 0.1 * (a == n)))
+        return with_values(terms, terms.values * (1 + 0.125 * (a == n)))
 
 
 class WeighsFirstClass(SoundLoss):
@@ -43,7 +43,7 @@ class WeighsFirstClass(SoundLoss):
         terms = super().terms(batch)
         if batch.labels is None or not len(batch.labels):
             return terms
-        return with_values(terms, terms.values * (1 + 0.1 * (batch.labels == batch.labels[0])[terms.indices[0]]))
+        return with_values(terms, terms.values * (1 + 0.125 * (batch.labels == batch.labels[0])[terms.indices[0]]))
 
 
 class WeighsFirstOfClass(SoundLoss):
@@ -54,7 +54,7 @@ class WeighsFirstOfClass(SoundLoss):
         if batch.labels is None or not len(batch.labels):
             return terms
         first = (batch.labels[:, None] == batch.labels).int().argmax(1) == torch.arange(len(batch.labels))
-        return with_values(terms, terms.values * (1 + 0.1 * first[terms.indices[0]]))
+        return with_values(terms, terms.values * (1 + 0.125 * first[terms.indices[0]]))
 
 
 class NearestToItself(SoundLoss):
@@ -75,14 +75,14 @@ class WeighsClassByRank(SoundLoss):
         terms = super().terms(batch)
         if batch.labels is None or not len(batch.labels):
             return terms
-        return with_values(terms, terms.values * (1 + 0.1 * (batch.labels == batch.labels.min())[terms.indices[0]]))
+        return with_values(terms, terms.values * (1 + 0.125 * (batch.labels == batch.labels.min())[terms.indices[0]]))
 
 
 class WeighsFirstWeight(SoundClassLoss):
     # Class 0 counts for more than the others, whatever is kept for it.
 
     def losses(self, embeddings, labels):
-        return super().losses(embeddings, labels) * (1 + 0.1 * (labels == 0))
+        return super().losses(embeddings, labels) * (1 + 0.125 * (labels == 0))
 
 
 class WeighsLength(SoundLoss):
