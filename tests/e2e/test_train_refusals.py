@@ -12,6 +12,7 @@ import torch
 
 from nearfar.cli import main
 from nearfar.models import create_model, save_model
+from nearfar.train.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,13 @@ def test_a_missing_file(refusal: Refusal) -> None:
         (["--set", "batch.classes_per_batch=1000"], "lower classes_per_batch to 468 or fewer"),
         (["--set", "augment.zoom=[2, 1]"], "zoom=(2.0, 1.0)"),
         (["--set", "model.options={global_pol: max}"], "timm cannot build test_resnet"),
+        (
+            ["--set", "model.options={output_stride: 3}"],
+            "test_resnet with these arguments: AssertionError",
+        ),
+        (["--set", "model.options={drop_rate: 5}"], "cannot take images of (3, 64, 64): ValueError: dropout"),
+        (["--model", "test_vit", "--set", "model.image_size=[8, 90]"], "cannot take images of (8, 90): AssertionError"),
+        (["--set", "model.options={global_pool: avg}"], "so it takes no global_pool: leave one out"),
         (["--set", "model.options={head: none}"], "set model.head instead"),
         (["--set", "model.checkpoint=nothere.safetensors"], "there is no file nothere.safetensors"),
         (["--precision", "16", "--device", "cpu"], "precision 16 needs a GPU"),
@@ -135,6 +143,14 @@ def test_a_run_without_a_checkpoint_or_a_model(refusal: Refusal, tmp_path: Path)
     (tmp_path / "run" / "config.yaml").write_text("epochs: 3\n")
     assert "run has no checkpoint.pt to go on from" in refusal("train", "--resume", "run")
     assert "run has no model.safetensors yet" in refusal("evaluate", "run")
+
+
+def test_a_run_that_another_process_goes_on_with(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("epochs: 3\n")
+    with RunFolder(tmp_path / "run").held():
+        assert "another process is training in run, and two would overwrite" in refusal("train", "--resume", "run")
+        assert "another process is training in run" in refusal("train", "--output", "run", *SMALL)
 
 
 @pytest.mark.parametrize("missing", ["lightning", "pydantic", "tensorboard"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -238,6 +240,36 @@ def test_two_runs_that_begin_at_once_do_not_share_a_folder(
     else:
         with pytest.raises(ConfigError, match="mine cannot be written: File exists; choose another"):
             RunFolder.create(output, "sup_con")
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom nearfar.train.folder import RunFolder\n"
+        "folder = RunFolder.create(sys.argv[1], 'sup_con')\n"
+        "with folder.held():\n    folder.config.write_text('')\n    print('held', flush=True)\n    time.sleep(240)"
+    )
+    mined = tmp_path / "run" / "hardest-1.safetensors"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        mined.touch()
+        with pytest.raises(ConfigError, match=r"another process is training in .*run, and two would overwrite"):
+            RunFolder.create(tmp_path / "run", "sup_con")
+        with pytest.raises(ConfigError, match="another process"), RunFolder.open(tmp_path / "run").held():
+            pass
+        assert mined.exists()
+        process.kill()
+    RunFolder.create(tmp_path / "run", "sup_con")
+    assert not mined.exists()
+
+
+def test_a_folder_on_a_disk_without_locks_can_be_trained_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with RunFolder.create(tmp_path / "run", "sup_con").held():
+        pass
 
 
 def test_latest_may_be_a_file_where_links_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

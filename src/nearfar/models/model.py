@@ -17,6 +17,7 @@ from nearfar.errors import ArgumentError, InputError, UnknownPart
 from nearfar.models.head import Head, make_head
 from nearfar.models.pixels import PIXELS
 from nearfar.models.weights import build_pretrained, load_checkpoint
+from nearfar.told import told
 
 # Arguments of timm that would make the backbone something other than a source of pooled features.
 _RESERVED: Final = {
@@ -189,6 +190,8 @@ def create_model(
         raise ArgumentError(f"pool is {pool!r}, but must be one of {', '.join(get_args(Pool))}")
     build_kwargs = {**timm_kwargs, "num_classes": 0, "in_chans": in_chans}
     if pool == "flatten":
+        if "global_pool" in timm_kwargs:
+            raise ArgumentError("pool='flatten' takes features as they are, so it takes no global_pool: leave one out")
         build_kwargs["global_pool"] = ""
     pretrained_cfg = timm.models.get_pretrained_cfg(name)
     if size is not None and pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
@@ -231,7 +234,7 @@ def _build(name: str, build_kwargs: Mapping[str, Any]) -> nn.Module:
     try:
         backbone: nn.Module = timm.create_model(name, **build_kwargs)
     except Exception as error:  # whatever timm's hundred constructors raise on an argument they cannot use
-        raise ArgumentError(f"timm cannot build {name} with these arguments: {error}") from error
+        raise ArgumentError(f"timm cannot build {name} with these arguments: {told(error)}") from error
     return backbone
 
 
@@ -241,8 +244,8 @@ def _flat_features(backbone: nn.Module, input_size: tuple[int, ...], name: str) 
     was_training = backbone.training
     try:
         return int(backbone.eval()(torch.zeros(1, *input_size)).numel())
-    except RuntimeError as error:
-        raise ArgumentError(f"{name} cannot take images of {input_size}: {error}") from error
+    except Exception as error:  # whatever a backbone raises on a size or an argument it cannot use
+        raise ArgumentError(f"{name} as it is configured cannot take images of {input_size}: {told(error)}") from error
     finally:
         backbone.train(was_training)
 

@@ -7,7 +7,10 @@ import datetime
 import itertools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nearfar.errors import CheckpointError, ConfigError
 from nearfar.files import write_text
@@ -40,6 +43,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.pt"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"
+        self._lock = self.path / ".lock"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -59,7 +63,7 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            It holds a run already, or cannot be written.
+            It holds a run already, another process is training in it, or it cannot be written.
         """
         folder = cls(RUNS if path is None else path)
         try:
@@ -67,17 +71,42 @@ class RunFolder:
                 folder = cls(_made(criterion))
             else:
                 folder._claim()
-            folder.logs.mkdir(exist_ok=True)
-            write_text(folder.path / ".writable", "")
-            (folder.path / ".writable").unlink()
-            # Of a run that was killed before its first checkpoint: hard for another model.
-            for left in folder.searches().values():
-                left.unlink()
+            with folder.held():
+                folder.logs.mkdir(exist_ok=True)
+                write_text(folder.path / ".writable", "")
+                (folder.path / ".writable").unlink()
+                # Of a run that was killed before its first checkpoint: hard for another model.
+                for left in folder.searches().values():
+                    left.unlink()
         except OSError as error:
             raise ConfigError(
                 f"the run folder {folder} cannot be written: {error.strerror}; choose another with --output"
             ) from None
         return folder
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Have no other process train here meanwhile; where this one is killed, the system lets go of the folder.
+
+        Raises
+        ------
+        ConfigError
+            Another process is training here.
+        """
+        lock = FileLock(self._lock, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"another process is training in {self}, and two would overwrite each other's checkpoints: wait for "
+                "its end, or stop it"
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a disk without locks; or one that cannot be written, which whoever writes will say
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _claim(self) -> None:
         """Make the folder, or see that what is there is left of a run that came to nothing."""

@@ -18,6 +18,7 @@ from nearfar.models import EmbeddingModel, create_model
 from nearfar.nn import Criterion, counted
 from nearfar.nn.reducers import NoReduction
 from nearfar.recipe import Recipe
+from nearfar.told import told
 from nearfar.train.checkpoint import data_digest
 from nearfar.train.config import Config
 from nearfar.train.folder import RunFolder
@@ -199,8 +200,23 @@ def build_model(config: Config) -> EmbeddingModel:
         except (MemoryError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"the model {config.model.name} cannot be made as configured: {reason}") from error
-    input_size(model.data_config)  # a run's images are RGB
+    _try(model, config)
     return model
+
+
+@torch.no_grad()
+def _try(model: EmbeddingModel, config: Config) -> None:
+    """Have the network look at one image, so that what it cannot take is found before the data is read."""
+    size = input_size(model.data_config)  # a run's images are RGB
+    was_training = model.training
+    try:
+        model.eval()(torch.zeros(1, 3, *size))
+    except Exception as error:  # whatever a backbone raises on a size or an argument it cannot use
+        raise ConfigError(
+            f"the model {config.model.name} as configured cannot take images of {size}: {told(error)}"
+        ) from error
+    finally:
+        model.train(was_training)
 
 
 def _keeps(reducer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -28,6 +29,7 @@ from nearfar.train.folder import RunFolder
 from nearfar.train.job import Job, anchored, check_devices, prepare, resolve_device
 from nearfar.train.optimizer import told_rates
 from nearfar.train.progress import Narrator
+from nearfar.train.ranks import Ranks
 from nearfar.train.shards import rows_of_states, rows_of_tensors, told_whole
 from nearfar.train.signals import Terminated
 from nearfar.train.sources import FROM_PYTHON, Sources
@@ -171,16 +173,17 @@ def start(config: Config, *, data: Any = None, output: Any = None, narrator: Nar
     criterion = config.criterion if isinstance(config.criterion, str) else "recipe"
     folder = RunFolder(job.ranks.told(RunFolder.create(output, criterion).path if job.ranks.first else None))
     job.folder = folder
-    if job.ranks.first:
-        write_text(folder.recipe, _recipe_yaml(job.criterion))
-        write_text(folder.config, job.config.to_yaml())
-        folder.point_latest()
-    narrator.say(f"{folder}: {_described(job, sources)}")
-    if rates := told_rates(job.criterion, job.config.optimizer):
-        narrator.say(rates)
-    if kept := told_whole(job.criterion):
-        narrator.say(kept)
-    return _run(job, sources, begun)
+    with _held(folder, job.ranks):
+        if job.ranks.first:
+            write_text(folder.recipe, _recipe_yaml(job.criterion))
+            write_text(folder.config, job.config.to_yaml())
+            folder.point_latest()
+        narrator.say(f"{folder}: {_described(job, sources)}")
+        if rates := told_rates(job.criterion, job.config.optimizer):
+            narrator.say(rates)
+        if kept := told_whole(job.criterion):
+            narrator.say(kept)
+        return _run(job, sources, begun)
 
 
 def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narrator: Narrator | None = None) -> Run:
@@ -199,7 +202,7 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
     Raises
     ------
     ConfigError
-        The configuration differs from the run's.
+        The configuration differs from the run's, or another process is training in its folder.
     CheckpointError
         There is no checkpoint, or it is another model's.
     """
@@ -220,14 +223,21 @@ def resume(path: str | os.PathLike[str], *layers: Layer, data: Any = None, narra
 
 
 def _go_on(folder: RunFolder, config: Config, data: Any, narrator: Narrator, begun: float) -> Run:
-    checkpoint = Checkpoint.read(folder.checkpoint)
-    job, sources = prepare(config, data, narrator, begins=False)
-    job.folder = folder
-    restore_job(job, checkpoint)
-    if job.ranks.first:
-        folder.point_latest()
-    job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
-    return _run(job, sources, begun)
+    ranks = Ranks.join(config.devices, cuda=resolve_device(config.device).type == "cuda")
+    with _held(folder, ranks):
+        checkpoint = Checkpoint.read(folder.checkpoint)
+        job, sources = prepare(config, data, narrator, begins=False)
+        job.folder = folder
+        restore_job(job, checkpoint)
+        if ranks.first:
+            folder.point_latest()
+        job.narrator.say(f"{folder}: going on after step {job.step} of {job.steps}")
+        return _run(job, sources, begun)
+
+
+def _held(folder: RunFolder, ranks: Ranks) -> contextlib.AbstractContextManager[None]:
+    """Keep other runs out of the folder: the first rank's business."""
+    return folder.held() if ranks.first else contextlib.nullcontext()
 
 
 def _alone(config: Config) -> bool:
