@@ -18,9 +18,10 @@ A schedule stands where a number would, and is kept as a :class:`Part` of its na
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,7 +112,8 @@ def parse_part(source: str) -> Part:
     RecipeError
         It is not one part.
     """
-    value = _Reader(source).value(_expression(source))
+    with _shallow(source):
+        value = _Reader(source).value(_expression(source))
     if not isinstance(value, Part):
         raise RecipeError(f"{source!r} is not the name of a part")
     return value
@@ -129,7 +131,8 @@ def parse_terms(source: str) -> tuple[Term, ...]:
         It does not follow the grammar; the message shows where.
     """
     reader = _Reader(source)
-    return tuple(reader.term(node) for node in reader.summands(_expression(source)))
+    with _shallow(source):
+        return tuple(reader.term(node) for node in reader.summands(_expression(source)))
 
 
 def _expression(source: str) -> ast.expr:
@@ -137,10 +140,21 @@ def _expression(source: str) -> ast.expr:
         raise RecipeError("the recipe is empty; write the name of a part")
     try:
         return ast.parse(source.replace("\n", " ").strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError) as error:
         column = getattr(error, "offset", None)
         where = f" at column {column}" if column else ""
         raise RecipeError(f"the recipe {source!r} cannot be read{where}: {getattr(error, 'msg', error)}") from None
+
+
+@contextlib.contextmanager
+def _shallow(source: str) -> Iterator[None]:
+    """Where Python's own depth is used up, say of what."""
+    try:
+        yield
+    except (RecursionError, MemoryError):
+        raise RecipeError(
+            f"the recipe {source[:40]!r} … cannot be read: it is too long, or nested too deeply"
+        ) from None
 
 
 _LITERAL_NAMES = {"inf": math.inf, "nan": math.nan}
@@ -157,14 +171,16 @@ class _Reader:
         return RecipeError(f"in the recipe {self.source!r}: {text!r} {message}")
 
     def summands(self, node: ast.expr) -> list[ast.expr]:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return [*self.summands(node.left), *self.summands(node.right)]
+        last: list[ast.expr] = []
+        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):  # a sum leans to the left
+            last = [*self.summands(node.right), *last]
+            node = node.left
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
             raise self.refuse(
                 node,
                 f"subtracts; a recipe is a sum (for a negative weight write + -0.5 * loss){_without_hyphens(node)}",
             )
-        return [node]
+        return [node, *last]
 
     def term(self, node: ast.expr) -> Term:
         weight: float | Part = 1.0

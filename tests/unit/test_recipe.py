@@ -224,3 +224,10 @@ def test_yaml_that_is_none_is_refused_with_file_and_line():
 
 def test_a_live_object_is_equal_to_itself_only():
     assert Live(3) != Live(3)
+
+
+def test_a_long_sum_is_read_and_a_deep_recipe_is_refused():
+    assert len(Recipe.of(" + ".join(["circle"] * 1500)).terms) == 1500
+    for deep in ("circle(margin=" + "-" * 3000 + "1)", " + ".join(["circle"] * 50000)):
+        with pytest.raises(RecipeError, match=r"recipe 'circle.{34}' … cannot be read: it is too long, or nested too"):
+            Recipe.of(deep)
