@@ -170,6 +170,18 @@ def test_a_plugin_can_be_left_out_for_one_call():
     assert "Traceback" not in done.stderr
 
 
+def test_a_plugin_that_is_to_be_left_out_and_is_not_there_is_told():
+    done = subprocess.run(
+        [sys.executable, "-m", "nearfar", "--no-plugin", "marginn", "list", "*face*"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, "sphereface" in done.stdout) == (0, True)
+    told = "nearfar: warning: --no-plugin: no plugin is called 'marginn', so it changes nothing; write 'margin'"
+    assert done.stderr.strip() == told
+
+
 def test_strict_mode_is_an_error_of_one_sentence():
     import os
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nearfar import __version__
-from nearfar.errors import NearfarError
+from nearfar.errors import NearfarError, NearfarWarning
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -103,6 +103,18 @@ def cli(ctx: click.Context, no_plugin: tuple[str, ...], traceback: bool) -> None
     if no_plugin:
         # In the environment, so that worker processes leave it out too.
         os.environ["NEARFAR_BLOCK"] = ",".join([*os.environ.get("NEARFAR_BLOCK", "").split(), *no_plugin])
+        if ctx.invoked_subcommand != "doctor":  # which tells it itself
+            _warn_of_unknown(no_plugin)
+
+
+def _warn_of_unknown(plugins: tuple[str, ...]) -> None:
+    """Tell which of the names that are to be left out no plugin has."""
+    from nearfar.discovery import Selector, discover
+    from nearfar.doctor import selection
+
+    everything = discover(selector=Selector(allow=frozenset({""})))  # but for the built-in ones nothing is imported
+    for finding in selection(everything, {}, plugins):
+        warnings.warn(f"{finding.area}: {finding.says}; {finding.mend}", NearfarWarning, stacklevel=2)
 
 
 def main(args: list[str] | None = None) -> None:
