@@ -180,6 +180,23 @@ def test_what_a_batch_that_is_not_finite_spoils_for_good_is_found():
     assert "in a row of embeddings)" in found["aftermath"]
 
 
+class SpoiledByHuge(SpoiledByOverflow):
+    # What is infinite is left out, what nearly is gets squared later.
+
+    def terms(self, batch):
+        terms = SoundLoss.terms(self, batch)
+        values = terms.values * (self.length.square() / self.length.square())
+        if self.training and (mean := batch.embeddings.detach().abs().sum(1).nanmean()).isfinite():
+            self.length.lerp_(mean.to(self.length), 0.1)
+        return MaterialTerms("triplet", values, terms.indices, num_anchors=terms.num_anchors, labels=terms.labels)
+
+
+def test_what_a_batch_that_is_hardly_finite_spoils_for_good_is_found():
+    found = broken_laws("loss", SpoiledByHuge, SOUND_LOSS)
+    assert set(found) == {"aftermath"}
+    assert "a batch that is hardly finite (1e+200 in a row of embeddings)" in found["aftermath"]
+
+
 class StopsAtNaN(SoundLoss):
     # A bin of each distance, which what is no number has none of: the index is −2⁶³.
 

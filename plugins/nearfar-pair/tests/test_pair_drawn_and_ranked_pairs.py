@@ -111,3 +111,15 @@ def test_a_resumed_miner_draws_on_and_evaluation_draws_the_same(brute: Any) -> N
 def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         UniformHistogram(**wrong)
+
+
+@pytest.mark.parametrize("huge", [1e38, -1e38, torch.inf])
+def test_bins_of_distances_that_overflow_are_drawn_from(huge: float, brute: Any) -> None:
+    x, y = brute.clustered(LABELS).float(), torch.tensor(LABELS)
+    x[5], x[6] = huge, -huge
+    for own in (nearfar_distances.Dot(), nearfar_distances.Euclidean(normalize=False)):
+        a1, p, a2, n = UniformHistogram(distance=own)(x, y)
+        assert (y[a1] == y[p]).all()
+        assert (y[a2] != y[n]).all()
+        assert len(a1) >= 10
+        assert len(a2) >= 10

@@ -133,8 +133,8 @@ def test_degenerate_batches_are_finite(update):
     assert loss(torch.ones(1, D), torch.tensor([2])).item() == D / 2
 
 
-@pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_an_embedding_that_is_not_finite_moves_no_centre(bad):
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 1e30])
+def test_an_embedding_without_a_finite_distance_moves_no_centre(bad):
     loss, clean = Center(C, D), Center(C, D)
     x, y = torch.arange(1.0, 13).reshape(3, D), torch.tensor([0, 0, 1])
     spoilt = x.clone()

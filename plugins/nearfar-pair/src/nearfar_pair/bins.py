@@ -13,6 +13,8 @@ __all__ = ["Bins"]
 
 #: How many elements of rows that something was drawn from are looked at at a time.
 ELEMENTS = 2**18
+#: What is further from 0 counts as that far.
+_LARGEST = torch.finfo(torch.float64).max / 4
 
 
 class Bins(NamedTuple):
@@ -35,7 +37,7 @@ class Bins(NamedTuple):
         """Those of values (r, w) of which not all count; None where there is none."""
         ends = []
         for d, counts in values:
-            d = d.double().nan_to_num()
+            d = _finite(d)
             ends.append((d.masked_fill(~counts, math.inf).amin(), d.masked_fill(~counts, -math.inf).amax()))
         if not ends:
             return None
@@ -45,7 +47,7 @@ class Bins(NamedTuple):
 
     def places(self, d: Tensor, counts: Tensor) -> Tensor:
         """(r, w) the bin of each value, beyond the last for what does not count."""
-        place = (d.double().nan_to_num() - self.low) / self.width
+        place = (_finite(d) - self.low) / self.width
         place = torch.where(self.width > 0, place, 0).clamp_(0, self.number - 1).long()
         return place.masked_fill_(~counts, self.number)
 
@@ -68,3 +70,8 @@ class Bins(NamedTuple):
             found.append(torch.searchsorted(before, rank[some, None], right=True)[:, 0])
         column = torch.cat(found) if found else row
         return column if others is None else others[row, column]
+
+
+def _finite(d: Tensor) -> Tensor:
+    """Values in float64 of which any two have a finite difference."""
+    return d.double().nan_to_num().clamp(-_LARGEST, _LARGEST)

@@ -29,10 +29,10 @@ def every_rank(seen: Seen) -> Seen:
 def sums_by_label(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For each row the sum of the rows of its label and their number, and its label: (n, d), (n, 1), (n,), sorted.
 
-    Rows that are not finite count for nothing. Added up in a fixed order on every device, as kernels that add where an
-    index says do not; rows of one label get the same bits.
+    Rows whose squared length is not finite count for nothing. Added up in a fixed order on every device, as kernels
+    that add where an index says do not; rows of one label get the same bits.
     """
-    alive = rows.isfinite().all(1, keepdim=True)
+    alive = rows.square().sum(1, keepdim=True).isfinite()
     counted = torch.cat([rows.masked_fill(~alive, 0), alive.to(rows)], 1)
     ordered, order = labels.sort(stable=True)
     first = torch.searchsorted(ordered, ordered)

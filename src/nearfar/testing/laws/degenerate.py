@@ -66,7 +66,7 @@ def batches(subject: Subject, case: str) -> None:
 
 
 #: Case of :func:`aftermath` → what stands in the first row of each input in turn.
-_BROKEN: Mapping[str, float] = {"nan": math.nan, "inf": math.inf}
+_BROKEN: Mapping[str, float] = {"nan": math.nan, "inf": math.inf, "huge": 1e200}
 
 
 def _lacks(subject: Subject) -> Iterable[str]:
@@ -75,9 +75,9 @@ def _lacks(subject: Subject) -> Iterable[str]:
 
 @law("loss", cases=_lacks)
 def aftermath(subject: Subject, case: str) -> None:
-    """After a batch that lacks something, or has a row with a NaN or an infinity, be it refused, ordinary ones cost
-    something finite: nothing that is kept has been spoiled. A row that is not finite is refused by name or costs
-    something: it does not stop a loss that has no place to put it in."""
+    """After a batch that lacks something, or has a row with a NaN, an infinity or a number whose square is one, be it
+    refused, ordinary ones cost something finite: nothing that is kept has been spoiled. Such a row is refused by name
+    or costs something: it does not stop a loss that has no place to put it in."""
     scenes = _broken(subject.scene(), _BROKEN[case]) if case in _BROKEN else _lacking(subject, case)
     for scene, what in scenes:
         if case in _BROKEN:
@@ -95,7 +95,8 @@ def _broken(scene: Scene, value: float) -> Iterable[tuple[Scene, str]]:
     for name, tensor in scene.learnable().items():
         spoiled = tensor.clone()
         spoiled.view(len(spoiled), -1)[0, 0] = value
-        yield scene.replace(**{name: spoiled}), f"not finite ({value} in a row of {name})"
+        what = "not finite" if not math.isfinite(value) else "hardly finite"
+        yield scene.replace(**{name: spoiled}), f"{what} ({value} in a row of {name})"
 
 
 def _works(subject: Subject, check: Callable[..., Any], with_reference: bool, arguments: dict[str, Any]) -> bool:
