@@ -10,6 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nearfar import data as data
+    from nearfar import errors as errors
+    from nearfar import evaluate as evaluate
+    from nearfar import explain as explain
+    from nearfar import inference as inference
+    from nearfar import models as models
+    from nearfar import nn as nn
+    from nearfar import report as report
+    from nearfar import testing as testing
+    from nearfar import train as train
     from nearfar.build import compose, create_distance, create_loss, create_miner, create_reducer
     from nearfar.contributions import CommandSpec, RecipeSpec
     from nearfar.errors import NearfarError
@@ -61,6 +71,8 @@ _HOME = {
     "nearfar.schedule": ("Schedule",),
     "nearfar.spec": ("Defect", "DistanceSpec", "LossSpec", "MinerSpec", "Paper", "Preset", "ReducerSpec"),
 }
+#: Packages that need no import of their own: ``nearfar.train.train()`` works after ``import nearfar``.
+_PACKAGES = ("data", "errors", "evaluate", "explain", "inference", "models", "nn", "report", "testing", "train")
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -106,6 +118,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        try:
+            return importlib.import_module(f"nearfar.{name}")
+        except ImportError as error:  # an extra that is not installed; not what hasattr() should stop at
+            raise AttributeError(str(error)) from error
     if name not in _WHERE:
         raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
     value = getattr(importlib.import_module(_WHERE[name]), name)
@@ -114,4 +131,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_PACKAGES])
