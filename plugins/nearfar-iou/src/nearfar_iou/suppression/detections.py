@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 
@@ -16,7 +18,8 @@ from nearfar_iou.distances.iou import IoUSimilarity
 
 __all__ = ["Detections", "at_once", "by_class", "check_threshold", "detections"]
 
-
+#: Packages between whoever suppresses and a warning.
+_OURS = ("nearfar_iou", "torch")
 #: Pairs that are compared at once: torch does not share so few among threads, which would wait for each other.
 PIECE = 32768
 
@@ -107,8 +110,14 @@ def _tell_inverted(boxes: Tensor, distance: BoxSimilarity) -> None:
             f"as {distance.box_format}, and count as points at their middle: where they are of another format, give a "
             "distance with that box_format",
             NearfarWarning,
-            stacklevel=5,  # past the decorator, at whoever suppresses
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` of whoever suppresses, past torch's decorators, for the function that asks."""
+    frames = enumerate(traceback.walk_stack(sys._getframe(1)), 1)
+    return next((n for n, (frame, _) in frames if frame.f_globals.get("__name__", "").split(".")[0] not in _OURS), 2)
 
 
 def by_class(classes: Tensor | None, boxes: Tensor) -> Iterator[Tensor]:
