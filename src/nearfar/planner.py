@@ -23,7 +23,9 @@ from nearfar.spec import KINDS, Defect, LossSpec, MinerSpec
 __all__ = ["plan", "plan_part", "signature_of"]
 
 
-def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) -> Plan:
+def plan(
+    terms: Iterable[Term], registry: Registry, context: Mapping[str, Any], *, made_by: Mapping[str, str] | None = None
+) -> Plan:
     """Resolve, bind and check a sum of terms; nothing is raised, all problems are in the plan.
 
     Parameters
@@ -34,8 +36,11 @@ def plan(terms: Iterable[Term], registry: Registry, context: Mapping[str, Any]) 
         Where names are looked up.
     context
         What the caller supplies for parts that need it: ``num_classes``, ``embedding_size`` …
+    made_by
+        Namespace → version of the plugins that made it when it was written down.
     """
     planner = _Planner(registry, context)
+    planner.check_versions(made_by or {})
     terms = list(terms)
     planner.check_context(terms)
     planned = []
@@ -77,6 +82,16 @@ class _Planner:
 
     def warn(self, message: str) -> None:
         self.problems.append(Problem("warning", message))
+
+    def check_versions(self, made_by: Mapping[str, str]) -> None:
+        """Warn of plugins that are another version than those that made the recipe."""
+        for plugin in self.registry.plugins:
+            before = made_by.get(plugin.namespace, plugin.version)
+            if plugin.status == "active" and before != plugin.version:
+                self.warn(
+                    f"the recipe was written with {plugin.distribution} {before}, and {plugin.version} is installed: "
+                    "its parts may give other numbers, as its changelog would say"
+                )
 
     # ---- parts
 

@@ -127,7 +127,8 @@ class Recipe:
         **context
             ``num_classes``, ``embedding_size`` …: what parts need from where they are used.
         """
-        return plan(self.terms, default_registry() if registry is None else registry, context)
+        registry = default_registry() if registry is None else registry
+        return plan(self.terms, registry, context, made_by=self.plugins)
 
     def check(self, registry: Registry | None = None, **context: Any) -> tuple[Problem, ...]:
         """Every problem of the recipe at once; see :meth:`plan`. Nothing wrong: an empty tuple."""
@@ -249,7 +250,12 @@ def _from_dict(data: Mapping[str, Any]) -> Recipe:
     terms = data["terms"]
     if not isinstance(terms, list) or not terms:
         raise RecipeError("the 'terms' of a recipe are a list of at least one term")
-    return Recipe(tuple(_term_from_data(term) for term in terms), dict(data.get("plugins") or {}))
+    plugins = data.get("plugins") or {}
+    if not isinstance(plugins, Mapping) or not all(isinstance(version, str) for version in plugins.values()):
+        raise RecipeError(
+            f"the 'plugins' of a recipe are the version of each namespace, such as pair: \"0.1.0\"; got {plugins}"
+        )
+    return Recipe(tuple(_term_from_data(term) for term in terms), dict(plugins))
 
 
 def _term_from_data(data: Any) -> Term:

@@ -68,7 +68,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_run_folder_holds_everything(run: Run) -> None:
     found = {path.name for path in run.path.iterdir()}
-    assert found == {"config.yaml", "recipe.yaml", "model.safetensors", "checkpoint.pt", "metrics.json", "logs"}
+    assert found - {".lock"} == {
+        "config.yaml",
+        "recipe.yaml",
+        "model.safetensors",
+        "checkpoint.pt",
+        "metrics.json",
+        "logs",
+    }
     assert {path.name for path in (run.path / "logs").iterdir()} == {"train.csv", "validation.csv", "tensorboard"}
     recipe = (run.path / "recipe.yaml").read_text()
     assert "part: triplet" in recipe

@@ -85,6 +85,7 @@ def test_a_missing_file(refusal: Refusal) -> None:
         (["--criterion", "arcfase"], "did you mean"),
         (["--criterion", "triplet(margn=1)"], "no parameter 'margn'; did you mean 'margin'?"),
         (["--criterion", "triplet(margin"], "triplet(margin"),
+        (["--criterion", "none.yaml"], "the recipe none.yaml cannot be read: No such file"),
         (["--criterion", "giou"], "criterion giou wants pred_boxes, target_boxes, and a training run gives embeddings"),
         (["--criterion", "triplet(miner=semihard) + giou"], "wants pred_boxes, target_boxes"),
         (["--set", "batch.classes_per_batch=1000"], "lower classes_per_batch to 468 or fewer"),

@@ -113,8 +113,9 @@ def test_the_last_name_of_a_recipe_is_completed_as_its_place_asks(command, recip
 
 def test_a_recipe_may_also_be_a_file():
     complete = BashComplete(cli, {}, "nearfar", "_NEARFAR_COMPLETE")
-    (item,) = complete.get_completions(["recipe", "check"], "runs/recipe.ya")
-    assert (item.type, item.value) == ("file", "runs/recipe.ya")
+    for command in (["recipe", "check"], ["train", "--criterion"], ["explain"]):
+        (item,) = complete.get_completions(command, "runs/recipe.ya")
+        assert (item.type, item.value) == ("file", "runs/recipe.ya")
 
 
 def test_a_part_is_offered_with_what_it_is():

@@ -109,7 +109,7 @@ def test_the_name_of_an_installed_distribution_is_refused_however_it_is_written(
 def test_a_keyword_is_refused_as_such(capsys, here, kind):
     said = refused(capsys, here, "acme-losses", f"--{kind}=class")
     assert f"'class' cannot name a {kind}: it is a keyword of Python's" in said
-    assert f"class_{kind} is none" in said
+    assert f"class_{kind} would do" in said
 
 
 def test_a_family_that_is_none_is_refused_with_those_there_are(capsys, here):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import keyword
 import math
+from importlib import metadata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nearfar.errors import ConfigError, RecipeError
+import nearfar
+from nearfar.errors import ConfigError, NearfarWarning, RecipeError
 from nearfar.grammar import Live, Part, Term
 from nearfar.recipe import Recipe
 from nearfar.yaml12 import load
@@ -156,6 +158,25 @@ def test_the_versions_of_the_plugins_ride_along_and_do_not_make_recipes_differ()
     recipe = Recipe.of("softmax").with_plugins({"margin": "0.1.0"})
     assert Recipe.from_yaml(recipe.to_yaml()).plugins == {"margin": "0.1.0"}
     assert recipe == Recipe.of("softmax")
+
+
+def test_a_plugin_of_another_version_than_wrote_the_recipe_is_told():
+    recipe = Recipe.of("softmax").with_plugins({"margin": "0.0.9", "gone": "7"})
+    (problem,) = recipe.check(num_classes=2, embedding_size=2)
+    version = metadata.version("nearfar-margin")
+    told = f"the recipe was written with nearfar-margin 0.0.9, and {version} is installed: its parts may give other"
+    assert (problem.severity, problem.message[: len(told)]) == ("warning", told)
+    with pytest.warns(NearfarWarning, match=r"nearfar-margin 0\.0\.9") as warned:
+        criterion = nearfar.compose(recipe, num_classes=2, embedding_size=2)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert criterion.recipe.plugins == {"margin": version}
+    assert not criterion.recipe.check(num_classes=2, embedding_size=2)
+
+
+@pytest.mark.parametrize("plugins", ["pair", ["pair"], {"pair": 0.1}])
+def test_plugins_of_a_recipe_that_are_no_versions_are_refused(plugins):
+    with pytest.raises(RecipeError, match="the 'plugins' of a recipe are the version of each namespace"):
+        Recipe.of({"terms": ["softmax"], "plugins": plugins})
 
 
 identifiers = st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True).filter(

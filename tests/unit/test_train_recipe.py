@@ -128,3 +128,13 @@ def test_settings_cannot_be_changed_afterwards():
 
 def test_names_of_recipes_are_completed():
     assert [item.value for item in recipes(None, None, "reid_")] == ["reid_baseline"]  # type: ignore[arg-type]
+
+
+def test_the_recipe_that_a_run_wrote_is_a_criterion_of_the_next(photos: Path) -> None:
+    train("--criterion", "0.5 * triplet(margin=0.3, miner=semihard) + sup_con")
+    written = Path("run").rename("first") / "recipe.yaml"
+    config = train("--criterion", str(written))
+    assert config["criterion"] == yaml.safe_load(written.read_text())
+    assert Path("run/recipe.yaml").read_text() == written.read_text()
+    said = CliRunner().invoke(cli, ["recipe", "convert", "--to", "string", str(written)]).output
+    assert said.strip() == "0.5 * triplet(margin=0.3, miner=semihard) + sup_con"

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from nearfar import yaml12
-from nearfar.cli.complete import expressions
+from nearfar.cli.written_recipe import read_recipe, recipes_and_files
 from nearfar.errors import ConfigError, RecipeError
-from nearfar.recipe import Recipe
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 
 @click.group("recipe")
 def command() -> None:
     """Check a recipe, or write it in another form."""
-
-
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of parts; files where no part begins so."""
-    from click.shell_completion import CompletionItem
-
-    return expressions(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
-
-
-def _read(source: str) -> Recipe:
-    """A recipe from a string, or from a YAML file when the argument is the path of one."""
-    if not source.endswith((".yaml", ".yml")):
-        return Recipe.of(source)
-    try:
-        text = Path(source).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"the recipe {source} cannot be read: {error.strerror}") from error
-    return Recipe.from_yaml(text, source=source)
 
 
 def _context(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -51,7 +28,7 @@ def _context(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 @command.command("check")
-@click.argument("recipe", shell_complete=_complete)
+@click.argument("recipe", shell_complete=recipes_and_files)
 @click.option("--context", "context", multiple=True, metavar="NAME=VALUE", help="What parts need: num_classes=10 …")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(recipe: str, context: tuple[str, ...], as_json: bool) -> None:
@@ -60,7 +37,7 @@ def check(recipe: str, context: tuple[str, ...], as_json: bool) -> None:
     Exits with 2 when it would not compose. What parts need from their context (num_classes …) counts as
     given unless another context is named.
     """
-    read = _read(recipe)
+    read = read_recipe(recipe)
     given = {"num_classes": 2, "embedding_size": 2, "image_size": 2} | _context(context)
     problems = read.check(**given)
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -77,11 +54,11 @@ def check(recipe: str, context: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("convert")
-@click.argument("recipe", shell_complete=_complete)
+@click.argument("recipe", shell_complete=recipes_and_files)
 @click.option("--to", "form", type=click.Choice(["string", "yaml", "json"]), default="yaml", show_default=True)
 def convert(recipe: str, form: str) -> None:
     """Write RECIPE, a string or a YAML file, in another form."""
-    read = _read(recipe)
+    read = read_recipe(recipe)
     if not read.terms:
         raise RecipeError("the recipe is empty")
     if form == "string":

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from nearfar.cli.complete import expressions, recipes
+from nearfar.cli.complete import recipes
+from nearfar.cli.written_recipe import read_recipe, recipes_and_files
 
 
 @click.command("train")
@@ -17,8 +18,8 @@ from nearfar.cli.complete import expressions, recipes
 @click.option(
     "--criterion",
     metavar="RECIPE",
-    shell_complete=expressions,
-    help="What is minimised, such as 'triplet(miner=semihard)'.",
+    shell_complete=recipes_and_files,
+    help="What is minimised, such as 'triplet(miner=semihard)', or a YAML file with it.",
 )
 @click.option(
     "--recipe",
@@ -75,7 +76,7 @@ def command(
     if recipe is not None and criterion is not None:
         raise click.UsageError("--recipe and --criterion both say what is minimised: give one of them")
     flags = {
-        "--criterion": ("criterion", criterion),
+        "--criterion": ("criterion", _criterion(criterion)),
         "--model": ("model.name", model),
         "--epochs": ("epochs", epochs),
         "--data": ("data.source", data),
@@ -129,6 +130,11 @@ def _train(
     except Terminated:
         click.echo("nearfar: terminated before the first step", err=True)
         raise click.exceptions.Exit(TERMINATED) from None
+
+
+def _criterion(said: str | None) -> str | dict[str, Any] | None:
+    """As a configuration has it: a text as it is, of a file what it holds."""
+    return read_recipe(said).to_dict() if said is not None and said.endswith((".yaml", ".yml")) else said
 
 
 def _recipe_layer(name: str) -> tuple[str, dict[str, Any]]:

@@ -95,12 +95,12 @@ def check_part(kind: str, name: str) -> str:
     if keyword.iskeyword(name):
         raise RegistrationError(
             f"{name!r} cannot name a {kind}: it is a keyword of Python's, which no recipe can write; "
-            f"{name}_{kind} is none"
+            f"{name}_{kind} would do"
         )
     if not _PART.fullmatch(name):
         raise RegistrationError(
             f"{name!r} cannot name a {kind}: a part is a lower-case identifier, words parted by single '_'; "
-            f"my_{kind} is one"
+            f"my_{kind} would do"
         )
     return name
 

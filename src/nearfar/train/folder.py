@@ -32,6 +32,7 @@ class RunFolder:
         metrics.json           the table, the validation, the times
         hardest-N.safetensors  what was hard of the training set at step N, where a run mines offline
         logs/                  train.csv, validation.csv, and tensorboard/
+        .lock                  held by the process that trains here
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
