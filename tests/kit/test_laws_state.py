@@ -114,9 +114,55 @@ class StaysBehind(SoundLoss):
         return scaled(super().terms(batch), self.weight.to(batch.embeddings))
 
 
+class ConstantOnTheCPU(SoundLoss):
+    # Weighs triplets with a tensor that it makes where nobody asked for it.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        return scaled(terms, torch.ones(len(terms.values), dtype=terms.values.dtype))
+
+
+class ThroughNumPy(SoundLoss):
+    # Counts triplets by an array, which only what is on the CPU can become.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        return scaled(terms, 1 + len(terms.values.detach().numpy()) / 1000)
+
+
+class OtherKernel(SoundLoss):
+    # Costs something else where it is not on the CPU.
+
+    def terms(self, batch):
+        return scaled(super().terms(batch), 1.0 if batch.embeddings.is_cpu else 1.001)
+
+
+class OtherSlope(SoundLoss):
+    # And its gradient is something else.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        if terms.values.is_cpu or not terms.values.requires_grad:
+            return terms
+        terms.values.register_hook(lambda gradient: 2 * gradient)
+        return terms
+
+
+class ReturnsToTheCPU(SoundLoss):
+    # Returns its value as Python's number would be.
+
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs).cpu()
+
+
 @pytest.mark.parametrize(
     ("target", "law", "word"),
     [
+        (ConstantOnTheCPU, "device", "it stops: MixedDevices: mul has inputs on another device and a tensor (216,)"),
+        (ThroughNumPy, "device", "an array of NumPy's is made of a tensor that is not on the CPU"),
+        (OtherKernel, "device", "result 1 is something else than on the CPU"),
+        (OtherSlope, "device", "the gradient of embeddings is something else"),
+        (ReturnsToTheCPU, "device", "it returns result 1 on the CPU"),
         (Forgets, "resumed", "goes on differently"),
         (Unpicklable, "copies", "by pickle"),
         (Inseparable, "copies", "by deepcopy"),

@@ -83,7 +83,8 @@ MINERS = (
         )
         | failing(SILENT_SHAPE, "shapes[flat_embeddings]", "shapes[stacked_embeddings]")
         | failing(IGNORES_DISTANCE, "distance_honoured")
-        | failing("It takes no reference set, and ignores one without a word.", "mining_reference"),
+        | failing("It takes no reference set, and ignores one without a word.", "mining_reference")
+        | failing("Its indices are on the CPU, wherever the embeddings are.", "device"),
     ),
     MinerSpec(
         **named("miners.hdc_miner:HDCMiner"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nearfar.testing.elsewhere import ELSEWHERE, elsewhere, here, there
 from nearfar.testing.exercise import exercise, results, same, usual
 from nearfar.testing.kept import Reads, kept, registered
 from nearfar.testing.law import LawBroken, law
+from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject
 from nearfar.testing.variants import variants
 from nearfar.told import told
@@ -123,8 +126,8 @@ def _class_attributes(part: nn.Module) -> dict[str, str]:
 @law(*_KINDS)
 def device(subject: Subject) -> None:
     """The part moves as a whole: whatever tensor it keeps and reads again is a parameter or a buffer, which ``to`` and
-    ``state_dict`` know of; on a GPU, where there is one, it gives the same."""
-    target = torch.device("cuda" if torch.cuda.is_available() else "meta")
+    ``state_dict`` know of. On a GPU it gives the same; where there is none, on a device that is made up, whose tensors
+    are computed on the CPU and not mixed with its own."""
     for arguments in variants(subject).values():
         if hidden := _hidden(subject, subject.make(**arguments)):
             raise LawBroken(
@@ -132,13 +135,11 @@ def device(subject: Subject) -> None:
                 "not saved with it; register_buffer makes it one",
                 **arguments,
             )
-        moved = subject.make(**arguments).to(target)
-        for name, tensor in (*moved.named_parameters(), *moved.named_buffers()):
-            if tensor.device.type != target.type:
-                message = f"{name} stays on the {tensor.device.type} when the part is moved to {target.type}"
-                raise LawBroken(message, **arguments)
-        if target.type == "cuda":
-            _compare_on(subject, moved, target, **arguments)
+        if torch.cuda.is_available():
+            _compare_on(subject, torch.device("cuda"), lambda tensor: tensor.to("cuda"), **arguments)
+        else:
+            with elsewhere():
+                _compare_on(subject, ELSEWHERE, there, **arguments)
 
 
 def _hidden(subject: Subject, part: nn.Module) -> list[str]:
@@ -151,23 +152,48 @@ def _hidden(subject: Subject, part: nn.Module) -> list[str]:
     return sorted(reads.names)
 
 
-def _compare_on(subject: Subject, moved: nn.Module, target: torch.device, **arguments: Any) -> None:
-    """Whether a part that was moved gives on its device what it gives on the CPU."""
+def _compare_on(subject: Subject, target: torch.device, move: Callable[[Tensor], Tensor], **arguments: Any) -> None:
+    """Whether a part that is moved gives on its device what it gives on the CPU, gradients too."""
+    moved = subject.make(**arguments).to(target)
+    for name, tensor in (*moved.named_parameters(), *moved.named_buffers()):
+        if tensor.device.type != target.type:
+            message = f"{name} stays on the {tensor.device.type} when the part is moved to another device"
+            raise LawBroken(message, **arguments)
     scene = usual(subject)
-    there = dataclasses.replace(scene, inputs=_to(dict(scene.inputs), target))
-    found = results(subject, moved, there)
-    if any(tensor.device.type != target.type for tensor in found if tensor.ndim or subject.kind == "loss"):
-        raise LawBroken(f"of inputs on the {target.type} it returns a tensor on another device", scene, **arguments)
+    try:
+        expected = _on_a_call(subject, subject.make(**arguments), scene)
+    except Exception:  # which other laws are about
+        return
+    away = dataclasses.replace(scene, inputs=_to(dict(scene.inputs), move))
+    try:
+        found = _on_a_call(subject, moved, away)
+    except Exception as error:
+        if ELSEWHERE.type in str(error).lower():  # what torch cannot do on a device that is not there
+            return
+        raise LawBroken(f"on another device than the CPU it stops: {told(error)}", scene, **arguments) from error
+    for name, tensor in found.items():
+        if tensor.device.type != target.type and (tensor.ndim or subject.kind == "loss"):
+            raise LawBroken(f"of inputs on another device it returns {name} on the CPU", scene, **arguments)
     # A draw from a GPU's generator is another draw.
-    if not subject.spec.random:
-        expected = results(subject, subject.make(**arguments), scene)
-        if not same([tensor.cpu() for tensor in found], expected, relative=1e-6):
-            raise LawBroken(f"on the {target.type} it gives something else than on the CPU", scene, **arguments)
+    if subject.spec.random:
+        return
+    for name, tensor in expected.items():
+        if name not in found or not same([here(found[name]).cpu()], [tensor], relative=1e-6):
+            raise LawBroken(f"on another device {name} is something else than on the CPU", scene, **arguments)
 
 
-def _to(value: Any, target: torch.device) -> Any:
+def _on_a_call(subject: Subject, part: nn.Module, scene: Scene) -> dict[str, Tensor]:
+    """What a part returns, and the gradients of a loss."""
+    found = {f"result {number}": tensor for number, tensor in enumerate(results(subject, part, scene), 1)}
+    if subject.kind == "loss":
+        with contextlib.suppress(LawBroken):  # where there is none, which another law is about
+            found |= {f"the gradient of {name}": each for name, each in subject.gradients(scene, part).items()}
+    return found
+
+
+def _to(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(target)
+        return move(value)
     if isinstance(value, dict):
-        return {name: _to(item, target) for name, item in value.items()}
-    return tuple(_to(item, target) for item in value) if isinstance(value, tuple) else value
+        return {name: _to(item, move) for name, item in value.items()}
+    return tuple(_to(item, move) for item in value) if isinstance(value, tuple) else value
