@@ -54,13 +54,14 @@ def test_what_is_made_there_is_there(x, make):
 
 
 def test_numbers_and_copies_come_home(x):
+    x = x.detach()
     assert (x.sum().item(), float(x[0, 1]), bool(x.sum() > 0), len(x)) == (66.0, 1.0, True, 4)
     assert x[0].tolist() == [0.0, 1.0, 2.0]
     for home in (x.cpu(), x.to("cpu"), torch.tensor(x.tolist())):
         assert home.is_cpu
         assert torch.equal(home, torch.arange(12.0).reshape(4, 3))
-    assert x.detach().cpu().numpy().shape == (4, 3)
-    assert torch.empty(4, 3).copy_(x.detach()).is_cpu
+    assert x.cpu().numpy().shape == (4, 3)
+    assert torch.empty(4, 3).copy_(x).is_cpu
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,16 @@ def test_autocast_and_inference_mode_can_be_asked_for(x):
     with torch.autocast(x.device.type, enabled=False), torch.inference_mode():
         assert not torch.is_autocast_enabled(x.device.type)
         assert x.t().device == ELSEWHERE
+        with torch.inference_mode(mode=False):
+            assert x.t().is_inference() is False
 
 
 def test_outside_of_the_block_all_is_as_it_was():
-    before = (torch.autocast.__init__, torch.is_autocast_enabled, torch.inference_mode)
-    with elsewhere():
-        pass
-    assert before == (torch.autocast.__init__, torch.is_autocast_enabled, torch.inference_mode)
+    with elsewhere(), torch.inference_mode():
+        assert not torch.is_inference_mode_enabled()
+    with torch.inference_mode():
+        assert torch.is_inference_mode_enabled()
+    with pytest.raises(RuntimeError):
+        torch.is_autocast_enabled("lazy")
     with pytest.raises((RuntimeError, NotImplementedError)):
         torch.zeros(3, device=ELSEWHERE)

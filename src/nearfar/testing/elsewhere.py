@@ -94,10 +94,14 @@ def elsewhere() -> Iterator[None]:
         for name in ("is_autocast_enabled", "get_autocast_dtype", "set_autocast_enabled", "set_autocast_dtype"):
             stack.enter_context(mock.patch.object(torch, name, _on_the_cpu(getattr(torch, name))))
         # Views of a tensor of this sort are none in inference mode.
-        stack.enter_context(mock.patch.object(torch, "inference_mode", torch.no_grad))
+        stack.enter_context(mock.patch.object(torch._C, "_InferenceMode", _without_gradient))
         stack.enter_context(_Made())
         stack.enter_context(_Dispatched())  # type: ignore[no-untyped-call]
         yield
+
+
+def _without_gradient(mode: bool) -> contextlib.AbstractContextManager[None]:
+    return torch.no_grad() if mode else contextlib.nullcontext()
 
 
 def _on_the_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
