@@ -126,7 +126,7 @@ class SoundMatcher(Matcher):
         found = covers.any(1).nonzero()[:, 0]
         smallest = torch.where(covers, area, torch.inf)[found]
         own = smallest.argmin(1) if len(target) else found
-        return Matches(found, own, found[:0], len(pred), torch.ones(len(found)))
+        return Matches(found, own, found[:0], len(pred), torch.ones(len(found), device=pred.device))
 
 
 SOUND_MATCHER: Mapping[str, Any] = {

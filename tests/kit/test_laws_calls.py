@@ -179,9 +179,26 @@ class EmptyHanded(SoundMiner):
         return super().choose(batch, distance, loss)
 
 
+class LeavesAMode(SoundLoss):
+    # Asks for deterministic kernels, from then on and of everybody.
+
+    def terms(self, batch):
+        torch.use_deterministic_algorithms(True)
+        return super().terms(batch)
+
+
+class CostsMoreInEval(SoundLoss):
+    # Has another value where it is not trained.
+
+    def terms(self, batch):
+        return scaled(super().terms(batch), 1.0 if self.training else 2.0)
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "spec", "law", "word"),
     [
+        ("loss", LeavesAMode, SOUND_LOSS, "globals_untouched", "whether torch is to be deterministic"),
+        ("loss", CostsMoreInEval, SOUND_LOSS, "evaluation", "in eval mode a batch gives"),
         ("loss", KeepsItsGraph, SOUND_LOSS, "repeated", "second batch fails"),
         ("loss", KeepsItsBatch, SOUND_LOSS, "repeated", "reaches embeddings of the first"),
         ("loss", WearsOutLoss, SOUND_LOSS, "backward_twice", "another gradient"),

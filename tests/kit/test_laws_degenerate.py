@@ -203,7 +203,7 @@ class StopsAtNaN(SoundLoss):
     def terms(self, batch):
         terms = super().terms(batch)
         bins = terms.values.detach().long()
-        torch.zeros(2**20).index_select(0, bins.clamp_max(2**20 - 1))
+        torch.zeros(2**20, device=bins.device).index_select(0, bins.clamp_max(2**20 - 1))
         return terms
 
 

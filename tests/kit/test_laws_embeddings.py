@@ -36,6 +36,15 @@ class WeighsReferencePosition(SoundLoss):
         return with_values(terms, terms.values * (1 + 0.125 * (a == n)))
 
 
+class MistakesReferenceLabels(SoundLoss):
+    # Takes the labels of the batch for those of a reference set of the same size.
+
+    def forward(self, embeddings, labels=None, indices_tuple=None, ref_emb=None, ref_labels=None):
+        if ref_labels is not None and labels is not None and len(ref_labels) == len(labels):
+            ref_labels = labels
+        return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+
 class WeighsFirstClass(SoundLoss):
     # The class of the first sample counts for more than the others.
 
@@ -53,7 +62,8 @@ class WeighsFirstOfClass(SoundLoss):
         terms = super().terms(batch)
         if batch.labels is None or not len(batch.labels):
             return terms
-        first = (batch.labels[:, None] == batch.labels).int().argmax(1) == torch.arange(len(batch.labels))
+        places = torch.arange(len(batch.labels), device=batch.labels.device)
+        first = (batch.labels[:, None] == batch.labels).int().argmax(1) == places
         return with_values(terms, terms.values * (1 + 0.125 * first[terms.indices[0]]))
 
 
@@ -166,7 +176,8 @@ class Views(Loss):
         logits = self.sign * 16 * unit(inputs[0])[0] @ unit(inputs[1])[0].T
         if not len(logits):
             return element_terms(logits.sum(1))
-        return element_terms(torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)), reduction="none"))
+        own = torch.arange(len(logits), device=logits.device)
+        return element_terms(torch.nn.functional.cross_entropy(logits, own, reduction="none"))
 
 
 class ViewsApart(Views):
@@ -191,6 +202,7 @@ VIEWS = {
         ("permutation", WeighsFirstClass, SOUND_LOSS, {"order_dependent": True}, "which class comes first"),
         ("permutation", SoundLoss, SOUND_LOSS, {"order_dependent": True}, "never changes the value"),
         ("reference_permutation", WeighsReferencePosition, SOUND_LOSS, {}, "the order of the reference set"),
+        ("reference_permutation", MistakesReferenceLabels, SOUND_LOSS, {}, "the order of the reference set"),
         ("reference_is_batch", NearestToItself, SOUND_LOSS, {}, "compared with a copy of the batch"),
         ("relabelling", WeighsClassByRank, SOUND_LOSS, {}, "renamed to"),
         ("relabelling", WeighsFirstWeight, SOUND_CLASS_LOSS, {}, "renamed to"),

@@ -128,7 +128,7 @@ class EverySecond(SoundElementMiner):
     # By place rather than by value.
 
     def above(self, terms):
-        return torch.arange(len(terms.values)) % 2 == 0
+        return torch.arange(len(terms.values), device=terms.values.device) % 2 == 0
 
 
 MEAN = {"definition": "kit.test_laws_matchers:above_the_mean"}

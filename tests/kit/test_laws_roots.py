@@ -76,9 +76,19 @@ class BrokenBackward(SoundLoss):
         return Broken.apply(super().forward(*args, **kwargs))
 
 
+class TurnsGradientsOff(SoundLoss):
+    # For everybody, once its value is computed.
+
+    def forward(self, *args, **kwargs):
+        value = super().forward(*args, **kwargs)
+        torch.set_grad_enabled(False)
+        return value
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "spec", "law", "word"),
     [
+        ("loss", TurnsGradientsOff, SOUND_LOSS, "differentiable", "leaves gradients turned off for everybody"),
         ("loss", NotANumber, SOUND_LOSS, "runs", "it gives nan"),
         ("distance", NowhereNear, SOUND_DISTANCE, "runs", "it gives inf"),
         ("loss", OfEachAnchor, SOUND_LOSS, "runs", "a loss is one number; of a plain batch it returns a tensor (12,)"),

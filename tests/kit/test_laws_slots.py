@@ -64,6 +64,21 @@ def test_a_reducer_is_not_ignored():
     assert "is never asked" in found["reducer_honoured"]
 
 
+class Averages(SoundLoss):
+    """It hands out the mean of its terms in place of each."""
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        values = terms.values.mean().expand_as(terms.values) if len(terms.values) else terms.values
+        return MaterialTerms("triplet", values, terms.indices, num_anchors=terms.num_anchors, labels=terms.labels)
+
+
+def test_terms_are_not_averaged_before_the_reducer():
+    found = broken_laws("loss", Averages, SOUND_LOSS)
+    assert set(found) == {"reducer_honoured"}
+    assert "they were averaged before the reducer" in found["reducer_honoured"]
+
+
 class Doubling(SoundLoss):
     """It doubles what it hands out, save to reducers that it does not know."""
 

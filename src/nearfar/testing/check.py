@@ -13,8 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 import nearfar.testing.laws  # noqa: F401  # writes the laws down
 from nearfar.discovery import canonical
 from nearfar.errors import UnknownPart
@@ -25,6 +23,7 @@ from nearfar.testing.law import LAWS, Law, LawBroken, NotApplicable
 from nearfar.testing.raised import formatted, raised_by, where
 from nearfar.testing.reproduction import Call, script
 from nearfar.testing.subject import PluginSubject, Subject, seeded
+from nearfar.testing.surroundings import defaults
 from nearfar.testing.variants import variants
 from nearfar.told import told
 
@@ -93,7 +92,7 @@ class Check:
             The law says nothing about the part.
         """
         subject = self.subject
-        with _one_thread():
+        with defaults():
             self._try()
             with seeded(getattr(subject, "seed", 0)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -107,7 +106,7 @@ class Check:
 
     def _outcome(self, printed: io.StringIO) -> tuple[Status, str]:
         try:
-            with _one_thread():
+            with defaults():
                 self._try()
             printed.truncate(printed.seek(0))  # what it printed when it was tried out is not what this law is about
             measured = self.hold()
@@ -255,17 +254,6 @@ def checks_by(laws: Collection[Law], subjects: Iterable[Any]) -> Iterator[Check]
                 yield Check(subject, _raising(law, error))
             else:
                 yield from (Check(subject, law, case) for case in cases)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """On tensors this small threads only wait for each other; and what is summed in parts depends on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _raising(law: Law, error: BaseException) -> Law:

@@ -25,6 +25,7 @@ from nearfar.signature import Signature
 from nearfar.spec import DistanceSpec, LossSpec, MinerSpec, ReducerSpec
 from nearfar.testing.law import LawBroken, NotApplicable
 from nearfar.testing.scene import CLASSES, DIM, ChoiceMaker, Maker, Scene, batch, boxes, rotated_boxes, scenes_for
+from nearfar.testing.surroundings import restored
 
 if TYPE_CHECKING:
     from nearfar.testing.trouble import Trouble
@@ -234,7 +235,7 @@ class Subject:
     def call(self, part: nn.Module, scene: Scene) -> Any:
         """What the part returns for a scene, random generators started from the seed."""
         given = dict(scene.inputs)
-        with seeded(self.seed), warnings.catch_warnings(), _said_with(scene):
+        with restored(), seeded(self.seed), warnings.catch_warnings(), _said_with(scene):
             warnings.simplefilter("ignore")
             if self.kind == "loss" and not self.loss.on_embeddings:
                 return part(*(given[name] for name in self.loss.inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -155,10 +156,14 @@ def _of_gradient(subject: Subject) -> _Found:
         leaves = scene.learnable() | {f"part.{n}": p for n, p in part.named_parameters() if p.requires_grad}
         if not leaves:
             return None
+        modes: list[bool] = []
+        part.register_forward_hook(functools.partial(_note_mode, modes))
         try:
             value = subject.call(part, scene)
         except Exception as error:
             return f"of inputs that need a gradient it does not run: {told(error)}", scene
+        if not all(modes):
+            return "its call leaves gradients turned off for everybody, as torch.set_grad_enabled(False) does", scene
         if value.requires_grad:
             return _wrong_gradient(value, leaves, scene)
     return (
@@ -166,6 +171,10 @@ def _of_gradient(subject: Subject) -> _Found:
         "data, item(), no_grad() or a tensor made anew of its numbers",
         scene,
     )
+
+
+def _note_mode(modes: list[bool], *_: Any) -> None:
+    modes.append(torch.is_grad_enabled())
 
 
 def _wrong_gradient(value: Tensor, leaves: dict[str, Tensor], scene: Scene) -> _Found:

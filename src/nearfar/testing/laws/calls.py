@@ -19,6 +19,7 @@ from nearfar.testing.law import LawBroken, law
 from nearfar.testing.refusal import attempt
 from nearfar.testing.scene import Scene
 from nearfar.testing.subject import Subject, seeded
+from nearfar.testing.variants import variants
 
 _KINDS = ("loss", "miner", "reducer", "distance")
 
@@ -235,7 +236,7 @@ def without_gradient(subject: Subject, case: str) -> None:
 @law(*_KINDS)
 def evaluation(subject: Subject) -> None:
     """In eval mode a call changes nothing that the part keeps: the same inputs give the same again, whatever came
-    between."""
+    between. And it is what they give in training, unless random numbers are drawn or something is kept of batches."""
     part = subject.make()
     exercise(subject, part, [0])
     part.eval()
@@ -250,3 +251,21 @@ def evaluation(subject: Subject) -> None:
     for name, value in part.state_dict().items():
         if not same(tensors_in(saved[name]), tensors_in(value)):
             raise LawBroken(f"a call in eval mode changes {name} of the state_dict", usual(subject, 1))
+    if not subject.spec.random:
+        _compare_modes(subject)
+
+
+def _compare_modes(subject: Subject) -> None:
+    """Whether training and evaluation give the same, unless a call in training leaves something behind."""
+    for arguments in variants(subject).values():
+        part, scene = subject.make(**arguments), usual(subject, 1)
+        before = copy.deepcopy(part.state_dict())
+        trained = results(subject, part, scene)
+        is_moved = any(not same(tensors_in(before[n]), tensors_in(value)) for n, value in part.state_dict().items())
+        if is_moved or not same(trained, results(subject, part, scene)):
+            continue
+        evaluated = results(subject, subject.make(**arguments).eval(), scene)
+        if not same(trained, evaluated, relative=1e-12):
+            raise LawBroken(
+                f"in eval mode a batch gives {_said(evaluated)}, and {_said(trained)} in training", scene, **arguments
+            )

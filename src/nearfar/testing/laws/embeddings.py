@@ -87,32 +87,40 @@ def _classes_moved(labels: Tensor, seed: int) -> Tensor:
 
 @law("loss")
 def reference_permutation(subject: Subject) -> None:
-    """The order of the reference set does not matter: permuted it gives the same value and gradients."""
+    """The order of the reference set does not matter: permuted it gives the same value and gradients, also where it is
+    as large as the batch."""
     _takes_reference(subject)
     _not_random(subject, "a permutation changes what it draws")
     if subject.loss.order_dependent:
         raise NotApplicable("the order matters to it, as its spec says")
 
     def holds(scene: Scene, seed: int) -> None:
-        scene = subject.with_reference(scene, classes=3, per_class=5)
-        order = torch.randperm(len(scene["ref_labels"]), generator=torch.Generator().manual_seed(seed))
-        moved = scene.replace(ref_emb=scene["ref_emb"][order], ref_labels=scene["ref_labels"][order])
-
-        def compare(arguments: dict[str, Any]) -> None:
-            found, expected = subject.value(moved, **arguments), subject.value(scene, **arguments)
-            if not _equal(found, expected):
-                raise LawBroken(
-                    f"the order of the reference set takes the value from {float(expected):.8g} to {float(found):.8g}",
-                    moved,
-                    **arguments,
-                )
-            gradients, permuted = subject.gradients(scene, **arguments), subject.gradients(moved, **arguments)
-            if not _equal(permuted["ref_emb"], gradients["ref_emb"][order]):
-                raise LawBroken("the gradient of a permuted reference set is not the permuted one", moved, **arguments)
-
-        in_every_form(subject, compare)
+        count = len(scene["embeddings"])
+        classes = 3 if count % 2 else 2
+        # As large as the batch, the labels of the one pass for those of the other.
+        for sizes in ({"classes": 3, "per_class": 5}, {"classes": classes, "per_class": count // classes}):
+            _permute_reference(subject, subject.with_reference(scene, **sizes), seed)
 
     for_all(subject, holds, examples=3, scene=roomy_scenes(subject), seed=st.integers(0, 99))
+
+
+def _permute_reference(subject: Subject, scene: Scene, seed: int) -> None:
+    order = torch.randperm(len(scene["ref_labels"]), generator=torch.Generator().manual_seed(seed))
+    moved = scene.replace(ref_emb=scene["ref_emb"][order], ref_labels=scene["ref_labels"][order])
+
+    def compare(arguments: dict[str, Any]) -> None:
+        found, expected = subject.value(moved, **arguments), subject.value(scene, **arguments)
+        if not _equal(found, expected):
+            raise LawBroken(
+                f"the order of the reference set takes the value from {float(expected):.8g} to {float(found):.8g}",
+                moved,
+                **arguments,
+            )
+        gradients, permuted = subject.gradients(scene, **arguments), subject.gradients(moved, **arguments)
+        if not _equal(permuted["ref_emb"], gradients["ref_emb"][order]):
+            raise LawBroken("the gradient of a permuted reference set is not the permuted one", moved, **arguments)
+
+    in_every_form(subject, compare)
 
 
 @law("loss")

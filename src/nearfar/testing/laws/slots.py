@@ -117,7 +117,8 @@ def _wrong_sign(scene: Scene, kind: str, indices: tuple[Tensor, ...]) -> str:
 @law("loss")
 def reducer_honoured(subject: Subject) -> None:
     """The reducer that a loss is given reduces its terms: their sum is the sum of what is handed out, and their mean is
-    another wherever there are several."""
+    another wherever there are several. Of several terms not all are the same, as they are where they were averaged
+    before."""
     if not subject.loss.reducible:
         raise NotApplicable("it reduces itself, as it says")
     several = False
@@ -143,9 +144,32 @@ def reducer_honoured(subject: Subject) -> None:
                     scene,
                     reducer=Part("core.mean"),
                 )
+            _refuse_averaged(subject)
             return
     if not several:
         raise NotApplicable("it never hands out more than one term")
+
+
+def _refuse_averaged(subject: Subject) -> None:
+    """Raise where all terms of a batch are one number, and those of another batch are another one."""
+    first, second = Recorder(), Recorder()
+    for seed, recorder in enumerate((first, second)):
+        subject.value(usual(subject, seed), reducer=recorder)
+    for one, other in zip(first.entries, second.entries, strict=False):
+        before, now = _only_number(one), _only_number(other)
+        if before is not None and now is not None and before != now and before != 0 != now:
+            raise LawBroken(
+                f"all {one.values.numel()} {one.kind} terms are {before:.8g}, and {now:.8g} of another batch: they "
+                "were averaged before the reducer, which cannot choose among them",
+                usual(subject),
+            )
+
+
+def _only_number(entry: Entry) -> float | None:
+    """What all of several terms are; None where they are not the same."""
+    values = entry.values.detach().flatten()
+    is_one = entry.kind != "already_reduced" and len(values) > 2 and bool((values == values[0]).all())
+    return float(values[0]) if is_one else None
 
 
 def _tells_mean_from_sum(entry: Entry) -> bool:
