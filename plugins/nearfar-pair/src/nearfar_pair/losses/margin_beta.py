@@ -27,7 +27,7 @@ class MarginBeta(ExcessLoss):
         L_+(a, p) = [d(a, p) - \beta_a + \alpha]_+, \qquad L_-(a, n) = [\beta_a - d(a, n) + \alpha]_+
 
     to whose sum over all pairs :math:`\nu \sum_a \beta_a` is added, and which is divided by the number of pairs that
-    cost something; where none does, it is 0.
+    cost something, or by 1 where none does.
 
     Parameters
     ----------
