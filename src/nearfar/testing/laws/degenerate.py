@@ -77,7 +77,7 @@ def _lacks(subject: Subject) -> Iterable[str]:
 def aftermath(subject: Subject, case: str) -> None:
     """After a batch that lacks something, or has a row with a NaN, an infinity or a number whose square is one, be it
     refused, ordinary ones cost something finite: nothing that is kept has been spoiled. Such a row is refused by name
-    or costs something: it does not stop a loss that has no place to put it in."""
+    or costs something; it does not stop a loss."""
     scenes = _broken(subject.scene(), _BROKEN[case]) if case in _BROKEN else _lacking(subject, case)
     for scene, what in scenes:
         if case in _BROKEN:
