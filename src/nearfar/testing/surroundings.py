@@ -16,21 +16,27 @@ def restored() -> Iterator[None]:
     """Every global mode of torch as it was, whatever is left of it in the block."""
     threads, dtype, device = torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device()
     gradients, anomalies = torch.is_grad_enabled(), torch.is_anomaly_enabled()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = _determinism()
     autocast = torch.is_autocast_enabled("cpu")
     try:
         with np.errstate():
             yield
     finally:
-        torch.set_num_threads(threads)
+        if torch.get_num_threads() != threads:  # setting it forgets what kernels were prepared
+            torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(gradients)
-        torch.autograd.set_detect_anomaly(anomalies)
-        torch.use_deterministic_algorithms(deterministic, warn_only=only_warned)
         torch.set_autocast_enabled("cpu", autocast)
+        if torch.is_anomaly_enabled() != anomalies:
+            torch.autograd.set_detect_anomaly(anomalies)
+        if _determinism() != deterministic:
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         if torch.get_default_device() != device:
             torch.set_default_device(device)
+
+
+def _determinism() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @contextlib.contextmanager
