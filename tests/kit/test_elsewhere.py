@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nearfar.testing.elsewhere import ELSEWHERE, MixedDevices, elsewhere, here, there
+from nearfar.testing.elsewhere import ELSEWHERE, MixedDevices, elsewhere, here, is_beyond, there
 
 
 @pytest.fixture
@@ -36,6 +36,15 @@ def x():
         lambda x: x.double(),
         lambda x: x[[0, 1]],
         lambda x: x[torch.tensor([0, 1])],
+        lambda x: x[range(2)],
+        lambda x: x[(0, 1, 2), 0],
+        lambda x: x[:, [0, 1]],
+        lambda x: x[[[0, 1], [1, 2]], :],
+        lambda x: x.cuda(),
+        lambda x: torch.ones(3).cuda(),
+        lambda x: torch.ones(3).to("cuda"),
+        lambda x: torch.ones(3).to(torch.device("cuda") if x.is_cuda else torch.device("cpu")),
+        lambda x: torch.ones(3, device="cuda:0"),
         lambda x: x[x[:, 0] > 3],
         lambda x: x * torch.tensor(2.0),
         lambda x: torch.where(x > 0, torch.tensor(0.0), x),
@@ -72,6 +81,8 @@ def test_numbers_and_copies_come_home(x):
         (lambda x: torch.cat([x, torch.ones(1, 3)]), r"cat has inputs .* \(1, 3\)"),
         (lambda x: torch.ones(4)[x[:, 0] > 3], r"index has inputs .* \(4,\)"),
         (lambda x: torch.zeros(4, 3).add_(x), "add_ has inputs"),
+        (lambda x: torch.stack([torch.tensor(0.0), x.sum()]), r"stack has inputs .* \(\) on the CPU"),
+        (lambda x: torch.rand(3, generator=torch.Generator(), device=x.device), "with a generator of the CPU"),
         (lambda x: nn.Linear(3, 2)(x), "addmm|linear"),
         (lambda x: x.detach().numpy(), r"call cpu\(\) first"),
         (lambda x: np.asarray(x.detach()), r"call cpu\(\) first"),
@@ -108,6 +119,17 @@ def test_a_wrong_write_is_refused_there_too():
         y = there(torch.ones(3, requires_grad=True)).exp()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.add_(1).sum().backward()
+
+
+def test_what_cannot_be_made_up_is_no_fault_of_a_part(x):
+    for beyond in (
+        lambda: torch.sparse_coo_tensor(torch.zeros(1, 4, dtype=torch.int64, device=x.device), x[:, 0]),
+        lambda: torch.Generator(device=x.device),
+    ):
+        with pytest.raises((NotImplementedError, RuntimeError)) as raised:
+            beyond()
+        assert is_beyond(raised.value)
+    assert not is_beyond(MixedDevices("mul has inputs on another device"))
 
 
 def test_autocast_and_inference_mode_can_be_asked_for(x):

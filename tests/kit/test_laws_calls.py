@@ -187,6 +187,14 @@ class LeavesAMode(SoundLoss):
         return super().terms(batch)
 
 
+class SilencesEverything(SoundLoss):
+    # Wants to hear of nothing any more, nor anybody else to.
+
+    def terms(self, batch):
+        warnings.filterwarnings("ignore")
+        return super().terms(batch)
+
+
 class CostsMoreInEval(SoundLoss):
     # Has another value where it is not trained.
 
@@ -197,6 +205,7 @@ class CostsMoreInEval(SoundLoss):
 @pytest.mark.parametrize(
     ("kind", "target", "spec", "law", "word"),
     [
+        ("loss", SilencesEverything, SOUND_LOSS, "globals_untouched", "the filters of warnings"),
         ("loss", LeavesAMode, SOUND_LOSS, "globals_untouched", "whether torch is to be deterministic"),
         ("loss", CostsMoreInEval, SOUND_LOSS, "evaluation", "in eval mode a batch gives"),
         ("loss", KeepsItsGraph, SOUND_LOSS, "repeated", "second batch fails"),

@@ -37,6 +37,25 @@ def test_indices_say_where_a_value_came_from():
     assert "a positive of another class" in found["emits"]
 
 
+class OwnPositive(SoundLoss):
+    """It takes a sample for a positive of itself too."""
+
+    def terms(self, batch):
+        a, p, n = batch.triplets()
+        if batch.selection is None and batch.is_self and len(a):
+            first, other = torch.where(batch.labels[:, None] != batch.labels)
+            a, p, n = torch.cat([a, first]), torch.cat([p, first]), torch.cat([n, other])
+        d = self.distance(batch.embeddings, batch.reference)
+        sign = -1 if self.distance.is_inverted else 1
+        values = (sign * (d[a, p] - d[a, n]) + self.margin).relu()
+        return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
+
+
+def test_a_sample_is_not_its_own_positive():
+    found = broken_laws("loss", OwnPositive, SOUND_LOSS, only="emits")
+    assert "a triplet term has a sample for its own positive" in found["emits"]
+
+
 class Displaced(SoundLoss):
     """It numbers its anchors from 100 on."""
 
@@ -218,3 +237,19 @@ def test_what_goes_by_rank_alone_shows_on_embeddings_of_another_length():
     """The nearest negative is the same on each of these, as long as all embeddings have one length."""
     names = ("core.euclidean", "core.squared_euclidean", "core.cosine")
     assert not broken_laws("miner", SoundMiner, SOUND_MINER, distances=names, only="distance_honoured")
+
+
+class ReducesItself(torch.nn.Module):
+    """A module of somebody else's, which knows nothing of reducers."""
+
+    def forward(self, embeddings, labels=None, indices_tuple=None, ref_emb=None, ref_labels=None):
+        apart = labels[:, None] != labels
+        d = (embeddings[:, None] - embeddings).square().sum(2)
+        return (d * ~apart).sum() / d.sum().clamp_min(1e-9)
+
+
+def test_what_reduces_itself_is_told_how_to_say_so():
+    spec = {"name": "own", "target": "somewhere:Else", "summary": "Within by all.", "emits": ("pos_pair",)}
+    found = broken_laws("loss", ReducesItself, spec, default_reducer="core.mean")
+    assert 'emits=("already_reduced",)' in found["reducer_honoured"]
+    assert not {"default_reducer", "pml_reducers"} & {*found}

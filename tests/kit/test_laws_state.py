@@ -122,6 +122,23 @@ class ConstantOnTheCPU(SoundLoss):
         return scaled(terms, torch.ones(len(terms.values), dtype=terms.values.dtype))
 
 
+class NothingOnTheCPU(SoundLoss):
+    # Gives a zero of its own for a batch of nothing.
+
+    def forward(self, embeddings, *args, **kwargs):
+        if not len(embeddings):
+            return torch.zeros((), dtype=embeddings.dtype, requires_grad=True)
+        return super().forward(embeddings, *args, **kwargs)
+
+
+class ReferenceOnTheCPU(SoundLoss):
+    # Weighs triplets with a tensor of its own where there is a reference set.
+
+    def terms(self, batch):
+        terms = super().terms(batch)
+        return terms if batch.is_self else scaled(terms, terms.values.cpu().sign().clamp_min(1))
+
+
 class ThroughNumPy(SoundLoss):
     # Counts triplets by an array, which only what is on the CPU can become.
 
@@ -159,6 +176,8 @@ class ReturnsToTheCPU(SoundLoss):
     ("target", "law", "word"),
     [
         (ConstantOnTheCPU, "device", "it stops: MixedDevices: mul has inputs on another device and a tensor (216,)"),
+        (NothingOnTheCPU, "device", "it returns result 1 on the CPU"),
+        (ReferenceOnTheCPU, "device", "it stops: MixedDevices: mul has inputs on another device"),
         (ThroughNumPy, "device", "an array of NumPy's is made of a tensor that is not on the CPU"),
         (OtherKernel, "device", "result 1 is something else than on the CPU"),
         (OtherSlope, "device", "the gradient of embeddings is something else"),

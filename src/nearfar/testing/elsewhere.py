@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from nearfar.testing.operators import OperatorMode
 
-__all__ = ["ELSEWHERE", "MixedDevices", "elsewhere", "here", "there"]
+__all__ = ["ELSEWHERE", "MixedDevices", "NotThere", "elsewhere", "here", "is_beyond", "there"]
 
 #: A device that torch knows of, has no kernels for, and differentiates on in the thread of the CPU.
 ELSEWHERE = torch.device("lazy")
@@ -28,6 +28,10 @@ ELSEWHERE = torch.device("lazy")
 
 class MixedDevices(RuntimeError):
     """An operation on tensors of two devices."""
+
+
+class NotThere(NotImplementedError):
+    """What a GPU can do, and a device that is made up cannot."""
 
 
 class _There(Tensor):
@@ -53,6 +57,13 @@ class _There(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _computed(func, args, kwargs or {})
 
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True  # as code asks that means "not on the CPU"
+
+    def get_device(self) -> int:
+        return 0
+
     def tolist(self) -> Any:
         return self.here.tolist()
 
@@ -76,6 +87,11 @@ def there(tensor: Tensor) -> Tensor:
 def here(tensor: Tensor) -> Tensor:
     """What a tensor holds, wherever it is."""
     return tensor.here if isinstance(tensor, _There) else tensor
+
+
+def is_beyond(error: BaseException) -> bool:
+    """Whether an error is of what torch cannot do on a device that is not there, and could on a GPU."""
+    return isinstance(error, NotThere) or ELSEWHERE.type in str(error).lower()
 
 
 @contextlib.contextmanager
@@ -123,7 +139,12 @@ class _Made(TorchFunctionMode):
     """Tensors of Python's numbers, which torch makes and moves where no other mode sees it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        args = tree_map(_placed, args)
+        kwargs = {name: _placed(value, is_device=name == "device") for name, value in (kwargs or {}).items()}
+        if func is Tensor.cuda:
+            return args[0].to(ELSEWHERE)
+        if func is Tensor.to and len(args) > 1:
+            args = (args[0], _placed(args[1], is_device=True), *args[2:])
         if func in _FROM_DATA and _is_elsewhere(kwargs.get("device")):
             return func(*args, **kwargs | {"device": "cpu"}).to(ELSEWHERE)
         if func is Tensor.new_tensor and isinstance(args[0], _There):
@@ -132,14 +153,28 @@ class _Made(TorchFunctionMode):
             made = torch.tensor(*args[1:], **kwargs)
             return made.to(ELSEWHERE) if _is_elsewhere(device) else made
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], _There):
-            args = (args[0], tree_map(_index, args[1], is_leaf=lambda item: isinstance(item, list)), *args[2:])
+            args = (args[0], _indices(args[1]), *args[2:])
         return func(*args, **kwargs)
 
 
+def _placed(item: Any, *, is_device: bool = False) -> Any:
+    """A GPU, which there is none of, as the device that stands for it."""
+    if isinstance(item, torch.device):
+        return ELSEWHERE if item.type == "cuda" else item
+    return ELSEWHERE if is_device and isinstance(item, str) and item.startswith("cuda") else item
+
+
+def _indices(index: Any) -> Any:
+    """What stands in brackets; a list of lists there is a tuple of them, as torch has it."""
+    is_nested = isinstance(index, list) and any(isinstance(each, list | tuple) for each in index)
+    return tuple(map(_index, index)) if is_nested or isinstance(index, tuple) else _index(index)
+
+
 def _index(item: Any) -> Any:
-    """Indices in a list as the tensor that torch would make of them; a list of tensors is as good as a tuple."""
-    is_numbers = isinstance(item, list) and all(isinstance(each, int) for each in item)
-    return torch.tensor(item, dtype=None if item else torch.int64) if is_numbers else item
+    """Indices in a list, or in whatever has no tensors in it, as the tensor that torch would make of them."""
+    if not isinstance(item, list | tuple | range) or any(isinstance(each, Tensor) for each in item):
+        return item
+    return torch.tensor(list(item), dtype=None if len(item) else torch.int64)
 
 
 def _is_elsewhere(device: Any) -> bool:
@@ -155,6 +190,8 @@ class _Dispatched(OperatorMode):  # type: ignore[no-untyped-call]
 
 #: Operations that take tensors of two devices.
 _MOVES = ("copy_", "_to_copy", "set_")
+#: Those that take no number of another device either.
+_JOINED = ("cat", "stack")
 #: And those that take indices of another device, as their second argument.
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
 
@@ -163,10 +200,13 @@ def _computed(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
     away = [each for each in tensors if isinstance(each, _There)]
     name = func.overloadpacket.__name__
+    is_there = _is_elsewhere(kwargs["device"]) if kwargs.get("device") is not None else bool(away)
     if away and name not in _MOVES:
         _refuse_mixed(name, args, kwargs)
+    if is_there and any(isinstance(each, torch.Generator) for each in tree_flatten((args, kwargs))[0]):
+        raise MixedDevices(f"{name} draws on another device with a generator of the CPU")
     out = func(*tree_map(_unwrapped, args), **tree_map(_unwrapped, dict(kwargs)))
-    if not (_is_elsewhere(kwargs["device"]) if kwargs.get("device") is not None else away):
+    if not is_there:
         return out
     known = {id(each.here): each for each in away}
     out = tree_map(lambda each: _wrapped(each, known), out)
@@ -176,7 +216,8 @@ def _computed(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
 def _refuse_mixed(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
     looked_at = (args[0], *args[2:]) if name in _INDEXED and isinstance(args[0], _There) else args
     tensors = [each for each in tree_flatten((looked_at, kwargs))[0] if isinstance(each, Tensor)]
-    if left := [each for each in tensors if not isinstance(each, _There) and each.ndim]:
+    least = 0 if name in _JOINED else 1
+    if left := [each for each in tensors if not isinstance(each, _There) and each.ndim >= least]:
         shapes = ", ".join(str(tuple(each.shape)) for each in left)
         raise MixedDevices(f"{name} has inputs on another device and a tensor {shapes} on the CPU")
 
@@ -191,4 +232,6 @@ def _wrapped(item: Any, known: Mapping[int, Tensor]) -> Any:
     """A tensor elsewhere; the one that it was written into, where there is one."""
     if not isinstance(item, Tensor) or isinstance(item, _There):
         return item
-    return known.get(id(item)) if id(item) in known else _There(item)
+    if item.layout != torch.strided:
+        raise NotThere("sparse tensors are beyond a device that is made up")
+    return known[id(item)] if id(item) in known else _There(item)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nearfar.build import make_part
 from nearfar.discovery import Plugin
 from nearfar.grammar import Live, Part, parse_part
+from nearfar.nn.losses import Loss
 from nearfar.nn.terms import MaterialTerms
 from nearfar.planner import signature_of
 from nearfar.registry import Entry, Registry
@@ -155,6 +156,11 @@ class Subject:
         """Whether embeddings may be of any size: it keeps no weights of a size of theirs."""
         return "embedding_size" not in self.signature and not self.entry.spec.example
 
+    @functools.cached_property
+    def takes_reducer(self) -> bool:
+        """Whether a loss can be given a reducer: by its constructor, or as an attribute that nearfar's own have."""
+        return "reducer" in self.signature or isinstance(self.make(), Loss)
+
     # ---- making it
 
     def part(self, **arguments: Any) -> Part:
@@ -236,7 +242,8 @@ class Subject:
         """What the part returns for a scene, random generators started from the seed."""
         given = dict(scene.inputs)
         with restored(), seeded(self.seed), warnings.catch_warnings(), _said_with(scene):
-            warnings.simplefilter("ignore")
+            # Not as a part would do it itself, which would change nothing then.
+            warnings.filterwarnings("ignore", message="(?s).*")
             if self.kind == "loss" and not self.loss.on_embeddings:
                 return part(*(given[name] for name in self.loss.inputs))
             if self.kind == "miner" and not self.is_on_embeddings:

@@ -56,6 +56,8 @@ def pml_reducers(subject: Subject) -> None:
     """Every reducer of pytorch-metric-learning that takes the loss's terms gives a finite value and gradient."""
     if not subject.loss.reducible:
         raise NotApplicable("it reduces itself, as it says")
+    if not subject.takes_reducer:
+        raise NotApplicable("it takes no reducer, of which the law `reducer_honoured` is")
     for scene in (usual(subject), usual(subject, classes=2, per_class=2)):
         for entry, reducer in _their_reducers(subject, scene):
             if _fits(subject, "reducer", reducer):

@@ -108,6 +108,8 @@ def _wrong_sign(scene: Scene, kind: str, indices: tuple[Tensor, ...]) -> str:
     labels = scene["labels"]
     others = scene.inputs.get("ref_labels", labels)
     signs = {"pos_pair": (True,), "neg_pair": (False,), "triplet": (True, False)}.get(kind, ())
+    if "ref_labels" not in scene and True in signs and bool((indices[0] == indices[1]).any()):
+        return f"a {kind} term has a sample for its own positive"
     for index, is_positive in zip(indices[1:], signs, strict=True):
         if not bool(((labels[indices[0]] == others[index]) == is_positive).all()):
             return f"a {kind} term has a {'positive of another' if is_positive else 'negative of the same'} class"
@@ -121,6 +123,10 @@ def reducer_honoured(subject: Subject) -> None:
     before."""
     if not subject.loss.reducible:
         raise NotApplicable("it reduces itself, as it says")
+    if not subject.takes_reducer:
+        raise LawBroken(
+            'its constructor takes no reducer; one that reduces itself says so in its spec: emits=("already_reduced",)'
+        )
     several = False
     for scene in every_sort(subject):
         recorder = Recorder()
@@ -180,6 +186,8 @@ def _tells_mean_from_sum(entry: Entry) -> bool:
 def default_reducer(subject: Subject) -> None:
     """Given the reducer that the spec calls its default, a loss gives what it gives without."""
     name = subject.loss.default_reducer
+    if not subject.takes_reducer:
+        raise NotApplicable("it takes no reducer, of which the law `reducer_honoured` is")
     if not name or not subject.loss.reducible:
         raise NotApplicable("it declares no default reducer")
     _compare_default(subject, "reducer", name)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.testing.elsewhere import ELSEWHERE, elsewhere, here, there
+from nearfar.testing.elsewhere import ELSEWHERE, elsewhere, here, is_beyond, there
 from nearfar.testing.exercise import exercise, results, same, usual
 from nearfar.testing.kept import Reads, kept, registered
-from nearfar.testing.law import LawBroken, law
+from nearfar.testing.law import LawBroken, NotApplicable, law
 from nearfar.testing.scene import Scene
+from nearfar.testing.sorts import pairs, triplets
 from nearfar.testing.subject import Subject
 from nearfar.testing.variants import variants
 from nearfar.told import told
@@ -137,9 +138,9 @@ def device(subject: Subject) -> None:
             )
         if torch.cuda.is_available():
             _compare_on(subject, torch.device("cuda"), lambda tensor: tensor.to("cuda"), **arguments)
-        else:
-            with elsewhere():
-                _compare_on(subject, ELSEWHERE, there, **arguments)
+            continue
+        with elsewhere():
+            _compare_on(subject, ELSEWHERE, there, **arguments)
 
 
 def _hidden(subject: Subject, part: nn.Module) -> list[str]:
@@ -159,17 +160,40 @@ def _compare_on(subject: Subject, target: torch.device, move: Callable[[Tensor],
         if tensor.device.type != target.type:
             message = f"{name} stays on the {tensor.device.type} when the part is moved to another device"
             raise LawBroken(message, **arguments)
+    for scene in _calls(subject) if not arguments else (usual(subject),):
+        _compare_call(subject, scene, target, move, **arguments)
+
+
+def _calls(subject: Subject) -> Iterator[Scene]:
+    """A plain call, one with whatever else the spec says that the part takes, and one of nothing."""
+    yield usual(subject)
     scene = usual(subject)
+    if subject.kind == "loss" and subject.is_on_embeddings:
+        if subject.loss.reference:
+            yield subject.with_reference(scene)
+        if {"pairs", "triplets"} & {*subject.loss.accepts}:
+            yield scene.replace(indices_tuple=(pairs if "pairs" in subject.loss.accepts else triplets)(scene))
+    if subject.kind == "loss":
+        yield Scene({name: value[:0] for name, value in scene.inputs.items()}, f"tuple(x[:0] for x in {scene.origin})")
+
+
+def _compare_call(
+    subject: Subject,
+    scene: Scene,
+    target: torch.device,
+    move: Callable[[Tensor], Tensor],
+    **arguments: Any,
+) -> None:
     try:
         expected = _on_a_call(subject, subject.make(**arguments), scene)
     except Exception:  # which other laws are about
         return
     away = dataclasses.replace(scene, inputs=_to(dict(scene.inputs), move))
     try:
-        found = _on_a_call(subject, moved, away)
+        found = _on_a_call(subject, subject.make(**arguments).to(target), away)
     except Exception as error:
-        if ELSEWHERE.type in str(error).lower():  # what torch cannot do on a device that is not there
-            return
+        if is_beyond(error):
+            raise NotApplicable(f"there is no GPU, and what stands for one stops: {told(error)}") from error
         raise LawBroken(f"on another device than the CPU it stops: {told(error)}", scene, **arguments) from error
     for name, tensor in found.items():
         if tensor.device.type != target.type and (tensor.ndim or subject.kind == "loss"):

@@ -175,5 +175,5 @@ def _by_distance(d: Tensor, by_found: Tensor, width: float, bins: int, out: Tens
 
 def _blocks(d: Tensor) -> Iterator[slice]:
     """A few rows after another, of which all that is made of them stays in a cache near the processor."""
-    step = max(1, BLOCK // d.shape[1]) if d.device.type == "cpu" else len(d)
+    step = max(1, BLOCK // d.shape[1] if d.device.type == "cpu" else len(d))
     return (slice(start, start + step) for start in range(0, max(1, len(d)), step))
