@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -226,6 +227,19 @@ def test_chance_that_is_not_declared_shows():
     found = broken_laws("loss", Noisy, SOUND_LOSS)
     assert set(found) == {"chance"}
     assert "declare it random" in found["chance"]
+
+
+class Unseeded(SoundLoss):
+    """Draws from a generator of numpy's that nothing starts."""
+
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs) * (1 + 1e-3 * float(np.random.default_rng().random()))
+
+
+def test_chance_that_no_seed_governs_shows_declared_or_not():
+    for random in (False, True):
+        found = broken_laws("loss", Unseeded, SOUND_LOSS, random=random, only="chance")
+        assert "from a generator that nothing starts" in found["chance"]
 
 
 def test_an_order_that_is_declared_to_count_does():

@@ -95,6 +95,14 @@ class WeighsFirstWeight(SoundClassLoss):
         return super().losses(embeddings, labels) * (1 + 0.125 * (labels == 0))
 
 
+class ComparesSamples(SoundClassLoss):
+    # The losses of a batch are a softmax of themselves, as over the wrong axis.
+
+    def losses(self, embeddings, labels):
+        losses = super().losses(embeddings, labels)
+        return losses * losses.softmax(0)
+
+
 class WeighsLength(SoundLoss):
     # Long embeddings count for more, and nobody says so.
 
@@ -206,6 +214,7 @@ VIEWS = {
         ("reference_is_batch", NearestToItself, SOUND_LOSS, {}, "compared with a copy of the batch"),
         ("relabelling", WeighsClassByRank, SOUND_LOSS, {}, "renamed to"),
         ("relabelling", WeighsFirstWeight, SOUND_CLASS_LOSS, {}, "renamed to"),
+        ("sample_independence", ComparesSamples, SOUND_CLASS_LOSS, {}, "among others and"),
         ("scale", WeighsLength, SOUND_LOSS, {}, "uses_norm="),
         ("scale", SoundLoss, SOUND_LOSS, {"uses_norm": True}, "cost the same"),
         ("clustering", PushesPositives, SOUND_LOSS, {}, "perfect clusters cost"),

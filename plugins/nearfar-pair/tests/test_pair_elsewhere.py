@@ -66,7 +66,7 @@ def same_in_both_places(make: Callable[[], nn.Module], size: int, reference: int
         torch.testing.assert_close(one, other, **CLOSE)
 
 
-@pytest.mark.parametrize("size", (0, *SIZES))
+@pytest.mark.parametrize("size", [0, *SIZES])
 @pytest.mark.parametrize("recipe", LOSSES)
 def test_a_loss_is_the_same_elsewhere(recipe: str, size: int) -> None:
     same_in_both_places(lambda: nearfar.compose(recipe, embedding_size=16, num_classes=100), size)

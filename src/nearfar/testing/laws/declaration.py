@@ -336,10 +336,18 @@ def _value(subject: Subject, scene: Scene, what: str, arguments: dict[str, Any])
 @law("loss", "miner", cases=variants)
 def chance(subject: Subject, case: str = "") -> None:
     """Two calls that differ only in where random generators start give the same, unless the spec declares the part
-    random; then they differ somewhere."""
+    random; then they differ somewhere. Where they start the same, calls are the same."""
     if subject.kind == "miner" and not subject.spec.random:
         raise NotApplicable("it declares no chance, and mining_chance holds it to that")
     arguments = variants(subject)[case]
+    first, second = (results(subject, subject.make(**arguments), usual(subject)) for _ in range(2))
+    if not same(first, second):
+        raise LawBroken(
+            "two calls of two parts made alike differ, though the generators of torch, numpy and Python start the "
+            "same: it draws from a generator that nothing starts, or what one part keeps is another's too",
+            usual(subject),
+            **arguments,
+        )
     if not subject.spec.random:
         scene = usual(subject)
         if _differs(subject, scene, arguments):

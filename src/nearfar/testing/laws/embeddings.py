@@ -10,6 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nearfar.nn.class_losses import ClassLoss
+from nearfar.nn.reducers import NoReduction
 from nearfar.testing.arranged import VIEWS, classes_of, renumbered, subset
 from nearfar.testing.forms import in_every_form
 from nearfar.testing.law import LawBroken, NotApplicable, law
@@ -17,6 +19,7 @@ from nearfar.testing.scene import Scene
 from nearfar.testing.search import for_all, roomy_scenes
 from nearfar.testing.sorts import pairs, triplets
 from nearfar.testing.subject import Subject
+from nearfar.testing.variants import variants
 
 #: How far apart sums in another order may be.
 _SAME = {torch.float64: 1e-7, torch.float32: 1e-4}
@@ -268,3 +271,31 @@ def _equal(found: Tensor, expected: Tensor, tolerance: float | None = None) -> b
     size = max(float(expected.detach().abs().max()), 1e-3)
     tolerance = _SAME.get(expected.dtype, 1e-2) if tolerance is None else tolerance
     return bool(((found - expected).detach().abs() <= tolerance * size).all())
+
+
+def _by_class(subject: Subject) -> tuple[str, ...]:
+    return ("",) if subject.is_on_embeddings and "num_classes" in subject.signature else ()
+
+
+@law("loss", cases=_by_class)
+def sample_independence(subject: Subject) -> None:
+    """A loss of class weights costs each sample by its own embedding and label: in eval mode and unreduced, alone as
+    among others."""
+    if not isinstance(subject.make(), ClassLoss) or "reducer" not in subject.signature:
+        raise NotApplicable("it gives a reducer no value for each sample by class weights")
+    _not_random(subject, "another batch changes what it draws")
+    for arguments in variants(subject).values():
+        scene = subject.scene()
+        part = subject.make(**arguments, reducer=NoReduction()).eval()
+        found = subject.call(part, scene)
+        if not isinstance(found, Tensor) or found.shape != scene["labels"].shape:
+            continue
+        for row in range(3):
+            single = scene.replace(embeddings=scene["embeddings"][row : row + 1], labels=scene["labels"][row : row + 1])
+            alone = subject.call(part, single)
+            if not _equal(alone.reshape(()), found[row]):
+                raise LawBroken(
+                    f"sample {row} costs {float(found[row]):.9g} among others and {float(alone):.9g} alone",
+                    scene,
+                    **arguments,
+                )
