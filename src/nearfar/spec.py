@@ -234,6 +234,10 @@ class PartSpec:
                     f"{self.kind} {self.name!r}: {f.name} must be a tuple of names, not {value!r}; "
                     f"write ({value!r},) for one"
                 )
+            elif f.type == "str" and not isinstance(value, str):
+                raise RegistrationError(
+                    f"{self.kind} {self.name!r}: {f.name} must be a text, not {value!r}; leave it out where there is none"
+                )
 
     def _among(self, what: str, values: tuple[str, ...], known: frozenset[str]) -> None:
         for value in values:
@@ -267,7 +271,8 @@ class LossSpec(PartSpec):
     ----------
     inputs
         The tensors it is called with, in order. ``("embeddings", "labels")`` makes it an embedding loss,
-        called as pytorch-metric-learning's are.
+        called as pytorch-metric-learning's are. So is one that needs ``("embeddings",)`` alone: it takes labels, which
+        may be None, all the same.
     optional_inputs
         What it takes besides, by name, and does without: weights, a normaliser, groups. A criterion hands them on.
     accepts

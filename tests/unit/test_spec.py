@@ -27,6 +27,7 @@ MINIMAL = {"name": "spread", "target": "acme.losses:Spread", "summary": "A loss.
         ({"accepts": "pairs"}, "accepts must be a tuple of names"),
         ({"inputs": ()}, "inputs is empty"),
         ({"optional_inputs": "weights"}, "optional_inputs must be a tuple of names"),
+        ({"default_distance": None}, "default_distance must be a text, not None; leave it out where there is none"),
         ({"inputs": ("a", "b"), "optional_inputs": ("b",)}, "'b' is an input already, and not an optional one"),
         ({"optional_inputs": ("ref_emb",)}, "'ref_emb' is an input already"),
     ],
