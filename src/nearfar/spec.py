@@ -236,7 +236,8 @@ class PartSpec:
                 )
             elif f.type == "str" and not isinstance(value, str):
                 raise RegistrationError(
-                    f"{self.kind} {self.name!r}: {f.name} must be a text, not {value!r}; leave it out where there is none"
+                    f"{self.kind} {self.name!r}: {f.name} must be a text, not {value!r}; "
+                    "leave it out where there is none"
                 )
 
     def _among(self, what: str, values: tuple[str, ...], known: frozenset[str]) -> None:
