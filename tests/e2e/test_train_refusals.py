@@ -154,7 +154,7 @@ def test_a_run_that_another_process_goes_on_with(refusal: Refusal, tmp_path: Pat
         assert "another process is training in run" in refusal("train", "--output", "run", *SMALL)
 
 
-@pytest.mark.parametrize("missing", ["lightning", "pydantic", "tensorboard"])
+@pytest.mark.parametrize("missing", ["filelock", "lightning", "pydantic", "tensorboard"])
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_missing_extra(refusal: Refusal, monkeypatch: pytest.MonkeyPatch, missing: str, command: str) -> None:
     for name in [name for name in sys.modules if name.startswith("nearfar.train")]:

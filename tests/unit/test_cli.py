@@ -158,25 +158,21 @@ def test_every_command_is_listed_with_the_first_words_of_its_own_help():
         assert line.split()[0] in own, name
 
 
+def in_a_process(*arguments):
+    """What becomes of plugins is decided once in a process."""
+    command = [sys.executable, "-m", "nearfar", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 def test_a_plugin_can_be_left_out_for_one_call():
-    done = subprocess.run(
-        [sys.executable, "-m", "nearfar", "--no-plugin", "margin", "show", "margin.arcface"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = in_a_process("--no-plugin", "margin", "show", "margin.arcface")
     assert done.returncode == 2
     assert "the plugin 'margin' is blocked (blocked by name (margin))" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_plugin_that_is_to_be_left_out_and_is_not_there_is_told():
-    done = subprocess.run(
-        [sys.executable, "-m", "nearfar", "--no-plugin", "marginn", "list", "*face*"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = in_a_process("--no-plugin", "marginn", "list", "*face*")
     assert (done.returncode, "sphereface" in done.stdout) == (0, True)
     told = "nearfar: warning: --no-plugin: no plugin is called 'marginn', so it changes nothing; write 'margin'"
     assert done.stderr.strip() == told

@@ -190,20 +190,20 @@ class _Dispatched(OperatorMode):  # type: ignore[no-untyped-call]
 
 #: Operations that take tensors of two devices.
 _MOVES = ("copy_", "_to_copy", "set_")
-#: Those that take no number of another device either.
-_JOINED = ("cat", "stack")
-#: And those that take indices of another device, as their second argument.
+#: Those that take indices of another device, as their second argument.
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
+#: And those that take not even one number of another device.
+_JOINED = ("cat", "stack")
 
 
 def _computed(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
-    away = [each for each in tensors if isinstance(each, _There)]
+    given = tree_flatten((args, kwargs))[0]
+    away = [each for each in given if isinstance(each, _There)]
     name = func.overloadpacket.__name__
     is_there = _is_elsewhere(kwargs["device"]) if kwargs.get("device") is not None else bool(away)
     if away and name not in _MOVES:
         _refuse_mixed(name, args, kwargs)
-    if is_there and any(isinstance(each, torch.Generator) for each in tree_flatten((args, kwargs))[0]):
+    if is_there and any(isinstance(each, torch.Generator) for each in given):
         raise MixedDevices(f"{name} draws on another device with a generator of the CPU")
     out = func(*tree_map(_unwrapped, args), **tree_map(_unwrapped, dict(kwargs)))
     if not is_there:

@@ -36,7 +36,7 @@ _HOME = {
 
 __all__ = ["Config", "Interrupted", "Run", "evaluate", "resume", "train"]
 
-if any(importlib.util.find_spec(name) is None for name in ("lightning", "pydantic", "tensorboard")):
+if any(importlib.util.find_spec(name) is None for name in ("filelock", "lightning", "pydantic", "tensorboard")):
     raise MissingExtra("training", extra="train")
 
 

@@ -6,13 +6,13 @@ import contextlib
 import copy
 import dataclasses
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.testing.elsewhere import ELSEWHERE, elsewhere, here, is_beyond, there
+from nearfar.testing.elsewhere import ELSEWHERE, elsewhere, here, is_beyond
 from nearfar.testing.exercise import exercise, results, same, usual
 from nearfar.testing.kept import Reads, kept, registered
 from nearfar.testing.law import LawBroken, NotApplicable, law
@@ -137,10 +137,10 @@ def device(subject: Subject) -> None:
                 **arguments,
             )
         if torch.cuda.is_available():
-            _compare_on(subject, torch.device("cuda"), lambda tensor: tensor.to("cuda"), **arguments)
+            _compare_on(subject, torch.device("cuda"), **arguments)
             continue
         with elsewhere():
-            _compare_on(subject, ELSEWHERE, there, **arguments)
+            _compare_on(subject, ELSEWHERE, **arguments)
 
 
 def _hidden(subject: Subject, part: nn.Module) -> list[str]:
@@ -153,21 +153,21 @@ def _hidden(subject: Subject, part: nn.Module) -> list[str]:
     return sorted(reads.names)
 
 
-def _compare_on(subject: Subject, target: torch.device, move: Callable[[Tensor], Tensor], **arguments: Any) -> None:
-    """Whether a part that is moved gives on its device what it gives on the CPU, gradients too."""
+def _compare_on(subject: Subject, target: torch.device, **arguments: Any) -> None:
+    """Whether a part moves, and then gives on its device what it gives on the CPU, gradients too."""
     moved = subject.make(**arguments).to(target)
     for name, tensor in (*moved.named_parameters(), *moved.named_buffers()):
         if tensor.device.type != target.type:
             message = f"{name} stays on the {tensor.device.type} when the part is moved to another device"
             raise LawBroken(message, **arguments)
     for scene in _calls(subject) if not arguments else (usual(subject),):
-        _compare_call(subject, scene, target, move, **arguments)
+        _compare_call(subject, scene, target, **arguments)
 
 
 def _calls(subject: Subject) -> Iterator[Scene]:
     """A plain call, one with whatever else the spec says that the part takes, and one of nothing."""
-    yield usual(subject)
     scene = usual(subject)
+    yield scene
     if subject.kind == "loss" and subject.is_on_embeddings:
         if subject.loss.reference:
             yield subject.with_reference(scene)
@@ -177,22 +177,16 @@ def _calls(subject: Subject) -> Iterator[Scene]:
         yield Scene({name: value[:0] for name, value in scene.inputs.items()}, f"tuple(x[:0] for x in {scene.origin})")
 
 
-def _compare_call(
-    subject: Subject,
-    scene: Scene,
-    target: torch.device,
-    move: Callable[[Tensor], Tensor],
-    **arguments: Any,
-) -> None:
+def _compare_call(subject: Subject, scene: Scene, target: torch.device, **arguments: Any) -> None:
     try:
         expected = _on_a_call(subject, subject.make(**arguments), scene)
     except Exception:  # which other laws are about
         return
-    away = dataclasses.replace(scene, inputs=_to(dict(scene.inputs), move))
+    away = dataclasses.replace(scene, inputs=_to(dict(scene.inputs), target))
     try:
         found = _on_a_call(subject, subject.make(**arguments).to(target), away)
     except Exception as error:
-        if is_beyond(error):
+        if target == ELSEWHERE and is_beyond(error):
             raise NotApplicable(f"there is no GPU, and what stands for one stops: {told(error)}") from error
         raise LawBroken(f"on another device than the CPU it stops: {told(error)}", scene, **arguments) from error
     for name, tensor in found.items():
@@ -215,9 +209,9 @@ def _on_a_call(subject: Subject, part: nn.Module, scene: Scene) -> dict[str, Ten
     return found
 
 
-def _to(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+def _to(value: Any, target: torch.device) -> Any:
     if isinstance(value, Tensor):
-        return move(value)
+        return value.to(target)
     if isinstance(value, dict):
-        return {name: _to(item, move) for name, item in value.items()}
-    return tuple(_to(item, move) for item in value) if isinstance(value, tuple) else value
+        return {name: _to(item, target) for name, item in value.items()}
+    return tuple(_to(item, target) for item in value) if isinstance(value, tuple) else value
