@@ -284,12 +284,13 @@ def sample_independence(subject: Subject) -> None:
     if not isinstance(subject.make(), ClassLoss) or "reducer" not in subject.signature:
         raise NotApplicable("it gives a reducer no value for each sample by class weights")
     _not_random(subject, "another batch changes what it draws")
+    scene, is_by_sample = subject.scene(), False
     for arguments in variants(subject).values():
-        scene = subject.scene()
         part = subject.make(**arguments, reducer=NoReduction()).eval()
         found = subject.call(part, scene)
         if not isinstance(found, Tensor) or found.shape != scene["labels"].shape:
             continue
+        is_by_sample = True
         for row in range(3):
             single = scene.replace(embeddings=scene["embeddings"][row : row + 1], labels=scene["labels"][row : row + 1])
             alone = subject.call(part, single)
@@ -299,3 +300,5 @@ def sample_independence(subject: Subject) -> None:
                     scene,
                     **arguments,
                 )
+    if not is_by_sample:
+        raise NotApplicable("it gives a reducer something else than a value for each sample")
