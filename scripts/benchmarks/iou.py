@@ -99,6 +99,7 @@ def ways(loss: str, wanted: str, n: int) -> dict[str, Callable[[], object]]:
     from torchvision import ops
 
     import nearfar
+    from nearfar.nn.compiled import eager_only
     from nearfar_iou.ciou import CIoU
     from nearfar_iou.compiled import tier
     from nearfar_iou.giou import GIoU
@@ -127,7 +128,7 @@ def ways(loss: str, wanted: str, n: int) -> dict[str, Callable[[], object]]:
 
     made = {
         "torchvision": step(lambda: theirs(pred, target, reduction="mean"), contextlib.nullcontext),
-        "eager": step(lambda: ours(pred, target), tier.eager_only),
+        "eager": step(lambda: ours(pred, target), eager_only),
         "fast": step(lambda: ours(pred, target), contextlib.nullcontext),
         "composed": step(lambda: criterion(pred, target), contextlib.nullcontext),
         "floor": lambda: copy.copy_(source),
@@ -144,7 +145,7 @@ def tables(n: int, m: int) -> dict[str, Callable[[], Any]]:
     from torchvision import ops
 
     import nearfar
-    from nearfar_iou.compiled import tier
+    from nearfar.nn.compiled import eager_only
 
     torch.manual_seed(0)
     corner = 100 * torch.rand(n + m, 2)
@@ -152,7 +153,7 @@ def tables(n: int, m: int) -> dict[str, Callable[[], Any]]:
     giou = nearfar.create_distance("giou")
 
     def eager() -> torch.Tensor:
-        with tier.eager_only():
+        with eager_only():
             return giou(rows, columns)
 
     made = {

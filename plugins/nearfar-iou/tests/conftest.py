@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nearfar_iou.compiled.tier import eager_only
+from nearfar.nn.compiled import eager_only
 
 
 @pytest.fixture(autouse=True)

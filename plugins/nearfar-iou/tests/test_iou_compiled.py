@@ -15,6 +15,7 @@ from torchvision import ops
 
 import nearfar
 from nearfar.nn import Terms
+from nearfar.nn.compiled import eager_only
 from nearfar.nn.reducers import AvgNonZero, Mean, NoReduction, Reducer, Sum
 from nearfar_iou.alpha_iou import AlphaIoU
 from nearfar_iou.bounded_iou import BoundedIoU
@@ -81,7 +82,7 @@ def value_and_gradients(loss: nn.Module, pred: Tensor, target: Tensor, *more: An
 
 
 def by_torch(loss: nn.Module, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    with tier.eager_only():
+    with eager_only():
         return value_and_gradients(loss, *inputs)
 
 
@@ -169,7 +170,7 @@ def test_whatever_is_asked_for_is_what_torch_has(wanted: str, weighted: bool, re
     weights = torch.rand(len(pred), generator=torch.Generator().manual_seed(1)) - 0.2 if weighted else None
     loss = GIoU(reducer=reducer)
     found = []
-    for context in (None, tier.eager_only()):
+    for context in (None, eager_only()):
         p, t = pred.clone(), target.clone()
         inputs = [box.requires_grad_() for box, name in ((p, "pred"), (t, "target")) if wanted in (name, "both")]
         if context is None:
@@ -188,7 +189,7 @@ def test_whatever_is_asked_for_is_what_torch_has(wanted: str, weighted: bool, re
 
 def test_the_sum_of_a_million_is_that_of_float64() -> None:
     pred, target = (boxes(torch.float32)[i].repeat(800, 1) for i in (0, 1))
-    with tier.eager_only():
+    with eager_only():
         exact = GIoU(reducer=EACH)(pred, target).double().sum()
     assert GIoU(reducer=Sum())(pred, target).item() == pytest.approx(exact.item(), rel=1e-7)
 
@@ -321,7 +322,7 @@ def test_torch_computes_what_a_kernel_cannot_read() -> None:
     with Watching():
         assert not is_compiled(loss.terms(pred, target))
     assert not is_compiled(loss.terms(pred, target, torch.ones(50, requires_grad=True)))
-    with tier.eager_only():
+    with eager_only():
         assert not is_compiled(loss.terms(pred, target))
     assert is_compiled(loss.terms(pred, target))
 
@@ -424,7 +425,7 @@ def test_a_similarity_has_the_table_of_either_tier(name: str, dtype: torch.dtype
     for box_format in ("xyxy", "cxcywh"):
         similarity = nearfar.create_distance(f"iou.{name}(box_format='{box_format}')")
         found = similarity(pred, target)
-        with tier.eager_only():
+        with eager_only():
             expected = similarity(pred, target)
         assert torch.equal(found, expected) if name != "ciou" else torch.allclose(found, expected, rtol=0, atol=1e-6)
     proper = torch.cat((pred[:, :2], pred[:, :2] + 1 + pred[:, 2:].abs()), 1)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nearfar.nn.compiled import eager_only
 from nearfar.nn.reducers import NoReduction
 from nearfar_iou.ciou import CIoU
-from nearfar_iou.compiled import tier
 from nearfar_iou.compiled.tier import Formula
 from nearfar_iou.fused import launch
 from nearfar_iou.giou import GIoU
@@ -162,7 +162,7 @@ def test_on_a_gpu_kernels_have_the_results_of_torch(loss: GIoU | CIoU, dtype: to
     found = loss(pred, target)
     gradients = torch.autograd.grad(found.sum(), (pred, target))
     assert not launch._refused
-    with tier.eager_only():
+    with eager_only():
         expected = loss(pred, target)
     tolerance = 2e-6 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

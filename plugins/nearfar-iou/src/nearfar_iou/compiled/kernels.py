@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types
+from numba import carray, types
 
+from nearfar.nn.compiled import compiled_as
 from nearfar_iou.compiled import combined
 from nearfar_iou.compiled.formulas import PENALTIES, WHOLE, weighted
 from nearfar_iou.compiled.pair import (
@@ -29,9 +29,7 @@ from nearfar_iou.compiled.pair import (
 )
 from nearfar_iou.compiled.scalars import scalar
 
-__all__ = ["SOURCES", "compiled", "compiled_as"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["SOURCES", "compiled"]
 
 #: Boxes whose losses are computed, then added up: as many as stay in the innermost cache.
 BLOCK = 256
@@ -70,20 +68,6 @@ def compiled(
     signature = number(*[array] * 6, types.intp, *[number] * 9)
     loop = _loop(formula, around, double, for_pred, for_target, weighted, summed)
     return compiled_as(CALL, signature, loop, formula)
-
-
-def compiled_as(call: Any, signature: Any, loop: Callable[..., Any], name: str) -> Callable[..., Any] | None:
-    """A function compiled for a signature, to be called as ``call`` says; None where it cannot be compiled."""
-    for keep in (True, False):
-        try:
-            kernel = cfunc(signature, cache=keep, fastmath={"nsz"}, error_model="numpy")(loop)
-        except Exception as error:  # no directory can be written, what is in it cannot be read, numba has a defect
-            logger.debug("%s cannot be compiled%s: %s", name, " and kept on disk" if keep else "", error)
-            continue
-        made: Callable[..., Any] = call(kernel.address)
-        made.kept_alive = kernel  # type: ignore[attr-defined]
-        return made
-    return None
 
 
 @scalar

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from nearfar_iou.compiled.kernels import SOURCES, compiled_as
+from nearfar.nn.compiled import compiled_as
+from nearfar_iou.compiled.kernels import SOURCES
 from nearfar_iou.compiled.scalars import floored, scalar
 
 __all__ = ["FORMULAS", "table"]

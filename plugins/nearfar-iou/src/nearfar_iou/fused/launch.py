@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar_iou.compiled import tier
+from nearfar.nn.compiled import is_plain
+from nearfar_iou.compiled.tier import Formula
 
 __all__ = ["fits", "launch"]
 
@@ -36,11 +37,11 @@ def triton() -> Any:
 
 def fits(*tensors: Tensor) -> bool:
     """Whether kernels can read these: plain numbers in the memory of a GPU, and nobody watches what is done."""
-    return all(each.is_cuda for each in tensors) and tier.plain(*tensors) and triton() is not None
+    return all(each.is_cuda for each in tensors) and is_plain(*tensors) and triton() is not None
 
 
 def launch(
-    formula: tier.Formula,
+    formula: Formula,
     extents: tuple[float, float, float, float],
     pred: Tensor,
     target: Tensor,
@@ -72,7 +73,7 @@ _refused: set[tuple[str, str]] = set()
 _numbers: dict[tuple[str, str], set[object]] = {}
 
 
-def _is_settled(formula: tier.Formula) -> bool:
+def _is_settled(formula: Formula) -> bool:
     """Whether its numbers are among the first few that it has had.
 
     They are constants in a kernel, and one that a schedule moves would have another compiled at every step.
