@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nearfar_pair.compiled.pairs import PairLoop
 from nearfar_pair.links import HINGE, Link
 from nearfar_pair.row_losses import PairLoss, counts_of
 from nearfar_pair.sides import Rows
@@ -61,6 +62,9 @@ class ExcessLoss(PairLoss):
     @property
     def slopes(self) -> SlopedFormula:
         return self.sloped
+
+    def loop(self, learned: tuple[Tensor, ...]) -> PairLoop | None:
+        return PairLoop(self.link.number, self.lines, self.by_learned, learned)
 
     def positive_cost(self, d: Tensor, *of_anchor: Tensor) -> Tensor:
         return self.link.cost(self.lines(*of_anchor)[0].at(d))

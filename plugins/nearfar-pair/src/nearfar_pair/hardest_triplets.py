@@ -13,6 +13,9 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.precision import full_precision
 from nearfar.nn.selection import Selection, check_sizes
 from nearfar_pair.arithmetic import first_least
+from nearfar_pair.compiled.hardest import KERNELS, hardest
+from nearfar_pair.compiled.tier import fits
+from nearfar_pair.compiled.work import Work
 from nearfar_pair.mining import choices
 from nearfar_pair.once import once
 from nearfar_pair.sides import Rows
@@ -44,6 +47,10 @@ class HardestTriplets(Selection):
     @once
     def _indices(self) -> tuple[Tensor, ...]:
         with torch.no_grad(), full_precision(self.batch.embeddings):
+            if fits(self.batch, self.distance, (), KERNELS[:1]):
+                places = hardest(Work(self.batch, self.distance))
+                (anchor,) = torch.where(places[:, 0] >= 0)
+                return anchor, *places[anchor].T.contiguous()
             farthest, nearest, has_both = choices(self.batch, self.distance, _found, narrow=False).outputs
             anchor = torch.where(has_both)[0]
             return anchor, farthest[anchor], nearest[anchor]

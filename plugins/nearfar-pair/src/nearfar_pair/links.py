@@ -16,6 +16,9 @@ __all__ = ["HINGE", "LOGISTIC", "SQUARED_HINGE", "Link"]
 class Link(ABC):
     """A cost, never below zero, as a function of an excess; 0 far below zero."""
 
+    #: Which it is of those that kernels know.
+    number: int
+
     @abstractmethod
     def cost(self, excess: Tensor) -> Tensor:
         """The cost of each, differentiable."""
@@ -30,6 +33,8 @@ class Link(ABC):
 
 
 class _Hinge(Link):
+    number = 0
+
     def cost(self, excess: Tensor) -> Tensor:
         return torch.relu(excess)
 
@@ -41,6 +46,8 @@ class _Hinge(Link):
 
 
 class _SquaredHinge(Link):
+    number = 1
+
     def cost(self, excess: Tensor) -> Tensor:
         return torch.relu(excess).square()
 
@@ -52,6 +59,8 @@ class _SquaredHinge(Link):
 
 
 class _Logistic(Link):
+    number = 2
+
     def cost(self, excess: Tensor) -> Tensor:
         return softplus(excess)
 

@@ -104,6 +104,11 @@ class PairPass:
             # A copy, as what keeps its own outputs by their graph would be freed by nobody but the cycle collector.
             return _Outputs.apply(copy.copy(self), self._query, self._reference)  # type: ignore[no-any-return]
 
+    @property
+    def num_anchors(self) -> int:
+        """How many there are."""
+        return len(self._query)
+
     @once
     def table(self) -> tuple[Tensor, Tensor]:
         """(n, k) the positives of each anchor, and which of them there are before a rule chooses."""

@@ -47,11 +47,20 @@ class RowDistance:
         self.has_root = isinstance(distance, Euclidean)
         #: Whether two points may be one of the distances that were made last.
         self._has_near = True
-        if not self._is_similarity:
-            self._squares = reference.square().sum(1)
-            self._query_squares = self._squares if self._is_self else query.square().sum(1)
-            # Of distances among themselves; no sum of two squares is larger.
-            self._near = 3 * NEAR if distance.normalize_embeddings else NEAR * self._largest()
+        self._is_normalized = distance.normalize_embeddings
+
+    @once
+    def _squares(self) -> Tensor:
+        return self._reference.square().sum(1)
+
+    @once
+    def _query_squares(self) -> Tensor:
+        return self._squares if self._is_self else self._query.square().sum(1)
+
+    @once
+    def _near(self) -> float | Tensor:
+        """Above this no squared distance has lost digits: of what is normalised no sum of two squares is larger."""
+        return 3 * NEAR if self._is_normalized else NEAR * (self._squares.max() + self._query_squares.max())
 
     def rows(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) distances of these anchors, in ``out``; that of an anchor to itself may be anything finite."""
@@ -71,21 +80,26 @@ class RowDistance:
             out.clamp_min_(0)
         return out.sqrt_() if self.has_root else out
 
+    def products(self, anchors: slice, out: Tensor) -> Tensor:
+        """(r, m) inner products of these anchors, in ``out``; with as many references, the first, as that is wide."""
+        reference = self._reference if out.shape[1] == self.width else self._reference[: out.shape[1]]
+        return self._write(out, self._query[anchors], 1, reference=reference)
+
     def whole(self) -> Tensor:
         """(n, m) distances of all, as :meth:`rows` gives them."""
         n = self._query.shape[0]
         return self.rows(slice(0, n), self._query.new_empty(n, self.width))
 
-    def _write(self, out: Tensor, query: Tensor, alpha: float, plus: Tensor | None = None) -> Tensor:
+    def _write(
+        self, out: Tensor, query: Tensor, alpha: float, plus: Tensor | None = None, reference: Tensor | None = None
+    ) -> Tensor:
         """Write so many times the products to ``out``, and what is added to each row."""
+        reference = self._reference if reference is None else reference
         if len(query) <= PART:
-            return write_product(out, query, self._reference.T, alpha=alpha, plus=plus)
+            return write_product(out, query, reference.T, alpha=alpha, plus=plus)
         for part in parts(len(query), PART):
-            write_product(out[part], query[part], self._reference.T, alpha=alpha, plus=plus)
+            write_product(out[part], query[part], reference.T, alpha=alpha, plus=plus)
         return out
-
-    def _largest(self) -> Tensor:
-        return self._squares.max() + self._query_squares.max()
 
     def _mend_near(self, square: Tensor, anchors: slice) -> None:
         """Take squared distances that cancellation has spoiled from the differences themselves."""
@@ -171,15 +185,19 @@ class RowDistance:
         """
         if root is not None:
             weight = self._over(weight, root)
+        return self.pulled_weight(weight, 1 if self._is_similarity or self.has_root else 2)
+
+    def pulled_weight(self, weight: Tensor, factor: int = 1) -> tuple[Tensor, ...]:
+        """The same of the gradient (n, m) by half the squared distances, or by the negated similarities."""
         if self._is_self:
             # Both ends of a pair are of the batch, so that one product does.
-            return (self._pulled(weight + weight.T, self._query, self._query),)
-        to_query = self._pulled(weight, self._query, self._reference)
-        return to_query, self._pulled(weight.T, self._reference, self._query)
+            return (self._pulled(weight + weight.T, self._query, self._query, factor),)
+        to_query = self._pulled(weight, self._query, self._reference, factor)
+        return to_query, self._pulled(weight.T, self._reference, self._query, factor)
 
-    def _pulled(self, weight: Tensor, points: Tensor, others: Tensor) -> Tensor:
+    def _pulled(self, weight: Tensor, points: Tensor, others: Tensor, factor: int) -> Tensor:
         plus = None if self._is_similarity else points * weight.sum(1, keepdim=True)
-        return minus_product(plus, weight, others, factor=1 if self._is_similarity or self.has_root else 2)
+        return minus_product(plus, weight, others, factor=factor)
 
     def _pull_few(
         self, positives: Tensor, weight: Tensor, query: Tensor, to_query: Tensor, gradients: Gradients, factor: int

@@ -19,7 +19,7 @@ from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.chosen import rule_of
 from nearfar_pair.pair_distances import both_distances
-from nearfar_pair.row_pass import RowPass, is_table_cheaper
+from nearfar_pair.row_pass import Loop, RowPass, is_table_cheaper
 from nearfar_pair.row_terms import PairSide, RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, SlopedFormula
@@ -49,13 +49,19 @@ class AnchorLoss(EmbeddingLoss):
         """The formula with its own slopes, where it knows them."""
         return None
 
+    @property
+    def loop(self) -> Loop | None:
+        """The same by kernels, where there are any."""
+        return None
+
     def narrow(self, batch: Batch) -> bool:
         """Whether the formula does so much with each positive that their table should be no wider than it has to be."""
         return False
 
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         narrow = self.narrow(batch)
-        rows = RowPass(batch, self.distance, self.costs, self.learned(batch), sloped=self.slopes, narrow=narrow)
+        given = self.costs, self.learned(batch)
+        rows = RowPass(batch, self.distance, *given, sloped=self.slopes, narrow=narrow, loop=self.loop)
         return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
 
 
@@ -119,11 +125,15 @@ class PairLoss(EmbeddingLoss):
         """The formula of the sums of costs with its own slopes, where it knows them."""
         return None
 
+    def loop(self, learned: tuple[Tensor, ...]) -> Loop | None:
+        """The same by kernels, where there are any."""
+        return None
+
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
         learned = self.learned(batch)
         if batch.selection is not None and rule_of(batch) is None:
             return self._selected(batch, batch.selection, learned)
-        rows = RowPass(batch, self.distance, self._sums, learned, sloped=self.slopes, sums=2)
+        rows = RowPass(batch, self.distance, self._sums, learned, sloped=self.slopes, sums=2, loop=self.loop(learned))
         sides = [PairSide(kind, rows, self._costs, labels=batch.labels) for kind in ("pos_pair", "neg_pair")]
         return self._named(batch, *sides)
 

@@ -9,8 +9,8 @@ second derivatives too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,19 +19,32 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.selection import distance_matrix
 from nearfar_pair.again import is_differentiable
 from nearfar_pair.chosen import chosen_sides
+from nearfar_pair.compiled.tier import fits
+from nearfar_pair.compiled.work import Work
 from nearfar_pair.once import once
 from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_functions import Outputs, Totals
 from nearfar_pair.row_plan import Formula, Plan
-from nearfar_pair.sides import FAR, SMALL, Rows
+from nearfar_pair.sides import FAR, SMALL, Rows, Sides
 from nearfar_pair.sloped import Found, SlopedFormula
 from nearfar_pair.split_rows import split
 from nearfar_pair.whole_pass import WholeTotals
 
-__all__ = ["RowPass", "is_at_once", "is_table_cheaper"]
+__all__ = ["Loop", "RowPass", "is_at_once", "is_table_cheaper"]
 
 #: Up to so many distances to make a table of positives costs more than it saves a formula of each of them.
 WIDE = 2**15
+
+
+class Loop(Protocol):
+    """A pass by compiled kernels, where :func:`~nearfar_pair.compiled.tier.fits` says so."""
+
+    @property
+    def kernels(self) -> Sequence[str]:
+        """The names of the kernels it calls."""
+
+    def run(self, work: Work, sides: Callable[[], Sides]) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+        """The sums of the first outputs, differentiable, and what :attr:`RowPass.found` has."""
 
 
 class RowPass:
@@ -54,6 +67,8 @@ class RowPass:
     is_ragged
         Whether the outputs are lists of as many things as there are, not one row for each anchor; nothing is
         differentiated then.
+    loop
+        The sums by kernels; None where there are none.
     """
 
     def __init__(
@@ -67,13 +82,23 @@ class RowPass:
         sums: int = 1,
         narrow: bool = False,
         is_ragged: bool = False,
+        loop: Loop | None = None,
     ) -> None:
-        self._sums = sums
-        self._quick: Found | None = None
+        self._sums, self._loop, self._narrow = sums, loop, narrow
+        self._quick: Sequence[Tensor] | None = None
         self._is_ragged = is_ragged
         self._batch, self._distance, self._formula, self._sloped = batch, distance, formula, sloped
         self._parameters = tuple(parameters)
-        self.sides = chosen_sides(batch, distance, narrow=narrow)
+
+    @property
+    def num_anchors(self) -> int:
+        """How many there are."""
+        return len(self._batch.embeddings)
+
+    @once
+    def sides(self) -> Sides:
+        """Who is a positive and who a negative."""
+        return chosen_sides(self._batch, self._distance, narrow=self._narrow)
 
     @once
     def outputs(self) -> tuple[Tensor, ...]:
@@ -86,11 +111,12 @@ class RowPass:
     @once
     def totals(self) -> tuple[Tensor, ...]:
         """The sums of the first outputs, differentiable; there may be more, which :attr:`found` has."""
-        if self._is_quick and (torch.is_grad_enabled() or not self.needs_grad):
-            return self._whole_totals
+        is_told = self._is_compiled or self._is_quick
+        if is_told and (torch.is_grad_enabled() or not self.needs_grad):
+            return self._told_totals
         with torch.set_grad_enabled(self.needs_grad):
-            if self._is_quick:
-                return self._whole_totals
+            if is_told:
+                return self._told_totals
             if self._is_whole or "outputs" in self.__dict__:
                 sums = (output.sum() for output in self.outputs[: self._sums])
                 return *sums, *(output.detach() for output in self.outputs)
@@ -103,9 +129,33 @@ class RowPass:
         return self._sloped is not None and "outputs" not in self.__dict__ and self._is_whole and self._splits
 
     @property
+    def _told_totals(self) -> tuple[Tensor, ...]:
+        return self._loop_totals if self._is_compiled else self._whole_totals
+
+    @property
+    def _is_compiled(self) -> bool:
+        """Whether kernels compute the sums, and nothing is made yet."""
+        return self._loop is not None and "outputs" not in self.__dict__ and self._fits
+
+    @once
+    def _fits(self) -> bool:
+        assert self._loop is not None
+        return fits(self._batch, self._distance, self._parameters, self._loop.kernels)
+
+    @property
+    def _loop_totals(self) -> tuple[Tensor, ...]:
+        assert self._loop is not None
+        work = Work(self._batch, self._distance, self._raw_plan)
+        sums, self._quick = self._loop.run(work, lambda: self.sides)
+        return sums
+
+    def _raw_plan(self) -> Plan:
+        return Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
+
+    @property
     def _whole_totals(self) -> tuple[Tensor, ...]:
         batch = self._batch
-        plan = Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
+        plan = self._raw_plan()
         reference = None if batch.is_self else batch.reference
         sums: tuple[Tensor, ...] = WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters)
         assert plan.found is not None
@@ -115,7 +165,7 @@ class RowPass:
     @property
     def found(self) -> Sequence[Tensor]:
         """All outputs, for whoever does not differentiate them: as whoever asked first had them made."""
-        if self._is_quick:
+        if self._is_compiled or self._is_quick:
             _ = self.totals  # which are likely to be asked for too
         if self._quick is not None:
             return self._quick

@@ -12,7 +12,6 @@ from nearfar.nn.terms import Terms
 from nearfar_pair.once import once
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.row_plan import Formula
-from nearfar_pair.sides import Sides
 
 __all__ = ["Made", "PairSide", "RowTerms"]
 
@@ -21,8 +20,8 @@ class Pass(Protocol):
     """What goes through the positives of every anchor."""
 
     @property
-    def sides(self) -> Sides:
-        """Who is a positive and who a negative."""
+    def num_anchors(self) -> int:
+        """How many there are."""
 
     @property
     def table(self) -> tuple[Tensor, Tensor]:
@@ -36,7 +35,7 @@ class Made:
     Attributes
     ----------
     rows
-        The pass, of which only its sides and its table of positives are asked.
+        The pass, of which only its size and its table of positives are asked.
     outputs
         The costs (n, k), 0 where there is none, and which there are, boolean.
     """
@@ -45,8 +44,8 @@ class Made:
     outputs: tuple[Tensor, ...]
 
     @property
-    def sides(self) -> Sides:
-        return self.rows.sides
+    def num_anchors(self) -> int:
+        return self.rows.num_anchors
 
     @property
     def table(self) -> tuple[Tensor, Tensor]:
@@ -89,7 +88,7 @@ class RowTerms(Terms):
         labels: Tensor | None = None,
     ) -> None:
         self.kind = kind
-        self.num_anchors = rows.sides.shape[0]
+        self.num_anchors = rows.num_anchors
         self.normalizer = normalizer
         self.labels = labels
         self._rows = rows
@@ -163,7 +162,7 @@ class PairSide(Terms):
         labels: Tensor | None = None,
     ) -> None:
         self.kind = kind
-        self.num_anchors = rows.sides.shape[0]
+        self.num_anchors = rows.num_anchors
         self.normalizer = normalizer
         self.labels = labels
         self._rows, self._every = rows, every

@@ -356,6 +356,11 @@ class Sides:
         return not self._narrow
 
     @property
+    def num_positives(self) -> Tensor:
+        """(n,) int64: how many positives each anchor has, before a rule chooses."""
+        return self._positives
+
+    @property
     def num_negatives(self) -> Tensor:
         """(n,) int64: how many negatives each anchor has, before a rule chooses."""
         return self._negatives

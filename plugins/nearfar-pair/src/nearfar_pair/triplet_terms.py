@@ -17,6 +17,9 @@ from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair import sides
 from nearfar_pair.arithmetic import softplus
 from nearfar_pair.chosen import is_alike, measured
+from nearfar_pair.compiled.hardest import KERNELS, HardestLoop
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.tier import fits
 from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
 from nearfar_pair.hinges import Hinges, as_it_is
 from nearfar_pair.mining import choices
@@ -27,6 +30,7 @@ from nearfar_pair.row_distance import row_distance
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import PairRule
+from nearfar_pair.sloped import Found, Sloped, is_not_asked
 from nearfar_pair.triplet_pairs import Triplets, selects_all
 
 __all__ = ["TripletCost", "triplet_terms"]
@@ -142,7 +146,8 @@ class TripletTerms(_Summed):
         self._told = batch
         # On a GPU a table as wide as the reference set would take more than it saves.
         self._narrow = batch.embeddings.device.type != "cpu" or not _is_small(batch, FEW)
-        self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow)
+        loop = None if cost.shape is not as_it_is else RowLoop("triplets", (cost.margin, lower, upper), _found)
+        self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow, loop=loop)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -161,6 +166,12 @@ class TripletTerms(_Summed):
 
     def count_positive(self) -> Tensor:
         return self._rows.found[1].sum()
+
+
+def _found(costs: Tensor, counts: Tensor, sides: Callable[[], sides.Sides]) -> Found:
+    """What :class:`~nearfar_pair.hinges.Hinges` gives."""
+    by_label = (lambda: sides().num_positives * sides().num_negatives,)
+    return Found(Sloped((costs, counts), by_label, is_not_asked))
 
 
 class StreamedTriplets(_Summed):
@@ -271,7 +282,8 @@ class HardestTerms(_Summed):
         costs = HardestCosts(cost.of_excess, cost.slope_of_excess)
         rule = batch.selection
         assert isinstance(rule, HardestTriplets)
-        self._rows = RowPass(_by_label(batch, rule.batch), distance, costs, sloped=costs.sloped)
+        loop = HardestLoop(cost.of_excess, cost.slope_of_excess)
+        self._rows = RowPass(_by_label(batch, rule.batch), distance, costs, sloped=costs.sloped, loop=loop)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -290,8 +302,10 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
     """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
     if isinstance(rule, HardestTriplets):
-        is_small = _is_small(batch, sides.SMALL)  # else no second matrix, of what is differentiated by, is made
-        is_one_pass = not cost.swap and cost.shape is as_it_is and is_small and is_alike(rule, batch, distance)
+        told = _by_label(batch, rule.batch)
+        # By torch of large batches no second matrix, of what is differentiated by, is made.
+        is_cheap = _is_small(batch, sides.SMALL) or fits(told, distance, (), KERNELS)
+        is_one_pass = not cost.swap and cost.shape is as_it_is and is_cheap and is_alike(rule, batch, distance)
         return (HardestTerms if is_one_pass else _made)(batch, distance, cost)
     if cost.is_plain:
         if rule is None or selects_all(rule):

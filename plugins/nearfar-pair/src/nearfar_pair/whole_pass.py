@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.precision import in_full_precision
-from nearfar.nn.vectors import scaled, through_unit
 from nearfar_pair.again import again
+from nearfar_pair.points import Points
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.row_plan import Plan
 from nearfar_pair.sides import Rows
@@ -29,7 +29,7 @@ class WholeTotals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, query: Tensor, reference: Tensor | None, *parameters: Tensor) -> Any:
         normalize = plan.distance.normalize_embeddings
-        ctx.ends = ends = [_End(x, normalize=normalize) for x in (query, reference) if x is not None]
+        ctx.ends = ends = [Points(x, normalize=normalize) for x in (query, reference) if x is not None]
         ctx.distance = distance = RowDistance(plan.distance, ends[0].points, ends[-1].points)
         d = distance.whole()
         # Of what has a root, distances are asked for once more.
@@ -57,22 +57,6 @@ class WholeTotals(torch.autograd.Function):
             return None, None, None, *by_parameters
         found = [end.back(g) for end, g in zip(ctx.ends, ctx.distance.pulled(weight, ctx.root), strict=True)]
         return None, *found, *([None] * (2 - len(found))), *by_parameters
-
-
-class _End:
-    """What is compared, normalised where that is asked for."""
-
-    def __init__(self, given: Tensor, *, normalize: bool) -> None:
-        self.points = given
-        self._lengths: Tensor | None = None
-        if normalize:
-            self.points, self._lengths, self._have_direction = scaled(given)
-
-    def back(self, by_points: Tensor) -> Tensor:
-        """The gradient by what was given."""
-        if self._lengths is None:
-            return by_points
-        return through_unit(by_points, self.points, self._lengths, have_direction=self._have_direction)
 
 
 def _joined(rows: Rows, by_ap: Tensor | None, by_an: Tensor | None) -> Tensor | None:

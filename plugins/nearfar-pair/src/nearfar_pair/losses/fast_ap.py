@@ -16,6 +16,7 @@ from nearfar.errors import ArgumentError
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar.nn.precision import in_full_precision
+from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.row_pass import is_table_cheaper
 from nearfar_pair.sides import Rows
@@ -75,6 +76,10 @@ class FastAP(SlopedLoss):
 
     def narrow(self, batch: Batch) -> bool:
         return is_table_cheaper(batch)
+
+    @property
+    def loop(self) -> RowLoop:
+        return RowLoop("fast_ap", (self.num_bins, MOST, 0), lambda costs, counts, sides: (costs, counts > 0))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         bins, width = self.num_bins, MOST / self.num_bins

@@ -14,6 +14,7 @@ from nearfar.nn.arguments import non_negative
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.chosen import rule_of
+from nearfar_pair.compiled.pairs import PairLoop
 from nearfar_pair.excess_losses import ExcessLoss, Line
 from nearfar_pair.links import SQUARED_HINGE
 from nearfar_pair.pair_distances import pair_distances
@@ -93,6 +94,9 @@ class IntraPairVariance(ExcessLoss):
         rows = RowPass(batch, self.distance, _sums, sloped=_sloped, sums=2)
         sums = rows.totals[:2]
         return tuple(total / rows.found[2 + side].sum().clamp_min(1) for side, total in enumerate(sums))
+
+    def loop(self, learned: tuple[Tensor, ...]) -> PairLoop | None:
+        return super().loop(learned) if learned else None
 
     def of_anchors(self, rows: Rows, learned: Sequence[Tensor]) -> Sequence[Tensor]:
         return learned or _means(rows, _weights(rows))[0]
