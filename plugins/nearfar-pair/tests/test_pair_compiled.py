@@ -288,24 +288,6 @@ def test_embeddings_need_not_be_adjacent_in_memory() -> None:
         assert_alike((value.detach(), torch.autograd.grad(value, wide)[0]), expected[:2])
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("recipe", ["triplet", "triplet(miner=semihard)", "fast_ap", "triplet(miner=batch_hard)"])
-def test_threads_change_nothing_but_who_computes_what(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, labels = draw(301, 8, 60)
-    alone = value_and_gradients(recipe, x, labels)
-    monkeypatch.setattr(work, "PIECE", 100)
-    for found, expected in zip(value_and_gradients(recipe, x, labels), alone, strict=True):
-        assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize("recipe", ["contrastive(hinge='linear')", "triplet", "fast_ap", "triplet(miner=batch_hard)"])
 def test_a_few_rows_at_a_time_are_all_of_them(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = draw(150, 8, 30)

@@ -462,9 +462,8 @@ def triplets(  # type: ignore[no-untyped-def]
     costs,
     counts,
     of_x,
-    first,
-    last,
     start,
+    last,
     m,
     dim,
     is_self,
@@ -475,7 +474,7 @@ def triplets(  # type: ignore[no-untyped-def]
 ):
     """The hinges of all triplets of some anchors, or of those whose gap is within an interval.
 
-    Products ``p`` (r, m) of the anchors from ``start`` on become slopes; for those from ``first`` to ``last``.
+    Products ``p`` (r, m) of the anchors from ``start`` to ``last`` become slopes.
     """
     p, own, classes = carray(p, (last - start, m)), carray(own, (last,)), carray(classes, (m,))
     square, squares, x, y = carray(square, (last,)), carray(squares, (m,)), carray(x, (last, dim)), carray(y, (m, dim))
@@ -484,7 +483,7 @@ def triplets(  # type: ignore[no-untyped-def]
     is_every = lower == f32(-np.inf) and upper >= margin
     negative, positive, hits, of_positive = np.empty(m, f32), np.empty(m, f32), np.empty(m, f32), np.empty(m, f32)
     place = np.empty(m, np.uintp)
-    for i in range(size(first), size(last)):
+    for i in range(size(start), size(last)):
         d = p[i - size(start)]
         _distances(d, i, is_self, square[i], squares, kind, x[i], y)
         k, _ = _split(d, classes, own[i], i, is_self, negative, place, positive)
@@ -547,9 +546,8 @@ def fast_ap(  # type: ignore[no-untyped-def]
     costs,
     counts,
     of_x,
-    first,
-    last,
     start,
+    last,
     m,
     dim,
     is_self,
@@ -572,7 +570,7 @@ def fast_ap(  # type: ignore[no-untyped-def]
     near, far = np.empty(bins + 1, f32), np.empty(bins + 1, f32)
     # What is in no bin finds a 0.
     by_near, by_far = np.zeros(bins + 2, f32), np.zeros(bins + 2, f32)
-    for i in range(size(first), size(last)):
+    for i in range(size(start), size(last)):
         d = p[i - size(start)]
         _distances(d, i, is_self, square[i], squares, kind, x[i], y)
         k, _ = _split(d, classes, own[i], i, is_self, scaled, place, positive)
@@ -663,7 +661,7 @@ def _first_least(d: Any, lanes: Any) -> Any:
 
 
 def hardest(  # type: ignore[no-untyped-def]
-    p, own, classes, square, squares, x, y, d_ap, d_an, first, last, start, m, dim, is_self, kind, places
+    p, own, classes, square, squares, x, y, d_ap, d_an, start, last, m, dim, is_self, kind, places
 ):
     """Find the farthest positive and the nearest negative of some anchors, and their distances.
 
@@ -673,7 +671,7 @@ def hardest(  # type: ignore[no-untyped-def]
     square, squares, x, y = carray(square, (last,)), carray(squares, (m,)), carray(x, (last, dim)), carray(y, (m, dim))
     d_ap, d_an, places = carray(d_ap, (last,)), carray(d_an, (last,)), carray(places, (last, 2))
     negative, positive, place, lanes = np.empty(m, f32), np.empty(m, f32), np.empty(m, np.uintp), np.empty(16, f32)
-    for i in range(size(first), size(last)):
+    for i in range(size(start), size(last)):
         d = p[i - size(start)]
         # Of roots their squares are in the same order.
         _distances(d, i, is_self, square[i], squares, min(kind, SQUARED), x[i], y)
@@ -730,10 +728,10 @@ _KERNELS: dict[str, tuple[Callable[..., Any], str]] = {
     "finish": (finish, "pppp iiii"),
     "pairs": (pairs, "pcc pppp d ffff iiii iii"),
     "pair_slopes": (pair_slopes, "pcc pppp d ffff iiii iii ff ppp i"),
-    "triplets": (triplets, "pcc pppp pcp iii ii ii fff"),
-    "fast_ap": (fast_ap, "pcc pppp pcp iii ii ii fff"),
+    "triplets": (triplets, "pcc pppp pcp ii ii ii fff"),
+    "fast_ap": (fast_ap, "pcc pppp pcp ii ii ii fff"),
     "columns": (columns, "pp ii"),
-    "hardest": (hardest, "pcc pppp pp iii ii ii c"),
+    "hardest": (hardest, "pcc pppp pp ii ii ii c"),
     "scatter": (scatter, "cp pppp iiii"),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from threading import Thread
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from nearfar_pair.row_plan import Plan
 
 __all__ = ["ROOT", "SQUARED", "Compared", "Gradients", "Work"]
 
-#: Distances below which a second thread costs more than it saves.
-PIECE = 2**17
 #: How products become distances, as kernels have it.
 SIMILARITY, SQUARED, ROOT = 0, 1, 2
 
@@ -90,28 +87,13 @@ class Compared:
         kernel(name)(p.data_ptr(), *self._told, *arguments)
 
     def each_row(self, name: str, p: Tensor, anchors: slice, outputs: tuple[Tensor, ...], *arguments: Any) -> None:
-        """Call a kernel for each of these anchors; of many, each of torch's threads takes as many.
+        """Call a kernel for each of these anchors.
 
-        Threads are made anew each time, and a process may fork: a few microseconds of what they save.
+        One thread does it: another of Python's would have to wait for those of OpenMP, which spin after a product.
         """
-        pointers = [each.data_ptr() for each in outputs]
-        count = anchors.stop - anchors.start
-
-        def take(first: int, last: int) -> None:
-            size = first, last, anchors.start, self.m, self.dim, self.work.is_self, self.kind
-            self.call(name, p, *pointers, *size, *arguments)
-
-        threads = min(torch.get_num_threads(), count * self.m // PIECE)
-        if threads <= 1:
-            take(anchors.start, anchors.stop)
-            return
-        bounds = [anchors.start + count * i // threads for i in range(threads + 1)]
-        others = [Thread(target=take, args=bounds[i : i + 2]) for i in range(1, threads)]
-        for other in others:
-            other.start()
-        take(*bounds[:2])
-        for other in others:
-            other.join()
+        pointers = (each.data_ptr() for each in outputs)
+        size = anchors.start, anchors.stop, self.m, self.dim, self.work.is_self, self.kind
+        self.call(name, p, *pointers, *size, *arguments)
 
 
 class _End:
@@ -151,6 +133,7 @@ class Gradients:
     def __init__(self, compared: Compared) -> None:
         self._compared = compared
         self._by: list[Tensor] = []
+        self._turned: list[Tensor] = []
         self.of_x = compared.x.new_zeros(compared.n)
         self.of_y = self.of_x if compared.work.is_self else compared.x.new_zeros(compared.m)
 
@@ -167,10 +150,14 @@ class Gradients:
             return
         if not self._by:
             self._by = [torch.zeros_like(end.points) for end in compared.ends]
+            self._turned = [compared.y.new_zeros(compared.dim, compared.m)]
         add_product(self._by[0][anchors], slopes, y, alpha=-1)
-        add_product(self._by[-1][:width], slopes.T, x, alpha=-1)
+        # Turned round, as slopes that are read by columns would be copied as a whole.
+        add_product(self._turned[0][:, :width], x.T, slopes, alpha=-1)
 
     def finished(self) -> list[Tensor]:
         """Those by the embeddings and by the reference where it is another, as they were given."""
+        for turned in self._turned:
+            self._by[-1] += turned.T
         of = (None, None) if self._compared.kind == SIMILARITY else (self.of_x, self.of_y)
         return [end.back(by, of_end) for end, by, of_end in zip(self._compared.ends, self._by, of, strict=False)]
