@@ -43,6 +43,9 @@ RECIPES = [
     if distance != "cosine" or name not in ("contrastive", "contrastive_linear", "margin_beta")
 ]
 RECIPES += ["contrastive(pos_margin=0.9, neg_margin=0.3, distance=cosine)", "margin_beta(beta=0.4, distance=cosine)"]
+RECIPES += ["sup_con", "sup_con(distance=squared_euclidean)", "info_nce", "info_nce(positives='mean')", "nt_xent"]
+RECIPES += ["circle", "generalized_lifted", "multi_similarity", "multi_similarity(base=0.5)", "decoupled_contrastive"]
+RECIPES += ["nca", "nca(objective='probability')", "n_pair", "n_pair(l2_weight=0, distance=cosine)"]
 RECIPES += ["fast_ap", "fast_ap(num_bins=3)", "threshold_consistent_margin", "intra_pair_variance"]
 
 
@@ -130,7 +133,9 @@ def test_batches_with_nothing_to_compare_cost_what_they_do_in_torch(recipe: str)
         assert_alike(value_and_gradients(recipe, *given), by_torch(recipe, *given))
 
 
-@pytest.mark.parametrize("recipe", [LOSSES[name].format("") for name in LOSSES] + ["fast_ap"])
+@pytest.mark.parametrize(
+    "recipe", [LOSSES[name].format("") for name in LOSSES] + ["fast_ap", "sup_con", "multi_similarity", "circle", "nca"]
+)
 def test_points_without_a_direction_and_of_any_length_are_compared(recipe: str) -> None:
     for change in (0.0, 1e25, 1e-30):
         x, labels = draw(50, 8, 10)
@@ -167,7 +172,10 @@ REDUCERS = ["mean", "sum", "avg_non_zero", "none", "per_anchor", "divisor", "thr
 
 
 @pytest.mark.parametrize("reducer", REDUCERS)
-@pytest.mark.parametrize("recipe", ["contrastive", "triplet", "fast_ap", "triplet(miner=batch_hard)", "siglip"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["contrastive", "triplet", "fast_ap", "triplet(miner=batch_hard)", "siglip", "n_pair", "circle", "nt_xent"],
+)
 def test_every_reducer_has_what_it_asks_for(recipe: str, reducer: str) -> None:
     opened = recipe.removesuffix(")")
     whole = f"{opened}{', ' if '(' in opened else '('}reducer={reducer})"
@@ -175,7 +183,7 @@ def test_every_reducer_has_what_it_asks_for(recipe: str, reducer: str) -> None:
     assert_alike(value_and_gradients(whole, x, labels), by_torch(whole, x, labels))
 
 
-@pytest.mark.parametrize("recipe", ["contrastive", "margin_beta", "triplet", "fast_ap"])
+@pytest.mark.parametrize("recipe", ["contrastive", "margin_beta", "triplet", "fast_ap", "nt_xent", "sup_con"])
 def test_it_may_be_asked_in_any_order(recipe: str) -> None:
     from nearfar.nn.batch import Batch
 
@@ -208,7 +216,7 @@ def test_a_graph_that_is_kept_can_be_walked_again(recipe: str) -> None:
         assert torch.equal(torch.autograd.grad(3 * value, x)[0], first)
 
 
-@pytest.mark.parametrize("recipe", ["contrastive", "siglip", "triplet(miner=batch_hard)", "margin_beta"])
+@pytest.mark.parametrize("recipe", ["contrastive", "siglip", "triplet(miner=batch_hard)", "margin_beta", "circle"])
 def test_the_second_derivative_is_torchs(recipe: str) -> None:
     x, labels = draw(40, 8, 10)
     beside, of_beside = draw(30, 8, 10, seed=1)
@@ -288,7 +296,9 @@ def test_embeddings_need_not_be_adjacent_in_memory() -> None:
         assert_alike((value.detach(), torch.autograd.grad(value, wide)[0]), expected[:2])
 
 
-@pytest.mark.parametrize("recipe", ["contrastive(hinge='linear')", "triplet", "fast_ap", "triplet(miner=batch_hard)"])
+@pytest.mark.parametrize(
+    "recipe", ["contrastive(hinge='linear')", "triplet", "fast_ap", "triplet(miner=batch_hard)", "nca"]
+)
 def test_a_few_rows_at_a_time_are_all_of_them(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = draw(150, 8, 30)
     beside = draw(130, 8, 30, seed=1)

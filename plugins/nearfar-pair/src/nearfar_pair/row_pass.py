@@ -9,8 +9,8 @@ second derivatives too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class Loop(Protocol):
     def kernels(self) -> Sequence[str]:
         """The names of the kernels it calls."""
 
-    def run(self, work: Work, sides: Callable[[], Sides]) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+    def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         """The sums of the first outputs, differentiable, and what :attr:`RowPass.found` has."""
 
 
@@ -145,17 +145,18 @@ class RowPass:
     @property
     def _loop_totals(self) -> tuple[Tensor, ...]:
         assert self._loop is not None
-        work = Work(self._batch, self._distance, self._raw_plan)
-        sums, self._quick = self._loop.run(work, lambda: self.sides)
+        sums, self._quick = self._loop.run(Work(self._batch, self._distance, self._by_torch))
         return sums
 
-    def _raw_plan(self) -> Plan:
-        return Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
+    @property
+    def _by_torch(self) -> _ByTorch:
+        told = self._batch, self._distance, self._formula, self._parameters
+        return _ByTorch(*told, self._sloped, self._sums, self._narrow)
 
     @property
     def _whole_totals(self) -> tuple[Tensor, ...]:
         batch = self._batch
-        plan = self._raw_plan()
+        plan = Plan(self._distance, self.sides, self._formula, self._sloped, sums=self._sums, is_raw=True)
         reference = None if batch.is_self else batch.reference
         sums: tuple[Tensor, ...] = WholeTotals.apply(plan, batch.embeddings, reference, *self._parameters)
         assert plan.found is not None
@@ -233,6 +234,31 @@ class RowPass:
     @once
     def _plan(self) -> Plan:
         return Plan(self._distance, self.sides, self._formula, self._sloped, self._is_ragged)
+
+
+class _ByTorch(NamedTuple):
+    """The same pass by torch, for what kernels do not give.
+
+    Not the pass itself, which has what they gave: nobody but the cycle collector would free the two.
+    """
+
+    batch: Batch
+    distance: Any
+    formula: Formula
+    parameters: tuple[Tensor, ...]
+    sloped: SlopedFormula | None
+    sums: int
+    narrow: bool
+
+    def sides(self) -> Sides:
+        return chosen_sides(self.batch, self.distance, narrow=self.narrow)
+
+    def plan(self) -> Plan:
+        return Plan(self.distance, self.sides(), self.formula, self.sloped, sums=self.sums, is_raw=True)
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return RowPass(self.batch, self.distance, self.formula, self.parameters, narrow=self.narrow).outputs
 
 
 def is_table_cheaper(batch: Batch) -> bool:

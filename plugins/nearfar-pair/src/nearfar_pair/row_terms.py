@@ -116,7 +116,7 @@ class RowTerms(Terms):
         return self._costs.clamp_min(0).sum() if self._signed else self.sum()
 
     def count(self) -> Tensor:
-        return self._mask.sum()
+        return self._there.sum()
 
     def count_positive(self) -> Tensor:
         return (self._rows.found[0] > 0).sum()
@@ -125,15 +125,21 @@ class RowTerms(Terms):
         return self._costs if self._costs.ndim == 1 else self._costs.sum(1)
 
     def count_by_anchor(self) -> Tensor:
-        return self._mask.long() if self._mask.ndim == 1 else self._mask.sum(1)
+        return self._there.long() if self._there.ndim == 1 else self._there.sum(1)
 
     @once
     def _costs(self) -> Tensor:
         return self._rows.outputs[0]
 
     @property
-    def _mask(self) -> Tensor:
+    def _there(self) -> Tensor:
+        """Which costs there are, or of whom nobody asked which, how many of each anchor."""
         return self._rows.found[1]
+
+    @property
+    def _mask(self) -> Tensor:
+        there = self._there
+        return there if there.dtype == torch.bool else self._rows.outputs[1]
 
 
 class PairSide(Terms):

@@ -20,6 +20,7 @@ from nearfar_pair.chosen import is_alike, measured
 from nearfar_pair.compiled.hardest import KERNELS, HardestLoop
 from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.compiled.tier import fits
+from nearfar_pair.compiled.work import Work
 from nearfar_pair.hardest_triplets import HardestCosts, HardestTriplets
 from nearfar_pair.hinges import Hinges, as_it_is
 from nearfar_pair.mining import choices
@@ -146,7 +147,7 @@ class TripletTerms(_Summed):
         self._told = batch
         # On a GPU a table as wide as the reference set would take more than it saves.
         self._narrow = batch.embeddings.device.type != "cpu" or not _is_small(batch, FEW)
-        loop = None if cost.shape is not as_it_is else RowLoop("triplets", (cost.margin, lower, upper), _found)
+        loop = None if cost.shape is not as_it_is else RowLoop("triplets", (cost.margin, lower, upper, 0), _found)
         self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow, loop=loop)
 
     def sum(self) -> Tensor:
@@ -168,10 +169,16 @@ class TripletTerms(_Summed):
         return self._rows.found[1].sum()
 
 
-def _found(costs: Tensor, counts: Tensor, sides: Callable[[], sides.Sides]) -> Found:
+def _found(costs: Tensor, counts: Tensor, work: Work) -> Found:
     """What :class:`~nearfar_pair.hinges.Hinges` gives."""
-    by_label = (lambda: sides().num_positives * sides().num_negatives,)
-    return Found(Sloped((costs, counts), by_label, is_not_asked))
+    torch = work.torch
+    assert torch is not None
+
+    def by_label() -> Tensor:
+        sides = torch.sides()
+        return sides.num_positives * sides.num_negatives
+
+    return Found(Sloped((costs, counts), (by_label,), is_not_asked))
 
 
 class StreamedTriplets(_Summed):

@@ -11,7 +11,6 @@ from torch import Tensor
 from nearfar.nn.precision import in_full_precision
 from nearfar_pair.compiled.tier import kernel
 from nearfar_pair.compiled.work import ROOT, SQUARED, Compared, Work
-from nearfar_pair.sides import Sides
 
 __all__ = ["KERNELS", "HardestLoop", "hardest"]
 
@@ -36,7 +35,7 @@ class HardestLoop(NamedTuple):
     def kernels(self) -> tuple[str, ...]:
         return KERNELS
 
-    def run(self, work: Work, sides: Callable[[], Sides]) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+    def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         n, like = work.own.shape[0], work.given[0]
         costs, places = like.new_empty(n), work.own.new_empty(n, 2)
         total = _Sum.apply(self, work, costs, places, *work.given)

@@ -27,6 +27,10 @@ NEAR = f32(1e-3)
 #: How products become distances; what an excess costs.
 SIMILARITY, SQUARED, ROOT = 0, 1, 2
 HINGE, SQUARED_HINGE, LOGISTIC = 0, 1, 2
+#: What an anchor costs by the sums of its exponentials, as :mod:`nearfar_pair.compiled.rules` has it.
+ODDS, MEAN_ODDS, PROBABILITY, HINGE_OF_BOTH, CIRCLE, EACH_SIDE, MEAN_SHARE, EACH_ODDS, EACH_DIFFERENCE = range(9)
+#: The logarithm of a sum of nothing, from which others can be taken.
+BELOW = 1e30
 #: So many of a row are looked over for what there is seldom, before one is.
 GROUP = 64
 TINY = float(np.finfo(f32).tiny)
@@ -471,6 +475,7 @@ def triplets(  # type: ignore[no-untyped-def]
     margin,
     lower,
     upper,
+    _,
 ):
     """The hinges of all triplets of some anchors, or of those whose gap is within an interval.
 
@@ -555,6 +560,7 @@ def fast_ap(  # type: ignore[no-untyped-def]
     bins,
     most,
     _,
+    __,
 ):
     """One minus the average precision of some anchors, from histograms of so many bins up to ``most``.
 
@@ -613,6 +619,197 @@ def fast_ap(  # type: ignore[no-untyped-def]
         for t in range(k):
             value = min(max(positive[t] / width, f32(0)), f32(bins + 1))
             d[place[t]] = _of_square(by_near[i32(value)], positive[t], kind)
+        of_x[i] += _sum(d, size(m))
+
+
+# Sums of exponentials
+
+
+@exact
+def _softplus(x: Any) -> Any:
+    return max(x, 0.0) + np.log1p(np.exp(-abs(x)))
+
+
+@exact
+def _sigmoid(x: Any) -> Any:
+    u = np.exp(-abs(x))
+    return (u if x < 0.0 else 1.0) / (1.0 + u)
+
+
+@exact
+def _greatest(x: Any, lanes: Any) -> Any:
+    """The greatest of a row without NaN, of as many numbers at a time as there are lanes."""
+    m = size(x.shape[0])
+    whole = m - m % size(16)
+    for t in range(size(16)):
+        lanes[t] = f32(-np.inf)
+    for start in range(size(0), whole, size(16)):
+        for t in range(size(16)):
+            lanes[t] = x[start + t] if x[start + t] > lanes[t] else lanes[t]
+    greatest = f32(-np.inf)
+    for t in range(size(16)):
+        greatest = max(greatest, lanes[t])
+    for j in range(whole, m):
+        greatest = max(greatest, x[j])
+    return greatest
+
+
+@exact
+def _exponents(d: Any, found: Any, scale: Any, is_circle: Any, margin: Any) -> None:
+    """Write what the exponentials of a row of negatives are of: far below all others of what is far."""
+    m = size(d.shape[0])
+    if is_circle:
+        for j in range(m):
+            alpha = (margin if d[j] > margin else d[j]) - margin
+            found[j] = -FAR if d[j] == FAR else scale * (alpha * (d[j] + margin))
+    else:
+        for j in range(m):
+            found[j] = -FAR if d[j] == FAR else scale * d[j]
+
+
+@exact
+def _exponentials(x: Any, first: Any) -> None:
+    """The exponentials of what a row is less than its greatest, in place."""
+    for j in range(size(x.shape[0])):
+        x[j] = _exp(x[j] - first)
+
+
+@exact
+def _by_exponents(d: Any, shares: Any, by: Any, is_circle: Any, margin: Any, kind: int) -> None:
+    """Write the slopes by half the squared distance in place of the distances, of that by the exponents."""
+    m = size(d.shape[0])
+    if is_circle:
+        for j in range(m):
+            alpha = (margin if d[j] > margin else d[j]) - margin
+            d[j] = _of_square(by * shares[j] * alpha, d[j], kind)
+    else:
+        for j in range(m):
+            d[j] = _of_square(by * shares[j], d[j], kind)
+
+
+def soft(  # type: ignore[no-untyped-def]
+    p,
+    own,
+    classes,
+    square,
+    squares,
+    x,
+    y,
+    costs,
+    counts,
+    of_x,
+    start,
+    last,
+    m,
+    dim,
+    is_self,
+    kind,
+    rule,
+    near,
+    far,
+    number,
+):
+    """What anchors cost by sums of exponentials, of ``near`` times the distances of the positives and of ``far`` times
+    those of the negatives; by one of the rules that :mod:`nearfar_pair.compiled.rules` names.
+
+    As :func:`triplets`; what is counted are the terms of an anchor.
+    """
+    p, own, classes = carray(p, (last - start, m)), carray(own, (last,)), carray(classes, (m,))
+    square, squares, x, y = carray(square, (last,)), carray(squares, (m,)), carray(x, (last, dim)), carray(y, (m, dim))
+    costs, counts, of_x = carray(costs, (last,)), carray(counts, (last,)), carray(of_x, (last,))
+    negative, positive, place, lanes = np.empty(m, f32), np.empty(m, f32), np.empty(m, np.uintp), np.empty(16, f32)
+    weight = np.empty(m, f64)
+    rule, is_circle, margin = int(rule), rule == CIRCLE, f32(number)
+    for i in range(size(start), size(last)):
+        d = p[i - size(start)]
+        _distances(d, i, is_self, square[i], squares, kind, x[i], y)
+        k, of_class = _split(d, classes, own[i], i, is_self, negative, place, positive)
+        # The logarithm of each sum, and the share that each has of it.
+        has_negative, of_far, by_far, total = of_class < m, -BELOW, 0.0, f32(1)
+        is_none = _nans(d) > 0
+        if has_negative and not is_none:
+            _exponents(negative, negative, f32(far), is_circle, margin)
+            first = _greatest(negative, lanes)
+            _exponentials(negative, first)
+            total = _sum(negative, size(m))
+            of_far = f64(first) + np.log(f64(total))
+        of_near, greatest = -BELOW, -np.inf
+        for t in range(k):
+            alpha = max(f64(positive[t]) + (1.0 + number), 0.0) if is_circle else 1.0
+            weight[t] = near * (alpha * (positive[t] + (1.0 - number))) if is_circle else near * positive[t]
+            greatest = max(greatest, weight[t])
+        if k:
+            shared = 0.0
+            for t in range(k):
+                shared += np.exp(weight[t] - greatest)
+            of_near = greatest + np.log(shared)
+        cost, count, by_near = 0.0, 1, 0.0
+        if rule <= PROBABILITY:
+            count = 1 if k else 0
+            if k:
+                odds = of_far - of_near
+                by_far = _sigmoid(odds)
+                cost = _softplus(odds)
+                if rule == PROBABILITY:
+                    cost = by_far
+                    by_far = by_far * _sigmoid(-odds)
+                elif rule == MEAN_ODDS:
+                    cost += np.log(f64(k))
+                by_near = -by_far
+        elif rule <= CIRCLE:
+            count = 1 if k and has_negative else 0
+            if count:
+                both = of_near + of_far
+                if rule == CIRCLE:
+                    cost = _softplus(both)
+                    by_far = _sigmoid(both)
+                else:
+                    cost = max(both + number, 0.0)
+                    by_far = 1.0 if cost > 0.0 else 0.0
+                by_near = by_far
+        elif rule == EACH_SIDE:
+            cost = _softplus(of_near - near * number) / near + _softplus(of_far - far * number) / -far
+            by_near, by_far = _sigmoid(of_near - near * number) / near, _sigmoid(of_far - far * number) / -far
+        elif rule == MEAN_SHARE:
+            count = 1 if k else 0
+            if k:
+                odds = of_far - of_near
+                every = of_near + _softplus(odds)
+                for t in range(k):
+                    cost += every - weight[t]
+                cost /= k
+                by_far = _sigmoid(odds)
+                by_near = _sigmoid(-odds)
+        for t in range(k):
+            share = by_near * np.exp(weight[t] - of_near)
+            if rule == MEAN_SHARE:
+                share -= 1.0 / k
+            elif rule == EACH_ODDS:
+                odds = of_far - weight[t]
+                cost += _softplus(odds)
+                share = -_sigmoid(odds)
+                by_far -= share
+            elif rule == EACH_DIFFERENCE and has_negative:
+                cost += of_far - weight[t]
+                share = -1.0
+                by_far += 1.0
+            alpha = max(f64(positive[t]) + (1.0 + number), 0.0) if is_circle else 1.0
+            weight[t] = share * near * alpha
+        if rule == EACH_ODDS:
+            count = k
+        elif rule == EACH_DIFFERENCE:
+            count = k if has_negative else 0
+        costs[i] = f32(np.nan) if is_none and count else f32(cost)
+        counts[i] = count
+        if has_negative and not is_none:
+            _by_exponents(d, negative, f32(by_far * far / total), is_circle, margin, kind)
+        else:
+            for j in range(size(m)):
+                d[j] = f32(0)
+        for t in range(k):
+            d[place[t]] = _of_square(f32(weight[t]), positive[t], kind)
+        if is_self:
+            d[i] = f32(0)
         of_x[i] += _sum(d, size(m))
 
 
@@ -728,8 +925,9 @@ _KERNELS: dict[str, tuple[Callable[..., Any], str]] = {
     "finish": (finish, "pppp iiii"),
     "pairs": (pairs, "pcc pppp d ffff iiii iii"),
     "pair_slopes": (pair_slopes, "pcc pppp d ffff iiii iii ff ppp i"),
-    "triplets": (triplets, "pcc pppp pcp ii ii ii fff"),
-    "fast_ap": (fast_ap, "pcc pppp pcp ii ii ii fff"),
+    "triplets": (triplets, "pcc pppp pcp ii ii ii ffff"),
+    "fast_ap": (fast_ap, "pcc pppp pcp ii ii ii ffff"),
+    "soft": (soft, "pcc pppp pcp ii ii ii ffff"),
     "columns": (columns, "pp ii"),
     "hardest": (hardest, "pcc pppp pp ii ii ii c"),
     "scatter": (scatter, "cp pppp iiii"),

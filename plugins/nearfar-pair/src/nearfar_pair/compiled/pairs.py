@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nearfar.nn.precision import in_full_precision
 from nearfar_pair.compiled.work import Compared, Gradients, Work
-from nearfar_pair.sides import Sides
 from nearfar_pair.sloped import Found, Sloped, is_not_asked
 
 __all__ = ["PairLoop"]
@@ -46,14 +45,16 @@ class PairLoop(NamedTuple):
     def kernels(self) -> tuple[str, ...]:
         return "pairs", "pair_slopes"
 
-    def run(self, work: Work, sides: Callable[[], Sides]) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+    def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         counts: list[int] = []
         sums: tuple[Tensor, ...] = _Sums.apply(self, work, counts, len(work.given), *work.given, *self.learned)
+        torch_ = work.torch
+        assert torch_ is not None
         others = (
             lambda: torch.tensor(counts[0]),
             lambda: torch.tensor(counts[1]),
-            lambda: sides().num_positives,
-            lambda: sides().num_negatives,
+            lambda: torch_.sides().num_positives,
+            lambda: torch_.sides().num_negatives,
         )
         return sums, Found(Sloped(sums, others, is_not_asked))
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from nearfar.nn.precision import in_full_precision
 from nearfar_pair.compiled.tier import kernel
 from nearfar_pair.compiled.work import Compared, Gradients, Work
-from nearfar_pair.sides import Sides
 
 __all__ = ["RowLoop"]
 
@@ -30,18 +29,18 @@ class RowLoop(NamedTuple):
     """
 
     name: str
-    numbers: tuple[float, float, float]
-    found: Callable[[Tensor, Tensor, Callable[[], Sides]], Sequence[Tensor]]
+    numbers: tuple[float, float, float, float]
+    found: Callable[[Tensor, Tensor, Work], Sequence[Tensor]]
 
     @property
     def kernels(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def run(self, work: Work, sides: Callable[[], Sides]) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+    def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         n, like = work.own.shape[0], work.given[0]
         costs, counts = like.new_empty(n), work.own.new_empty(n)
         total = _Sum.apply(self, work, costs, counts, *work.given)
-        return (total,), self.found(costs, counts, sides)
+        return (total,), self.found(costs, counts, work)
 
 
 class _Sum(torch.autograd.Function):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +17,25 @@ from nearfar_pair.few_rows import slices_of
 from nearfar_pair.points import Points
 from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.row_plan import Plan
+from nearfar_pair.sides import Sides
 
-__all__ = ["ROOT", "SQUARED", "Compared", "Gradients", "Work"]
+__all__ = ["ROOT", "SQUARED", "ByTorch", "Compared", "Gradients", "Work"]
 
 #: How products become distances, as kernels have it.
 SIMILARITY, SQUARED, ROOT = 0, 1, 2
+
+
+class ByTorch(Protocol):
+    """A pass by torch, for what kernels do not give."""
+
+    def sides(self) -> Sides:
+        """Who is a positive and who a negative."""
+
+    def plan(self) -> Plan:
+        """What it does, of embeddings as they were given: for second derivatives."""
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All outputs."""
 
 
 class Work:
@@ -31,14 +45,14 @@ class Work:
     ----------
     batch, distance
         As :func:`~nearfar_pair.compiled.tier.fits` says.
-    plan
-        Makes the plan of the same pass by torch, for second derivatives; None where nothing is differentiated.
+    torch
+        The same pass by torch; None where nobody asks it.
     """
 
-    def __init__(self, batch: Batch, distance: Any, plan: Callable[[], Plan] | None = None) -> None:
+    def __init__(self, batch: Batch, distance: Any, torch: ByTorch | None = None) -> None:
         assert batch.labels is not None
         assert batch.reference_labels is not None
-        self.distance, self._plan, self.is_self = distance, plan, batch.is_self
+        self.distance, self.torch, self.is_self = distance, torch, batch.is_self
         self.own = batch.labels.contiguous()
         self.classes = self.own if batch.is_self else batch.reference_labels.contiguous()
         #: The embeddings, and the reference where it is another.
@@ -47,10 +61,11 @@ class Work:
     def again(self, inputs: tuple[Tensor, ...], by: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """The gradients by the embeddings, the reference where it is another, and parameters, of those by the sums, as
         torch differentiates once more."""
-        assert self._plan is not None
+        assert self.torch is not None
+        sums = self.torch.plan().differentiable_sums
         if not self.is_self:
-            return again(self._plan().differentiable_sums, inputs, by)
-        first, _, *others = again(self._plan().differentiable_sums, (inputs[0], None, *inputs[1:]), by)
+            return again(sums, inputs, by)
+        first, _, *others = again(sums, (inputs[0], None, *inputs[1:]), by)
         return first, *others
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import FAR, Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
@@ -71,6 +73,10 @@ class Circle(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.CIRCLE, self.scale, self.scale, self.margin)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         m, scale = self.margin, self.scale

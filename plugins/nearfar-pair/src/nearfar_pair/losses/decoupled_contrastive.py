@@ -15,6 +15,8 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import log_sum_exp
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.pair_distances import pair_distances
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass, is_at_once
@@ -109,6 +111,11 @@ class DecoupledContrastive(SlopedLoss, PositiveLoss):
         assert self.sigma is not None
         has_cost = rows.valid & (rows.num_negatives > 0)[:, None]
         return log_sum_exp(torch.where(has_cost, rows.d_ap, FAR), -1 / self.sigma), has_cost.sum(1)
+
+    @property
+    def loop(self) -> RowLoop | None:
+        scale = -1 / self.temperature
+        return soft_loop(Rule.EACH_DIFFERENCE, scale, scale) if self.sigma is None else None
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_cost = rows.valid & (rows.num_negatives > 0).unsqueeze(1)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
@@ -56,6 +58,10 @@ class GeneralizedLifted(SlopedLoss):
     ) -> None:
         super().__init__(distance=distance, reducer=reducer)
         self.margin = finite("margin", margin)
+
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.HINGE_OF_BOTH, 1, -1, self.margin)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         p, by_ap = soft_extreme(rows.d_ap)

@@ -16,6 +16,8 @@ from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, log_odds
@@ -91,6 +93,11 @@ class InfoNCE(SlopedLoss):
     def learned(self, batch: Batch) -> tuple[Tensor, ...]:
         """1/τ, where it is learned."""
         return () if self.log_scale is None else (self.log_scale.exp().clamp_max(MOST).to(batch.embeddings.dtype),)
+
+    @property
+    def loop(self) -> RowLoop | None:
+        rule = Rule.ODDS if self.positives == "sum" else Rule.MEAN_ODDS
+        return None if self.log_scale is not None else soft_loop(rule, -1 / self.temperature, -1 / self.temperature)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         d_ap, d_an, has_positive = rows.d_ap_or_far, rows.d_an, rows.num_positives > 0

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import finite, positive
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import SlopedLoss, threshold
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
@@ -79,6 +81,10 @@ class MultiSimilarity(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.EACH_SIDE, self.alpha, -self.beta, threshold(self.distance, self.base))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         base = threshold(self.distance, self.base)

@@ -16,6 +16,8 @@ from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Distance, Dot
 from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass
 from nearfar_pair.row_terms import Made, RowTerms
@@ -69,6 +71,10 @@ class NPair(SlopedLoss, PositiveLoss):
     def default_distance(self) -> Distance:
         return Dot()
 
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.EACH_ODDS, -1, -1)
+
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         n, by_an = soft_extreme(rows.d_an, -1, rows.scratch)
         # Where there is no positive or no negative this is −1e18, which costs nothing and has no slope.
@@ -81,7 +87,8 @@ class NPair(SlopedLoss, PositiveLoss):
         return Sloped((softplus(z),), (lambda: rows.valid,), pull)
 
     def terms(self, batch: Batch) -> Mapping[str, Terms]:
-        rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped, narrow=self.narrow(batch))
+        narrow = self.narrow(batch)
+        rows = RowPass(batch, self.distance, self.costs, sloped=self.sloped, narrow=narrow, loop=self.loop)
         pairs = RowTerms("pos_pair", rows, labels=batch.labels)
         if not self.l2_weight:
             return {"pairs": pairs}

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Distance, SquaredEuclidean
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, log_odds
@@ -72,6 +74,11 @@ class NCA(SlopedLoss):
 
     def default_distance(self) -> Distance:
         return SquaredEuclidean()
+
+    @property
+    def loop(self) -> RowLoop:
+        rule = Rule.ODDS if self.objective == "log" else Rule.PROBABILITY
+        return soft_loop(rule, -self.scale, -self.scale)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_positive = rows.num_positives > 0

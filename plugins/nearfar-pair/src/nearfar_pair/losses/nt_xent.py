@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import check_choice, positive
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import log_add_exp, softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
@@ -71,6 +73,11 @@ class NTXent(SlopedLoss, PositiveLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    @property
+    def loop(self) -> RowLoop | None:
+        scale = -1 / self.temperature
+        return soft_loop(Rule.EACH_ODDS, scale, scale) if self.others == "negatives" else None
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         scale = -1 / self.temperature

@@ -15,6 +15,8 @@ from nearfar.nn.arguments import positive
 from nearfar.nn.batch import Batch
 from nearfar.nn.distances import Cosine, Distance
 from nearfar.nn.terms import Terms
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.graded import graded_costs
 from nearfar_pair.row_losses import SlopedLoss
 from nearfar_pair.shares import log_shares
@@ -80,6 +82,10 @@ class SupCon(SlopedLoss):
 
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         return graded_costs(batch, self.distance, self._graded) if batch.is_graded else super().terms(batch)
+
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.MEAN_SHARE, -1 / self.temperature, -1 / self.temperature)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         found, back = log_shares(rows, -1 / self.temperature)
