@@ -46,6 +46,7 @@ RECIPES += ["contrastive(pos_margin=0.9, neg_margin=0.3, distance=cosine)", "mar
 RECIPES += ["sup_con", "sup_con(distance=squared_euclidean)", "info_nce", "info_nce(positives='mean')", "nt_xent"]
 RECIPES += ["circle", "generalized_lifted", "multi_similarity", "multi_similarity(base=0.5)", "decoupled_contrastive"]
 RECIPES += ["nca", "nca(objective='probability')", "n_pair", "n_pair(l2_weight=0, distance=cosine)"]
+RECIPES += ["ranked_list", "ranked_list(positive_temperature=5, balance=0.3)", "tuplet_margin"]
 RECIPES += ["fast_ap", "fast_ap(num_bins=3)", "threshold_consistent_margin", "intra_pair_variance"]
 
 

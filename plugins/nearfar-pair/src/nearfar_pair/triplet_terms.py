@@ -147,7 +147,7 @@ class TripletTerms(_Summed):
         self._told = batch
         # On a GPU a table as wide as the reference set would take more than it saves.
         self._narrow = batch.embeddings.device.type != "cpu" or not _is_small(batch, FEW)
-        loop = None if cost.shape is not as_it_is else RowLoop("triplets", (cost.margin, lower, upper, 0), _found)
+        loop = None if cost.shape is not as_it_is else RowLoop("triplets", (cost.margin, lower, upper, 0, 0), _found)
         self._rows = RowPass(batch, distance, self._hinges, sloped=self._hinges.sloped, narrow=self._narrow, loop=loop)
 
     def sum(self) -> Tensor:

@@ -28,7 +28,8 @@ NEAR = f32(1e-3)
 SIMILARITY, SQUARED, ROOT = 0, 1, 2
 HINGE, SQUARED_HINGE, LOGISTIC = 0, 1, 2
 #: What an anchor costs by the sums of its exponentials, as :mod:`nearfar_pair.compiled.rules` has it.
-ODDS, MEAN_ODDS, PROBABILITY, HINGE_OF_BOTH, CIRCLE, EACH_SIDE, MEAN_SHARE, EACH_ODDS, EACH_DIFFERENCE = range(9)
+ODDS, MEAN_ODDS, PROBABILITY, HINGE_OF_BOTH, CIRCLE, EACH_SIDE, MEAN_SHARE = range(7)
+EACH_ODDS, EACH_DIFFERENCE, EACH_RELAXED = range(7, 10)
 #: The logarithm of a sum of nothing, from which others can be taken.
 BELOW = 1e30
 #: So many of a row are looked over for what there is seldom, before one is.
@@ -476,6 +477,7 @@ def triplets(  # type: ignore[no-untyped-def]
     lower,
     upper,
     _,
+    __,
 ):
     """The hinges of all triplets of some anchors, or of those whose gap is within an interval.
 
@@ -561,6 +563,7 @@ def fast_ap(  # type: ignore[no-untyped-def]
     most,
     _,
     __,
+    ___,
 ):
     """One minus the average precision of some anchors, from histograms of so many bins up to ``most``.
 
@@ -675,6 +678,22 @@ def _exponentials(x: Any, first: Any) -> None:
 
 
 @exact
+def _exponent(d: Any, scale: Any, rule: int, number: Any) -> Any:
+    """What the exponential of a positive is of, and its slope by the distance."""
+    if rule == CIRCLE:
+        alpha = scale * max(d + (1.0 + number), 0.0)
+        return alpha * (d + (1.0 - number)), alpha
+    if rule == EACH_RELAXED:
+        cosine, sine = np.cos(number), np.sin(number)
+        c = min(max(d, -cosine), 1.0)
+        # Of the product, not of 1 − c²: near 1 that has lost its digits. Of what is opposite its root has no slope.
+        s = np.sqrt(max((1.0 + c) * (1.0 - c), TINY))
+        inside = (d > -cosine) & (d < 1.0)
+        return scale * (s * sine - c * cosine), scale * (-sine * c / s - cosine) if inside else 0.0
+    return scale * d, scale
+
+
+@exact
 def _by_exponents(d: Any, shares: Any, by: Any, is_circle: Any, margin: Any, kind: int) -> None:
     """Write the slopes by half the squared distance in place of the distances, of that by the exponents."""
     m = size(d.shape[0])
@@ -708,6 +727,7 @@ def soft(  # type: ignore[no-untyped-def]
     near,
     far,
     number,
+    _,
 ):
     """What anchors cost by sums of exponentials, of ``near`` times the distances of the positives and of ``far`` times
     those of the negatives; by one of the rules that :mod:`nearfar_pair.compiled.rules` names.
@@ -718,7 +738,7 @@ def soft(  # type: ignore[no-untyped-def]
     square, squares, x, y = carray(square, (last,)), carray(squares, (m,)), carray(x, (last, dim)), carray(y, (m, dim))
     costs, counts, of_x = carray(costs, (last,)), carray(counts, (last,)), carray(of_x, (last,))
     negative, positive, place, lanes = np.empty(m, f32), np.empty(m, f32), np.empty(m, np.uintp), np.empty(16, f32)
-    weight = np.empty(m, f64)
+    weight, steep = np.empty(m, f64), np.empty(m, f64)
     rule, is_circle, margin = int(rule), rule == CIRCLE, f32(number)
     for i in range(size(start), size(last)):
         d = p[i - size(start)]
@@ -735,8 +755,7 @@ def soft(  # type: ignore[no-untyped-def]
             of_far = f64(first) + np.log(f64(total))
         of_near, greatest = -BELOW, -np.inf
         for t in range(k):
-            alpha = max(f64(positive[t]) + (1.0 + number), 0.0) if is_circle else 1.0
-            weight[t] = near * (alpha * (positive[t] + (1.0 - number))) if is_circle else near * positive[t]
+            weight[t], steep[t] = _exponent(f64(positive[t]), near, rule, number)
             greatest = max(greatest, weight[t])
         if k:
             shared = 0.0
@@ -784,7 +803,7 @@ def soft(  # type: ignore[no-untyped-def]
             share = by_near * np.exp(weight[t] - of_near)
             if rule == MEAN_SHARE:
                 share -= 1.0 / k
-            elif rule == EACH_ODDS:
+            elif rule == EACH_ODDS or (rule == EACH_RELAXED and has_negative):
                 odds = of_far - weight[t]
                 cost += _softplus(odds)
                 share = -_sigmoid(odds)
@@ -793,11 +812,10 @@ def soft(  # type: ignore[no-untyped-def]
                 cost += of_far - weight[t]
                 share = -1.0
                 by_far += 1.0
-            alpha = max(f64(positive[t]) + (1.0 + number), 0.0) if is_circle else 1.0
-            weight[t] = share * near * alpha
+            weight[t] = share * steep[t]
         if rule == EACH_ODDS:
             count = k
-        elif rule == EACH_DIFFERENCE:
+        elif rule >= EACH_DIFFERENCE:
             count = k if has_negative else 0
         costs[i] = f32(np.nan) if is_none and count else f32(cost)
         counts[i] = count
@@ -808,6 +826,88 @@ def soft(  # type: ignore[no-untyped-def]
                 d[j] = f32(0)
         for t in range(k):
             d[place[t]] = _of_square(f32(weight[t]), positive[t], kind)
+        if is_self:
+            d[i] = f32(0)
+        of_x[i] += _sum(d, size(m))
+
+
+@exact
+def _costly(d: Any, found: Any, slope: Any, offset: Any) -> None:
+    """Write the excess of a row of negatives where it is above 0, else 0."""
+    for j in range(size(d.shape[0])):
+        e = offset + slope * d[j]
+        found[j] = f32(0) if e <= f32(0) else e
+
+
+@exact
+def _weighed(cost: Any, found: Any, greatest: Any, temperature: Any) -> None:
+    """Write the exponentials of what costs of a row are less than the greatest, 0 of what costs nothing."""
+    for j in range(size(cost.shape[0])):
+        w = _exp(temperature * (cost[j] - greatest))
+        found[j] = f32(0) if cost[j] <= f32(0) else w
+
+
+def ranked(  # type: ignore[no-untyped-def]
+    p,
+    own,
+    classes,
+    square,
+    squares,
+    x,
+    y,
+    costs,
+    counts,
+    of_x,
+    start,
+    last,
+    m,
+    dim,
+    is_self,
+    kind,
+    boundary,
+    margin,
+    temperature,
+    near_temperature,
+    balance,
+):
+    """What anchors cost by positives and negatives on the wrong side of a boundary, each side's weighed mean.
+
+    As :func:`triplets`; every anchor is counted.
+    """
+    p, own, classes = carray(p, (last - start, m)), carray(own, (last,)), carray(classes, (m,))
+    square, squares, x, y = carray(square, (last,)), carray(squares, (m,)), carray(x, (last, dim)), carray(y, (m, dim))
+    costs, counts, of_x = carray(costs, (last,)), carray(counts, (last,)), carray(of_x, (last,))
+    cost, positive, place, lanes = np.empty(m, f32), np.empty(m, f32), np.empty(m, np.uintp), np.empty(16, f32)
+    weight, near = np.empty(m, f32), np.empty(m, f64)
+    for i in range(size(start), size(last)):
+        d = p[i - size(start)]
+        _distances(d, i, is_self, square[i], squares, kind, x[i], y)
+        k, _ = _split(d, classes, own[i], i, is_self, cost, place, positive)
+        counts[i] = 1
+        if _nans(d):
+            costs[i] = f32(np.nan)
+            for j in range(size(m)):
+                d[j] = f32(0)
+            continue
+        _costly(cost, cost, f32(-1), f32(boundary))
+        _weighed(cost, weight, _greatest(cost, lanes), f32(temperature))
+        sums = max(_sum(weight, size(m)), f32(TINY))
+        total = balance * (f64(_inner(weight, cost)) / f64(sums))
+        by = f32(-balance / f64(sums))
+        for j in range(size(m)):
+            d[j] = _of_square(by * weight[j], d[j], kind)
+        greatest, shared, weighed = 0.0, 0.0, 0.0
+        for t in range(k):
+            greatest = max(greatest, positive[t] - (boundary - margin))
+        for t in range(k):
+            excess = positive[t] - (boundary - margin)
+            near[t] = np.exp(near_temperature * (excess - greatest)) if excess > 0.0 else 0.0
+            shared += near[t]
+            weighed += near[t] * excess
+        shared = max(shared, TINY)
+        costs[i] = f32(total + (1.0 - balance) * (weighed / shared))
+        for t in range(k):
+            d[place[t]] = _of_square(f32((1.0 - balance) * near[t] / shared), positive[t], kind)
         if is_self:
             d[i] = f32(0)
         of_x[i] += _sum(d, size(m))
@@ -925,9 +1025,10 @@ _KERNELS: dict[str, tuple[Callable[..., Any], str]] = {
     "finish": (finish, "pppp iiii"),
     "pairs": (pairs, "pcc pppp d ffff iiii iii"),
     "pair_slopes": (pair_slopes, "pcc pppp d ffff iiii iii ff ppp i"),
-    "triplets": (triplets, "pcc pppp pcp ii ii ii ffff"),
-    "fast_ap": (fast_ap, "pcc pppp pcp ii ii ii ffff"),
-    "soft": (soft, "pcc pppp pcp ii ii ii ffff"),
+    "triplets": (triplets, "pcc pppp pcp ii ii ii fffff"),
+    "fast_ap": (fast_ap, "pcc pppp pcp ii ii ii fffff"),
+    "soft": (soft, "pcc pppp pcp ii ii ii fffff"),
+    "ranked": (ranked, "pcc pppp pcp ii ii ii fffff"),
     "columns": (columns, "pp ii"),
     "hardest": (hardest, "pcc pppp pp ii ii ii c"),
     "scatter": (scatter, "cp pppp iiii"),

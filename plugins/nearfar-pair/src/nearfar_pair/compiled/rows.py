@@ -29,7 +29,7 @@ class RowLoop(NamedTuple):
     """
 
     name: str
-    numbers: tuple[float, float, float, float]
+    numbers: tuple[float, float, float, float, float]
     found: Callable[[Tensor, Tensor, Work], Sequence[Tensor]]
 
     @property

@@ -37,16 +37,18 @@ class Rule(IntEnum):
     #: Of each positive log(1 + exp(N less its exponent)), and N less its exponent.
     EACH_ODDS = 7
     EACH_DIFFERENCE = 8
+    #: As EACH_ODDS, with near · cos(θ − number) for the exponent of a positive at the angle θ, 1 for it below number.
+    EACH_RELAXED = 9
 
     @property
     def is_of_each(self) -> bool:
         """Whether each positive has a cost."""
-        return self in (Rule.EACH_ODDS, Rule.EACH_DIFFERENCE)
+        return self >= Rule.EACH_ODDS
 
 
 def soft_loop(rule: Rule, near: float, far: float, number: float = 0.0) -> RowLoop:
     """The pass of a rule."""
-    return RowLoop("soft", (rule, near, far, number), _of_each if rule.is_of_each else _of_anchors)
+    return RowLoop("soft", (rule, near, far, number, 0), _of_each if rule.is_of_each else _of_anchors)
 
 
 def _of_anchors(costs: Tensor, counts: Tensor, work: Work) -> tuple[Tensor, Tensor]:

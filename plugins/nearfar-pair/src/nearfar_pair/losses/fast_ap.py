@@ -79,7 +79,7 @@ class FastAP(SlopedLoss):
 
     @property
     def loop(self) -> RowLoop:
-        return RowLoop("fast_ap", (self.num_bins, MOST, 0, 0), lambda costs, counts, work: (costs, counts > 0))
+        return RowLoop("fast_ap", (self.num_bins, MOST, 0, 0, 0), lambda costs, counts, work: (costs, counts > 0))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         bins, width = self.num_bins, MOST / self.num_bins

@@ -18,13 +18,51 @@ from nearfar.nn.terms import Terms
 from nearfar_pair.arithmetic import softplus
 from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.compiled.rules import Rule, soft_loop
+from nearfar_pair.once import once
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.row_pass import RowPass
-from nearfar_pair.row_terms import Made, RowTerms
+from nearfar_pair.row_terms import RowTerms
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped, soft_extreme
 
 __all__ = ["NPair"]
+
+
+class _Lengths(Terms):
+    """The squared length of each embedding that is an anchor, times a weight."""
+
+    kind = "element"
+
+    def __init__(self, embeddings: Tensor, is_anchor: Tensor, weight: float, labels: Tensor | None) -> None:
+        self.num_anchors, self.labels = len(embeddings), labels
+        self._embeddings, self._is_anchor, self._weight = embeddings, is_anchor, weight
+
+    @property
+    def values(self) -> Tensor:
+        return self._weight * self._embeddings[self._is_anchor].square().sum(1)
+
+    @property
+    def indices(self) -> tuple[Tensor, ...]:
+        return torch.where(self._is_anchor)
+
+    @once
+    def _is_full(self) -> bool:
+        """Whether all are known to be anchors: a GPU would be waited for, and torch.compile cannot follow."""
+        return self._embeddings.is_cpu and not torch.compiler.is_compiling() and bool(self._is_anchor.all())
+
+    @property
+    def size(self) -> int | None:
+        return self.num_anchors if self._is_full else None
+
+    def sum(self) -> Tensor:
+        kept = self._embeddings if self._is_full else torch.where(self._is_anchor.unsqueeze(1), self._embeddings, 0)
+        return self._weight * kept.square().sum()
+
+    def sum_positive(self) -> Tensor:
+        return self.sum()
+
+    def count(self) -> Tensor:
+        return self._is_anchor.sum()
 
 
 class NPair(SlopedLoss, PositiveLoss):
@@ -92,9 +130,8 @@ class NPair(SlopedLoss, PositiveLoss):
         pairs = RowTerms("pos_pair", rows, labels=batch.labels)
         if not self.l2_weight:
             return {"pairs": pairs}
-        is_anchor = pairs.count_by_anchor() > 0
-        lengths = torch.where(is_anchor, self.l2_weight * batch.embeddings.square().sum(1), 0)
-        return {"pairs": pairs, "lengths": RowTerms("element", Made(rows, (lengths, is_anchor)), labels=batch.labels)}
+        lengths = _Lengths(batch.embeddings, pairs.count_by_anchor() > 0, self.l2_weight, batch.labels)
+        return {"pairs": pairs, "lengths": lengths}
 
     def extra_repr(self) -> str:
         return f"l2_weight={self.l2_weight}"

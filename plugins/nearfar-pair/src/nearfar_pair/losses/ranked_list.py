@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.nn.arguments import finite, non_negative, within
 from nearfar_pair.arithmetic import exponential_
+from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.row_losses import SlopedLoss, threshold
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Sloped
@@ -85,6 +86,13 @@ class RankedList(SlopedLoss):
         self.positive_temperature = non_negative("positive_temperature", positive_temperature)
         self.balance = within("balance", balance, 0, 1)
 
+    @property
+    def loop(self) -> RowLoop:
+        boundary = threshold(self.distance, self.alpha), self.margin
+        return RowLoop(
+            "ranked", (*boundary, self.negative_temperature, self.positive_temperature, self.balance), _found
+        )
+
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         alpha = threshold(self.distance, self.alpha)
         positive, by_ap = _weighed(rows.d_ap - (alpha - self.margin), self.positive_temperature)
@@ -101,6 +109,10 @@ class RankedList(SlopedLoss):
             f"margin={self.margin}, alpha={self.alpha}, negative_temperature={self.negative_temperature}, "
             f"positive_temperature={self.positive_temperature}, balance={self.balance}"
         )
+
+
+def _found(costs: Tensor, counts: Tensor, work: object) -> tuple[Tensor, Tensor]:
+    return costs, counts > 0
 
 
 def _weighed(

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from nearfar.nn.arguments import positive, within
 from nearfar.nn.distances import Cosine, Distance
 from nearfar_pair.arithmetic import softplus
+from nearfar_pair.compiled.rows import RowLoop
+from nearfar_pair.compiled.rules import Rule, soft_loop
 from nearfar_pair.row_losses import PositiveLoss, SlopedLoss
 from nearfar_pair.sides import Rows
 from nearfar_pair.sloped import Pull, Sloped, soft_extreme
@@ -72,6 +74,10 @@ class TupletMargin(SlopedLoss, PositiveLoss):
 
     def default_distance(self) -> Distance:
         return Cosine()
+
+    @property
+    def loop(self) -> RowLoop:
+        return soft_loop(Rule.EACH_RELAXED, self.scale, -self.scale, self.margin)
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:
         has_cost = rows.valid & (rows.num_negatives > 0).unsqueeze(1)
