@@ -1,4 +1,7 @@
-"""Losses on pairs and triplets, forward and backward: nearfar's, pytorch-metric-learning's, and dense autograd."""
+"""Losses on pairs and triplets, forward and backward: nearfar's, pytorch-metric-learning's, and dense autograd.
+
+nearfar's are by compiled kernels where there are any and numba is installed, and "torch" is without.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +71,8 @@ THEIRS = {
 }
 #: From how many entries of pairs by negatives, or of triplets, on a way is left out, as it would not fit.
 MOST = 2**28
+#: What draws anew at each call, or remembers the last.
+DRAWN = {"margin_beta(miner=distance_weighted)", "dynamic_soft_margin"}
 #: Losses of two views, the second of which is the first with noise.
 OF_VIEWS = {"vicreg"}
 #: Losses on the paper's batches of two of each class, whatever else is measured: the first an anchor, the second its
@@ -81,6 +86,7 @@ def ways(args, tiny):
     import torch
 
     import nearfar
+    from nearfar.nn.compiled import eager_only
 
     torch.manual_seed(0)
     # Tiny is still too large for the whole matrix at once, so that rows are warmed up too.
@@ -103,13 +109,19 @@ def ways(args, tiny):
         result.backward()
         return result.detach(), x.grad
 
-    peers = {"pytorch_metric_learning": theirs, "dense": dense}
+    def by_torch(*given, **named):
+        with eager_only():
+            return criterion(*given, **named)
+
+    peers = {"torch": by_torch, "pytorch_metric_learning": theirs, "dense": dense}
     peers = {name: way for name, way in peers.items() if way is not None}
     if not args.peak and n <= 256:
         ours = step(criterion, torch.float64)
         for name, way in peers.items():
-            if name == "dense" or same:
+            if same if name == "pytorch_metric_learning" else name == "dense" or args.composition not in DRAWN:
                 torch.testing.assert_close(step(way, torch.float64), ours, rtol=1e-6, atol=1e-12, msg=name)
+        if args.composition not in DRAWN:  # kernels are of float32
+            torch.testing.assert_close(step(criterion), step(by_torch), rtol=1e-4, atol=1e-5)
     return {name: lambda way=way: step(way) for name, way in {"nearfar": criterion, **peers}.items()}
 
 
