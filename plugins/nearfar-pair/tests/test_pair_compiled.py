@@ -345,13 +345,13 @@ def test_the_hardest_of_equals_is_the_first() -> None:
 def test_exponentials_are_as_exact_as_their_type() -> None:
     import numpy as np
 
-    from nearfar_pair.compiled import kernels
+    from nearfar_pair.compiled.loops import pairs as loops
 
     for given in np.linspace(-90, 90, 2001, dtype=np.float32):
         e = float(given)
         cost, slope = max(e, 0) + math.log1p(math.exp(-abs(e))), 1 / (1 + math.exp(-e))
-        assert float(kernels._logistic(given)) == pytest.approx(cost, rel=3e-7, abs=1e-37)
-        assert float(kernels._by_logistic(given)) == pytest.approx(slope, rel=3e-7, abs=1e-37)
+        assert float(loops._logistic(given)) == pytest.approx(cost, rel=3e-7, abs=1e-37)
+        assert float(loops._by_logistic(given)) == pytest.approx(slope, rel=3e-7, abs=1e-37)
 
 
 def run(code: str, **environment: str) -> str:

@@ -1,0 +1,96 @@
+"""What is asked of all numbers of a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nearfar_pair.compiled.loops.scalars import exact, f32, i32, size, summing
+
+__all__ = ["GROUP", "first_least", "greatest_of", "inner", "nans", "square_of", "sum_of"]
+
+#: So many of a row are looked over for what there is seldom, before one is.
+GROUP = 64
+
+
+@summing
+def sum_of(x: Any, last: Any) -> Any:
+    total = f32(0)
+    for j in range(last):
+        total += x[j]
+    return total
+
+
+@summing
+def inner(x: Any, y: Any) -> Any:
+    total = f32(0)
+    for k in range(size(x.shape[0])):
+        total += x[k] * y[k]
+    return total
+
+
+@summing
+def square_of(x: Any) -> Any:
+    total = f32(0)
+    for k in range(size(x.shape[0])):
+        total += x[k] * x[k]
+    return total
+
+
+@exact
+def nans(d: Any) -> Any:
+    found = i32(0)
+    for j in range(size(d.shape[0])):
+        found += i32(1) if d[j] != d[j] else i32(0)
+    return found
+
+
+@exact
+def greatest_of(x: Any, lanes: Any) -> Any:
+    """The greatest of a row without NaN, of as many numbers at a time as there are lanes."""
+    m = size(x.shape[0])
+    whole = m - m % size(16)
+    for t in range(size(16)):
+        lanes[t] = f32(-np.inf)
+    for start in range(size(0), whole, size(16)):
+        for t in range(size(16)):
+            lanes[t] = x[start + t] if x[start + t] > lanes[t] else lanes[t]
+    greatest = f32(-np.inf)
+    for t in range(size(16)):
+        greatest = max(greatest, lanes[t])
+    for j in range(whole, m):
+        greatest = max(greatest, x[j])
+    return greatest
+
+
+@exact
+def first_least(d: Any, lanes: Any) -> Any:
+    """Where the least of a row is, the first of equals; what is no number is least."""
+    m = size(d.shape[0])
+    if nans(d):
+        for j in range(m):
+            if d[j] != d[j]:
+                return j
+    # As many numbers at a time as ``lanes`` are: the least of one row alone is no loop over registers.
+    for t in range(size(16)):
+        lanes[t] = f32(np.inf)
+    whole = m - m % size(16)
+    for start in range(size(0), whole, size(16)):
+        for t in range(size(16)):
+            lanes[t] = d[start + t] if d[start + t] < lanes[t] else lanes[t]
+    least = f32(np.inf)
+    for t in range(size(16)):
+        least = min(least, lanes[t])
+    for j in range(whole, m):
+        least = min(least, d[j])
+    for start in range(size(0), m, size(GROUP)):
+        stop = min(start + size(GROUP), m)
+        hits = i32(0)
+        for j in range(start, stop):
+            hits += i32(1) if d[j] == least else i32(0)
+        if hits:
+            for j in range(start, stop):
+                if d[j] == least:
+                    return j
+    return size(0)
