@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -30,6 +31,7 @@ GROUP = "nearfar"
 
 Status = Literal["active", "blocked", "failed", "incompatible", "conflict"]
 
+_loading = threading.RLock()
 #: Namespaces that belong to a distribution; ``local`` is what a session registers itself.
 RESERVED: Mapping[str, str] = MappingProxyType(
     {
@@ -236,7 +238,8 @@ def _load(plugin: Plugin, entry_point: metadata.EntryPoint, manager: pluggy.Plug
     printed = io.StringIO()
     module = None
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        # One thread at a time: two would leave one of their buffers where the terminal was.
+        with _loading, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             module = entry_point.load()
             manager.register(module, name=plugin.namespace)
             manager.check_pending()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -381,3 +383,148 @@ def test_a_kernel_is_compiled_once_and_found_by_the_next_process(tmp_path: Any) 
         assert run(f"{LOSS} print(x.grad.sum().isfinite().item())", NUMBA_CACHE_DIR=str(tmp_path)).split() == ["True"]
         counts.append(len(list(tmp_path.rglob("*.nbc"))))
     assert counts[0] == counts[1] > 0
+
+
+#: Of each way through kernels one.
+WAYS = ["contrastive", "siglip", "triplet", "triplet(miner=semihard)", "triplet(miner=batch_hard)", "fast_ap", "circle"]
+
+
+@pytest.mark.parametrize("recipe", WAYS)
+def test_products_may_lie_in_memory_column_by_column(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nearfar.nn import products
+
+    x, labels = draw(256, 128, 20)
+    beside = draw(300, 128, 20, seed=1)
+    expected = by_torch(recipe, x, labels, *beside)
+    monkeypatch.setattr(products, "_available", lambda: True)
+    assert_alike(value_and_gradients(recipe, x, labels, *beside), expected, 2e-5)
+
+
+@pytest.mark.parametrize("recipe", WAYS)
+def test_nothing_waits_for_the_cycle_collector(recipe: str) -> None:
+    criterion = nearfar.compose(recipe)
+    x, labels = draw(60, 8, 12)
+
+    def step() -> weakref.ref[Tensor]:
+        embeddings = x.clone().requires_grad_()
+        hidden = embeddings * 2
+        criterion(hidden, labels).backward()
+        return weakref.ref(hidden)
+
+    gc.disable()
+    try:
+        assert step()() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("recipe", WAYS)
+def test_class_ids_may_be_written_to_before_the_backward_pass(recipe: str) -> None:
+    x, labels = draw(60, 8, 12)
+    expected = value_and_gradients(recipe, x, labels)[1]
+    points, mine = x.clone().requires_grad_(), labels.clone()
+    value = nearfar.compose(recipe)(points, mine)
+    mine.zero_()
+    assert torch.equal(torch.autograd.grad(value, points)[0], expected)
+
+
+def test_what_has_no_memory_of_its_own_is_left_to_torch() -> None:
+    x, labels = draw(20, 8, 4)
+    contrastive = nearfar.compose("contrastive")
+    with watched() as called:
+        for embeddings, reference in (
+            (x, x.to("meta")),
+            (torch._efficientzerotensor((20, 8)), x),
+            (torch._to_functional_tensor(x), x),
+        ):
+            with contextlib.suppress(RuntimeError, NotImplementedError):
+                contrastive(embeddings, labels, ref_emb=reference, ref_labels=labels)
+        assert not called
+
+
+@pytest.mark.parametrize("recipe", WAYS)
+def test_checkpoints_and_offloading_go_through_kernels(recipe: str) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    x, labels = draw(60, 8, 12)
+    criterion = nearfar.compose(recipe)
+    expected = value_and_gradients(recipe, x, labels)[1]
+    for reentrant in (True, False):
+        points = x.clone().requires_grad_()
+        checkpoint(lambda z: criterion(z, labels), points, use_reentrant=reentrant).backward()
+        assert points.grad is not None
+        assert torch.equal(points.grad, expected)
+    with torch.autograd.graph.save_on_cpu():
+        points = x.clone().requires_grad_()
+        value = criterion(points, labels)
+    assert torch.equal(torch.autograd.grad(value, points)[0], expected)
+
+
+@pytest.mark.parametrize("recipe", ["contrastive", "siglip", "triplet", "fast_ap"])
+def test_several_gradients_are_taken_at_once(recipe: str) -> None:
+    x, labels = draw(60, 8, 12)
+    points = x.clone().requires_grad_()
+    value = nearfar.compose(recipe)(points, labels)
+    (both,) = torch.autograd.grad(value, points, torch.tensor([1.0, 2.0]), is_grads_batched=True)
+    (expected,) = value_and_gradients(recipe, x, labels)[1:2]
+    assert_alike((both[0], both[1]), (expected, 2 * expected))
+
+
+@pytest.mark.filterwarnings("ignore:.*lru_cache:UserWarning")  # of a cache that is looked through
+def test_a_backward_pass_may_be_traced() -> None:
+    from torch._dynamo import compiled_autograd
+
+    x, labels = draw(40, 8, 10)
+    for recipe in ("triplet(miner=batch_hard)", "contrastive", "triplet"):
+        points = x.clone().requires_grad_()
+        value = nearfar.compose(recipe)(points, labels)
+        with compiled_autograd._enable(torch.compile(backend="eager")):
+            value.backward()
+        assert points.grad is not None
+        assert_alike((points.grad,), value_and_gradients(recipe, x, labels)[1:2])
+
+
+@pytest.mark.parametrize("recipe", WAYS)
+def test_a_memory_that_was_made_in_inference_mode_is_a_reference(recipe: str) -> None:
+    x, labels = draw(60, 8, 12)
+    beside, of_beside = draw(50, 8, 12, seed=1)
+    with torch.inference_mode():
+        memory = beside.clone()
+    expected = value_and_gradients(recipe, x, labels, beside, of_beside)
+    points = x.clone().requires_grad_()
+    value = nearfar.compose(recipe)(points, labels, ref_emb=memory, ref_labels=of_beside)
+    assert torch.equal(torch.autograd.grad(value, points)[0], expected[1])
+
+
+@pytest.mark.parametrize(
+    "recipe", ["triplet", "triplet(miner=hard)", "triplet(miner=batch_hard)", "fast_ap", "sup_con"]
+)
+def test_what_is_not_a_number_shows_of_an_anchor_without_positives_too(recipe: str) -> None:
+    x, labels = draw(8, 4, 3)
+    x[0], labels[0] = math.nan, 99
+    beside = draw(300, 4, 3, seed=1)
+    assert value_and_gradients(recipe, x, labels, *beside)[0].isnan()
+    assert value_and_gradients(recipe, x, torch.arange(8))[0].isnan()
+
+
+@pytest.mark.parametrize("miner", ["all", "semihard", "hard"])
+def test_distances_that_overflow_show(miner: str) -> None:
+    criterion = nearfar.compose(f"triplet(distance=euclidean(normalize=False), miner={miner})")
+    far, labels = torch.tensor([[-1e20, 0.0], [1.0, 1.0]]), torch.tensor([0, 1])
+    assert not criterion(torch.tensor([[1.0, 0.0]]), labels[:1], ref_emb=far, ref_labels=labels).isfinite()
+
+
+def test_sums_over_many_are_those_of_float64() -> None:
+    x, labels = draw(3, 5, 2)
+    beside = draw(100_000, 5, 2, seed=1)
+    found = value_and_gradients("siglip", x, labels, *beside)
+    exact = by_torch("siglip", x.double(), labels, beside[0].double(), beside[1])
+    for place in (0, -2, -1):  # the value, and the gradients by what is learned
+        torch.testing.assert_close(found[place].double(), exact[place].double(), rtol=2e-6, atol=0)
+
+
+def test_bins_that_float32_cannot_tell_apart_are_left_to_torch() -> None:
+    x, labels = draw(10, 4, 2)
+    with watched() as called:
+        nearfar.compose("fast_ap(num_bins=100000)")(x, labels)
+    assert not called

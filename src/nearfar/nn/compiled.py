@@ -50,7 +50,7 @@ def kernels_of(module: str) -> Any:
 def is_plain(*tensors: Tensor) -> bool:
     """Whether a kernel may read the memory of these instead of asking torch: plain numbers, and nobody watches."""
     for each in tensors:  # a generator would cost more than what it asks
-        if type(each) not in _PLAIN or each.is_neg():
+        if type(each) not in _PLAIN or each.is_neg() or each._is_zerotensor() or torch._is_functional_tensor(each):
             return False
     return (
         not _eager_only

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nearfar.nn.precision import in_full_precision
+from nearfar_pair.compiled.sums import summed
 from nearfar_pair.compiled.tier import kernel
 from nearfar_pair.compiled.work import ROOT, SQUARED, Compared, Work
 
@@ -38,8 +39,28 @@ class HardestLoop(NamedTuple):
     def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         n, like = work.own.shape[0], work.given[0]
         costs, places = like.new_empty(n), work.own.new_empty(n, 2)
-        total = _Sum.apply(self, work, costs, places, *work.given)
+        total = summed(work, costs, functools.partial(self._written, places))
         return (total,), (costs, places[:, 0] >= 0)
+
+    def _written(self, places: Tensor, compared: Compared, costs: Tensor, needs_grad: bool) -> list[Tensor]:
+        d_ap, d_an = _look(compared, places)
+        excess = d_ap - d_an
+        costs.copy_(self.of(excess))
+        if not needs_grad:
+            return []
+        weight = self.slope(excess)
+        weights = torch.stack((weight, -weight), 1)
+        if compared.kind == ROOT:
+            d = torch.stack((d_ap, d_an), 1)
+            weights = (weights / d).masked_fill_(d == 0, 0)
+        elif compared.kind == SQUARED:
+            weights *= 2
+        by_x = torch.zeros_like(compared.x)
+        by_y = by_x if compared.work.is_self else torch.zeros_like(compared.y)
+        tensors = places, weights, compared.x, compared.y, by_x, by_y
+        pointers = [each.data_ptr() for each in tensors]
+        kernel("scatter")(*pointers, compared.n, compared.m, compared.dim, compared.kind)
+        return [end.back(g, None) for end, g in zip(compared.ends, (by_x, by_y), strict=False)]
 
 
 def hardest(work: Work) -> Tensor:
@@ -57,37 +78,3 @@ def _look(compared: Compared, places: Tensor) -> tuple[Tensor, Tensor]:
         p = compared.products(anchors, buffer[: anchors.stop - anchors.start])
         compared.each_row("hardest", p, anchors, (d_ap, d_an), places.data_ptr())
     return d_ap, d_an
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, loop: HardestLoop, work: Work, costs: Tensor, places: Tensor, *given: Tensor) -> Tensor:
-        compared = Compared(work, given)
-        d_ap, d_an = _look(compared, places)
-        excess = d_ap - d_an
-        costs.copy_(loop.of(excess))
-        if any(ctx.needs_input_grad):
-            weight = loop.slope(excess)
-            weights = torch.stack((weight, -weight), 1)
-            if compared.kind == ROOT:
-                d = torch.stack((d_ap, d_an), 1)
-                weights = (weights / d).masked_fill_(d == 0, 0)
-            ctx.weights = weights.mul_(2) if compared.kind == SQUARED else weights
-        ctx.compared, ctx.places = compared, places
-        ctx.save_for_backward(*given)
-        return costs.sum(dtype=torch.float64).to(costs.dtype)
-
-    @staticmethod
-    @in_full_precision
-    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        given, compared = ctx.saved_tensors, ctx.compared
-        if torch.is_grad_enabled():
-            return None, None, None, None, *compared.work.again(given, (by,))
-        by_x = torch.zeros_like(compared.x)
-        by_y = by_x if compared.work.is_self else torch.zeros_like(compared.y)
-        weights = ctx.weights * by
-        tensors = ctx.places, weights, compared.x, compared.y, by_x, by_y
-        pointers = [each.data_ptr() for each in tensors]
-        kernel("scatter")(*pointers, compared.n, compared.m, compared.dim, compared.kind)
-        backs = [end.back(g, None) for end, g in zip(compared.ends, (by_x, by_y), strict=False)]
-        return None, None, None, None, *backs

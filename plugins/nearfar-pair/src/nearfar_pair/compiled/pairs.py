@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nearfar.nn.precision import in_full_precision
-from nearfar_pair.compiled.work import Compared, Gradients, Work
+from nearfar_pair.compiled.work import Compared, Gradients, Work, is_batched
 from nearfar_pair.sloped import Found, Sloped, is_not_asked
 
 __all__ = ["PairLoop"]
@@ -47,6 +47,7 @@ class PairLoop(NamedTuple):
 
     def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         counts: list[int] = []
+        work.keep_classes()
         sums: tuple[Tensor, ...] = _Sums.apply(self, work, counts, len(work.given), *work.given, *self.learned)
         torch_ = work.torch
         assert torch_ is not None
@@ -84,26 +85,42 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     @in_full_precision
     def backward(ctx: Any, *by: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs, loop, compared, ends = ctx.saved_tensors, ctx.loop, ctx.compared, ctx.ends
+        inputs = ctx.saved_tensors
         if all(g is None for g in by):
             return (None,) * (4 + len(inputs))
         if torch.is_grad_enabled():
-            return None, None, None, None, *compared.work.again(inputs, by)
-        twice = 2 if compared.work.is_self else 1
-        by_sides = [0.0 if g is None else twice * g.item() for g in by]
-        gradients, found = Gradients(compared), (ctypes.c_double * 4)()
-        learns = any(ctx.needs_input_grad[4 + ends :])
-        flags = (MADE if ctx.made else 0) | (LEARNS if learns else 0)
-        of = gradients.of_x.data_ptr(), gradients.of_y.data_ptr()
-        for turn, (anchors, p) in enumerate(_rows(compared, compared.buffer())):
-            d = ctx.made[turn] if ctx.made else compared.products(anchors, p)
-            size = _size(compared, anchors, p)
-            compared.call("pair_slopes", d, found, *ctx.lines, *size, loop.link, *by_sides, p.data_ptr(), *of, flags)
-            gradients.add(anchors, p)
-        near, by_near, far, by_far = found
-        by_learned = loop.by_learned((near, by_near), (far, by_far)) if learns else ()
-        numbers = (inputs[0].new_tensor(float(g)) for g in by_learned)
-        return None, None, None, None, *gradients.finished(), *(numbers if learns else [None] * len(inputs[ends:]))
+            return None, None, None, None, *ctx.compared.work.again(inputs, by)
+        return None, None, None, None, *_gradients(ctx, inputs, by)
+
+
+def _gradients(ctx: Any, inputs: tuple[Tensor, ...], by: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """The gradients by the inputs."""
+    if not any(is_batched(g) for g in by):
+        return _pulled(ctx, inputs, *(0.0 if g is None else g.item() for g in by))
+    # Several at once, of which none is a number.
+    near, far = (0.0 if g is None else g for g in by)
+    sides = (_pulled(ctx, inputs, *numbers) for numbers in ((1.0, 0.0), (0.0, 1.0)))
+    return [x if x is None or y is None else x * near + y * far for x, y in zip(*sides, strict=True)]
+
+
+def _pulled(ctx: Any, inputs: tuple[Tensor, ...], by_near: float, by_far: float) -> list[Tensor | None]:
+    """The gradients by the inputs, of those by the sums of the positives' costs and of the negatives'."""
+    loop, compared, ends = ctx.loop, ctx.compared, ctx.ends
+    twice = 2 if compared.work.is_self else 1
+    gradients, found = Gradients(compared), (ctypes.c_double * 4)()
+    learns = any(ctx.needs_input_grad[4 + ends :])
+    more = (MADE if ctx.made else 0) | (LEARNS if learns else 0)
+    of = gradients.of_x.data_ptr(), gradients.of_y.data_ptr(), more
+    for turn, (anchors, p) in enumerate(_rows(compared, compared.buffer())):
+        d = ctx.made[turn] if ctx.made else compared.products(anchors, p)
+        by = twice * by_near, twice * by_far, p.data_ptr()
+        compared.call("pair_slopes", d, found, *ctx.lines, *_size(compared, anchors, p), loop.link, *by, *of)
+        gradients.add(anchors, p)
+    learned: list[Tensor | None] = [None] * len(inputs[ends:])
+    if learns:
+        by_learned = loop.by_learned((found[0], found[1]), (found[2], found[3]))
+        learned = [inputs[0].new_tensor(float(g)) for g in by_learned]
+    return [*gradients.finished(), *learned]
 
 
 def _rows(compared: Compared, buffer: Tensor | None) -> Iterator[tuple[slice, Tensor]]:

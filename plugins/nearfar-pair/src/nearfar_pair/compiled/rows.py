@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from nearfar.nn.precision import in_full_precision
+from nearfar_pair.compiled.sums import summed
 from nearfar_pair.compiled.tier import kernel
 from nearfar_pair.compiled.work import Compared, Gradients, Work
 
@@ -39,30 +39,15 @@ class RowLoop(NamedTuple):
     def run(self, work: Work) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
         n, like = work.own.shape[0], work.given[0]
         costs, counts = like.new_empty(n), work.own.new_empty(n)
-        total = _Sum.apply(self, work, costs, counts, *work.given)
+        total = summed(work, costs, functools.partial(self._written, counts))
         return (total,), self.found(costs, counts, work)
 
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, loop: RowLoop, work: Work, costs: Tensor, counts: Tensor, *given: Tensor) -> Tensor:
-        compared = Compared(work, given)
+    def _written(self, counts: Tensor, compared: Compared, costs: Tensor, needs_grad: bool) -> list[Tensor]:
         gradients, buffer = Gradients(compared), compared.buffer()
         for anchors in compared.chunks():
             p = compared.products(anchors, buffer[: anchors.stop - anchors.start])
-            compared.each_row(loop.name, p, anchors, (costs, counts, gradients.of_x), *loop.numbers)
-            if any(ctx.needs_input_grad):
+            compared.each_row(self.name, p, anchors, (costs, counts, gradients.of_x), *self.numbers)
+            if needs_grad:
                 kernel("columns")(p.data_ptr(), gradients.of_y.data_ptr(), *p.shape)
                 gradients.add(anchors, p)
-        ctx.work = work
-        ctx.save_for_backward(*given, *gradients.finished())
-        return costs.sum(dtype=torch.float64).to(costs.dtype)
-
-    @staticmethod
-    @in_full_precision
-    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        count = len(ctx.needs_input_grad) - 4
-        given, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        if torch.is_grad_enabled():
-            return None, None, None, None, *ctx.work.again(given, (by,))
-        return None, None, None, None, *(g * by for g in gradients)
+        return gradients.finished()

@@ -26,9 +26,11 @@ def fits(batch: Batch, distance: Any, parameters: Sequence[Tensor], names: Seque
     x, y, own, classes = batch.embeddings, batch.reference, batch.labels, batch.reference_labels
     if own is None or classes is None or batch.selection is not None or batch.relation is not None:
         return False
-    if x.dtype != torch.float32 or not x.is_cpu or not x.numel() or not y.shape[0] or not row_distance(distance):
+    if x.dtype != torch.float32 or not x.numel() or not y.shape[0] or not row_distance(distance):
         return False
-    if own.dtype != torch.int64 or classes.dtype != torch.int64:
+    if own.dtype != torch.int64 or classes.dtype != torch.int64 or (batch.is_self and own is not classes):
+        return False
+    if not (x.is_cpu and y.is_cpu and own.is_cpu and classes.is_cpu):
         return False
     if not is_plain(x, y, own, classes, *parameters) or any(p.ndim for p in parameters):
         return False

@@ -19,7 +19,7 @@ from nearfar_pair.row_distance import RowDistance
 from nearfar_pair.row_plan import Plan
 from nearfar_pair.sides import Sides
 
-__all__ = ["ROOT", "SQUARED", "ByTorch", "Compared", "Gradients", "Work"]
+__all__ = ["ROOT", "SQUARED", "ByTorch", "Compared", "Gradients", "Work", "is_batched"]
 
 #: How products become distances, as kernels have it.
 SIMILARITY, SQUARED, ROOT = 0, 1, 2
@@ -56,7 +56,13 @@ class Work:
         self.own = batch.labels.contiguous()
         self.classes = self.own if batch.is_self else batch.reference_labels.contiguous()
         #: The embeddings, and the reference where it is another.
-        self.given = (batch.embeddings,) if batch.is_self else (batch.embeddings, batch.reference)
+        self.given = (batch.embeddings,) if batch.is_self else (batch.embeddings, _to_save(batch.reference))
+
+    def keep_classes(self) -> None:
+        """Have class ids of its own: nobody minds when theirs are written to before the backward pass."""
+        same = self.own is self.classes
+        self.own = self.own.clone()
+        self.classes = self.own if same else self.classes.clone()
 
     def again(self, inputs: tuple[Tensor, ...], by: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """The gradients by the embeddings, the reference where it is another, and parameters, of those by the sums, as
@@ -69,6 +75,19 @@ class Work:
         return first, *others
 
 
+def _to_save(reference: Tensor) -> Tensor:
+    """What a backward pass may be asked of: one that was made in inference mode, as a memory of embeddings, copied."""
+    return reference.clone() if reference.is_inference() and not torch.is_inference_mode_enabled() else reference
+
+
+def is_batched(tensor: Tensor | None) -> bool:
+    """Whether it stands for several, as gradients do that are taken at once."""
+    if tensor is None or torch.compiler.is_compiling():
+        return False
+    asked = (getattr(torch._C._functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))
+    return any(ask is not None and ask(tensor) for ask in asked)
+
+
 class Compared:
     """The points of a pass, and kernels over them."""
 
@@ -79,8 +98,7 @@ class Compared:
         self._distance = distance = RowDistance(work.distance, x, y)
         (self.n, self.dim), self.m = x.shape, y.shape[0]
         self.kind = SIMILARITY if work.distance.is_inverted else ROOT if distance.has_root else SQUARED
-        told = work.own, work.classes, ends[0].squares, ends[-1].squares, x, y
-        self._told = [each.data_ptr() for each in told]
+        self._told = work.own, work.classes, ends[0].squares, ends[-1].squares, x, y
 
     def chunks(self) -> Iterator[slice]:
         """A few anchors after another."""
@@ -99,7 +117,7 @@ class Compared:
 
     def call(self, name: str, p: Tensor, *arguments: Any) -> None:
         """Call a kernel with these products, all points, and what else it takes."""
-        kernel(name)(p.data_ptr(), *self._told, *arguments)
+        kernel(name)(p.data_ptr(), *[each.data_ptr() for each in self._told], *arguments)
 
     def each_row(self, name: str, p: Tensor, anchors: slice, outputs: tuple[Tensor, ...], *arguments: Any) -> None:
         """Call a kernel for each of these anchors.
@@ -130,6 +148,7 @@ class _End:
 
     def back(self, by_points: Tensor, of_points: Tensor | None) -> Tensor:
         """The gradient by what was given, of that by the points and what these are to be multiplied with; in place."""
+        by_points = by_points.contiguous()  # a product may lie in memory column by column
         adds, normalize = of_points is not None, self._normalize and self._by_torch is None
         told = by_points, self.squares if of_points is None else of_points, self.points, self.lengths
         kernel("finish")(*(each.data_ptr() for each in told), *by_points.shape, adds, normalize)

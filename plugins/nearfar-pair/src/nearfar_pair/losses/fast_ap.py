@@ -26,6 +26,8 @@ __all__ = ["FastAP"]
 
 #: The greatest squared distance of two unit vectors.
 MOST = 4.0
+#: Bins that float32 still tells apart.
+MANY = 2**16
 #: Elements of the rows that are gone through once for each bin; up to so many of all bins are made at once.
 BLOCK = 2**16
 
@@ -78,7 +80,9 @@ class FastAP(SlopedLoss):
         return is_table_cheaper(batch)
 
     @property
-    def loop(self) -> RowLoop:
+    def loop(self) -> RowLoop | None:
+        if self.num_bins > MANY:
+            return None
         return RowLoop("fast_ap", (self.num_bins, MOST, 0, 0, 0), lambda costs, counts, work: (costs, counts > 0))
 
     def sloped(self, rows: Rows, *learned: Tensor) -> Sloped:

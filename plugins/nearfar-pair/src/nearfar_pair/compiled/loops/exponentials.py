@@ -180,7 +180,7 @@ def soft(  # type: ignore[no-untyped-def]
             count = k
         elif rule >= EACH_DIFFERENCE:
             count = k if has_negative else 0
-        costs[i] = f32(np.nan) if is_none and count else f32(cost)
+        costs[i] = f32(np.nan) if is_none else f32(cost)
         counts[i] = count
         if has_negative and not is_none:
             _by_exponents(d, negative, f32(by_far * far / total), is_circle, margin, kind)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray
 
 from nearfar_pair.compiled.loops.distances import ROOT, SIMILARITY, SQUARED, distances, split
-from nearfar_pair.compiled.loops.rows import first_least
+from nearfar_pair.compiled.loops.rows import first_least, nans
 from nearfar_pair.compiled.loops.scalars import FAR, f32, size
 
 __all__ = ["hardest", "scatter"]
@@ -29,7 +29,7 @@ def hardest(  # type: ignore[no-untyped-def]
         distances(d, i, is_self, square[i], squares, min(kind, SQUARED), x[i], y)
         k, of_class = split(d, classes, own[i], i, is_self, negative, place, positive)
         if k == 0 or of_class == m:
-            places[i, 0], places[i, 1], d_ap[i], d_an[i] = -1, -1, -FAR, FAR
+            places[i, 0], places[i, 1], d_ap[i], d_an[i] = -1, -1, f32(np.nan) if nans(d) else -FAR, FAR
             continue
         best = 0
         for t in range(1, k):

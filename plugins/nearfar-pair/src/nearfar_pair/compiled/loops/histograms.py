@@ -84,8 +84,9 @@ def fast_ap(  # type: ignore[no-untyped-def]
         distances(d, i, is_self, square[i], squares, kind, x[i], y)
         k, _ = split(d, classes, own[i], i, is_self, scaled, place, positive)
         counts[i] = k
-        if k == 0 or nans(d):
-            costs[i] = f32(np.nan) if k else f32(0)
+        is_none = nans(d) > 0
+        if k == 0 or is_none:
+            costs[i] = f32(np.nan) if is_none else f32(0)
             for j in range(size(m)):
                 d[j] = f32(0)
             continue

@@ -8,8 +8,8 @@ import numpy as np
 from numba import carray
 
 from nearfar_pair.compiled.loops.distances import SIMILARITY, of_square, part
-from nearfar_pair.compiled.loops.rows import sum_of
-from nearfar_pair.compiled.loops.scalars import exact, exp, f32, log_1p, size, summing
+from nearfar_pair.compiled.loops.rows import BLOCK, sum_of
+from nearfar_pair.compiled.loops.scalars import exact, exp, f32, f64, log_1p, size, summing
 
 __all__ = ["pair_slopes", "pairs"]
 
@@ -94,11 +94,15 @@ def _slopes(link: int, d: Any, found: Any, classes: Any, own: Any, last: Any, li
 def _sums(x: Any, classes: Any, own: Any, last: Any) -> Any:
     """The sums over the positives and over the negatives; one loop for each, or they would be no loops over registers,
     and none is what another leaves, which of an infinite one is no number."""
-    near, far = f32(0), f32(0)
-    for j in range(last):
-        near += x[j] if classes[j] == own else f32(0)
-    for j in range(last):
-        far += f32(0) if classes[j] == own else x[j]
+    near, far = f64(0), f64(0)
+    for start in range(size(0), size(last), size(BLOCK)):
+        stop, of_near, of_far = min(start + size(BLOCK), size(last)), f32(0), f32(0)
+        for j in range(start, stop):
+            of_near += x[j] if classes[j] == own else f32(0)
+        for j in range(start, stop):
+            of_far += f32(0) if classes[j] == own else x[j]
+        near += of_near
+        far += of_far
     return near, far
 
 
@@ -113,15 +117,11 @@ def _counts(x: Any, classes: Any, own: Any, last: Any) -> Any:
     return near, every - near
 
 
-@summing
-def _products(x: Any, d: Any, classes: Any, own: Any, last: Any) -> Any:
-    """The sums of products with the distances."""
-    near, far = f32(0), f32(0)
+@exact
+def _times(x: Any, d: Any, found: Any, last: Any) -> None:
+    """Write the products with the distances."""
     for j in range(last):
-        near += x[j] * d[j] if classes[j] == own else f32(0)
-    for j in range(last):
-        far += f32(0) if classes[j] == own else x[j] * d[j]
-    return near, far
+        found[j] = x[j] * d[j]
 
 
 def pairs(  # type: ignore[no-untyped-def]
@@ -188,7 +188,7 @@ def pair_slopes(  # type: ignore[no-untyped-def]
     by_x, by_y = carray(by_x, (start + rows,)), carray(by_y, (m,))
     found, lines = carray(found, (4,)), (f32(a), f32(b), f32(g), f32(h))
     by_near, by_far = f32(near_by * a), f32(far_by * g)
-    slope = np.empty(m, f32)
+    slope, times = np.empty(m, f32), np.empty(m, f32)
     for r in range(size(rows)):
         i, d, s = size(start) + r, p[r], w[r]
         last = i if is_self else size(m)
@@ -196,7 +196,8 @@ def pair_slopes(  # type: ignore[no-untyped-def]
             part(d, size(0), last, square[i], squares, kind, x[i], y)
         _slopes(link, d, slope, classes, own[i], last, lines)
         if flags & LEARNS:
-            near, far = _products(slope, d, classes, own[i], last)
+            _times(slope, d, times, last)
+            near, far = _sums(times, classes, own[i], last)
             found[0] += near_by * near
             found[2] += far_by * far
             near, far = _sums(slope, classes, own[i], last)

@@ -6,20 +6,35 @@ from typing import Any
 
 import numpy as np
 
-from nearfar_pair.compiled.loops.scalars import exact, f32, i32, size, summing
+from nearfar_pair.compiled.loops.scalars import exact, f32, f64, i32, size, summing
 
-__all__ = ["GROUP", "first_least", "greatest_of", "inner", "nans", "square_of", "sum_of"]
+__all__ = ["BLOCK", "GROUP", "first_least", "greatest_of", "inner", "nans", "square_of", "sum_of", "unbounded"]
 
 #: So many of a row are looked over for what there is seldom, before one is.
 GROUP = 64
+#: So many are added up in float32.
+BLOCK = 4096
 
 
 @summing
 def sum_of(x: Any, last: Any) -> Any:
-    total = f32(0)
-    for j in range(last):
-        total += x[j]
+    """The sum of a row up to some place, in float64 from block to block."""
+    total = f64(0)
+    for start in range(size(0), size(last), size(BLOCK)):
+        part = f32(0)
+        for j in range(start, min(start + size(BLOCK), size(last))):
+            part += x[j]
+        total += part
     return total
+
+
+@exact
+def unbounded(d: Any) -> Any:
+    """How many numbers of a row are infinite, or none."""
+    found = i32(0)
+    for j in range(size(d.shape[0])):
+        found += i32(1) if d[j] - d[j] != f32(0) else i32(0)
+    return found
 
 
 @summing

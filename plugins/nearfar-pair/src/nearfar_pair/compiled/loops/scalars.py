@@ -23,8 +23,7 @@ summing: Any = register_jitable(forceinline=True, fastmath={"nsz", "reassoc"}, e
 @exact
 def exp(x: Any) -> Any:
     """The exponential of what is not above 0, to the last digit or two of a float32; 0 where it is tiny."""
-    is_tiny = x < f32(-87)
-    y = f32(0) if is_tiny else x
+    y = x if x >= f32(-87) else f32(0)
     z = np.floor(y * f32(1.4426950408889634) + f32(0.5))
     # log 2 in two parts, of which the first has so few digits that its product is exact.
     r = (y - z * f32(0.693145751953125)) - z * f32(1.4286068202862268e-06)
@@ -36,7 +35,8 @@ def exp(x: Any) -> Any:
     q = q * r + f32(0.16666666722232013)
     q = q * r + f32(0.5000000014291578)
     found = (f32(1) + (r + r * r * q)) * i32((i32(z) + i32(127)) << i32(23)).view(f32)
-    return f32(0) if is_tiny else found
+    # A NaN as it is: of one there is no whole number.
+    return f32(0) if x < f32(-87) else found if x == x else x
 
 
 @exact

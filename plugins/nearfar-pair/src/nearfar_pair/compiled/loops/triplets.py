@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 
 from nearfar_pair.compiled.loops.distances import distances, of_square, split
-from nearfar_pair.compiled.loops.rows import nans, sum_of
+from nearfar_pair.compiled.loops.rows import sum_of, unbounded
 from nearfar_pair.compiled.loops.scalars import f32, size, summing
 
 __all__ = ["triplets"]
@@ -30,10 +30,10 @@ def _against(negative: Any, hits: Any, near: Any, margin: Any) -> Any:
 @summing
 def _within(negative: Any, hits: Any, near: Any, margin: Any, lower: Any, upper: Any) -> Any:
     """The same of those with ``lower < −gap <= upper``."""
-    total, count = f32(0), f32(0)
+    total, count, is_open = f32(0), f32(0), lower == f32(-np.inf)
     for j in range(size(negative.shape[0])):
         gap = near - negative[j]
-        costs = (gap > -margin) & (gap < -lower) & (gap >= -upper)
+        costs = (gap > -margin) & ((gap < -lower) | is_open) & (gap >= -upper)
         hit = f32(1) if costs else f32(0)
         total += gap + margin if costs else f32(0)
         count += hit
@@ -90,7 +90,7 @@ def triplets(  # type: ignore[no-untyped-def]
             of_positive[t] = hit
             total += cost
             count += int(hit)
-        costs[i] = f32(np.nan) if k and nans(d) else f32(total)
+        costs[i] = f32(np.nan) if unbounded(d) else f32(total)
         counts[i] = count
         for j in range(size(m)):
             d[j] = of_square(-hits[j], d[j], kind)
