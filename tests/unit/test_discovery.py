@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from nearfar.discovery import Plugin, Selector, discover
@@ -101,6 +104,16 @@ def test_a_broken_plugin_is_reported_and_the_others_work(install, source, reason
     assert reason in found("broken", plugins).reason
     assert "\n" not in found("broken", plugins).reason
     assert {p.status for p in plugins if p.namespace != "broken"} == {"active"}
+
+
+def test_threads_that_discover_at_once_leave_the_terminal_where_it_was():
+    before = sys.stdout, sys.stderr
+    threads = [threading.Thread(target=discover) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sys.stdout, sys.stderr) == before
 
 
 def test_a_hook_of_the_future_may_be_optional(install):

@@ -49,6 +49,8 @@ RECIPES += ["sup_con", "sup_con(distance=squared_euclidean)", "info_nce", "info_
 RECIPES += ["circle", "generalized_lifted", "multi_similarity", "multi_similarity(base=0.5)", "decoupled_contrastive"]
 RECIPES += ["nca", "nca(objective='probability')", "n_pair", "n_pair(l2_weight=0, distance=cosine)"]
 RECIPES += ["ranked_list", "ranked_list(positive_temperature=5, balance=0.3)", "tuplet_margin"]
+RECIPES += ["multi_similarity(base=0.5, miner=multi_similarity)", "circle(miner=multi_similarity(epsilon=0))"]
+RECIPES += ["sup_con(miner=multi_similarity)", "nt_xent(miner=multi_similarity(epsilon=0.3))"]
 RECIPES += ["fast_ap", "fast_ap(num_bins=3)", "threshold_consistent_margin", "intra_pair_variance"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from nearfar_pair.rule_distance import RuleDistance
 from nearfar_pair.sides import PairRule, Sides
 from nearfar_pair.triplet_pairs import Rule, TripletPairs, Triplets, selects_all
 
-__all__ = ["chosen_sides", "is_alike", "measured", "rule_of"]
+__all__ = ["by_label", "chosen_sides", "is_alike", "measured", "rule_of"]
 
 
 def rule_of(batch: Batch) -> PairRule | None:
@@ -46,3 +47,14 @@ def measured(rule: PairRule | Triplets) -> RuleDistance:
     batch = rule.batch
     anchors = slices_of(len(batch.embeddings), len(batch.reference), batch.embeddings.device)
     return RuleDistance(batch, rule.distance, anchors)
+
+
+def by_label(batch: Batch, told: Batch) -> Batch:
+    """A batch without its selection, whose classes are those of another, the one that a rule is about."""
+    return dataclasses.replace(
+        batch,
+        selection=None,
+        labels=told.labels,
+        reference_labels=told.reference_labels,
+        relation=told.relation,
+    )

@@ -18,6 +18,7 @@ from nearfar.nn.losses import EmbeddingLoss
 from nearfar.nn.selection import Selection
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair.chosen import rule_of
+from nearfar_pair.compiled.rules import mined
 from nearfar_pair.pair_distances import both_distances
 from nearfar_pair.row_pass import Loop, RowPass, is_table_cheaper
 from nearfar_pair.row_terms import PairSide, RowTerms
@@ -61,7 +62,8 @@ class AnchorLoss(EmbeddingLoss):
     def terms(self, batch: Batch) -> Terms | Mapping[str, Terms]:
         narrow = self.narrow(batch)
         given = self.costs, self.learned(batch)
-        rows = RowPass(batch, self.distance, *given, sloped=self.slopes, narrow=narrow, loop=self.loop)
+        loop, told = mined(self.loop, batch, self.distance)
+        rows = RowPass(batch, self.distance, *given, sloped=self.slopes, narrow=narrow, loop=loop, told=told)
         return RowTerms(self.kind, rows, signed=self.signed, is_full=self.is_full, labels=batch.labels)
 
 

@@ -69,6 +69,8 @@ class RowPass:
         differentiated then.
     loop
         The sums by kernels; None where there are none.
+    told
+        The batch for these, without a selection that they see to themselves; None: the same.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class RowPass:
         narrow: bool = False,
         is_ragged: bool = False,
         loop: Loop | None = None,
+        told: Batch | None = None,
     ) -> None:
         self._sums, self._loop, self._narrow = sums, loop, narrow
+        self._told = batch if told is None else told
         self._quick: Sequence[Tensor] | None = None
         self._is_ragged = is_ragged
         self._batch, self._distance, self._formula, self._sloped = batch, distance, formula, sloped
@@ -140,12 +144,12 @@ class RowPass:
     @once
     def _fits(self) -> bool:
         assert self._loop is not None
-        return fits(self._batch, self._distance, self._parameters, self._loop.kernels)
+        return fits(self._told, self._distance, self._parameters, self._loop.kernels)
 
     @property
     def _loop_totals(self) -> tuple[Tensor, ...]:
         assert self._loop is not None
-        sums, self._quick = self._loop.run(Work(self._batch, self._distance, self._by_torch))
+        sums, self._quick = self._loop.run(Work(self._told, self._distance, self._by_torch))
         return sums
 
     @property

@@ -16,7 +16,7 @@ from nearfar.nn.selection import IndexSelection, TripletRule, warn_if_many
 from nearfar.nn.terms import MaterialTerms, Terms
 from nearfar_pair import sides
 from nearfar_pair.arithmetic import softplus
-from nearfar_pair.chosen import is_alike, measured
+from nearfar_pair.chosen import by_label, is_alike, measured
 from nearfar_pair.compiled.hardest import KERNELS, HardestLoop
 from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.compiled.tier import fits
@@ -141,7 +141,7 @@ class TripletTerms(_Summed):
     def __init__(self, batch: Batch, distance: Any, cost: TripletCost, rule: TripletRule | None) -> None:
         super().__init__(batch, distance, cost)
         if rule is not None:  # it is applied here; what remains is told by labels, which the batch it is about has
-            batch = _by_label(batch, rule.batch)
+            batch = by_label(batch, rule.batch)
         lower, upper = (-math.inf, math.inf) if rule is None else (rule.lower, rule.upper)
         self._hinges = Hinges(cost.margin, lower, upper, cost.shape, cost.slope)
         self._told = batch
@@ -197,7 +197,7 @@ class StreamedTriplets(_Summed):
         if isinstance(rule, Triplets):
             if not selects_all(rule):
                 told = rule, measured(rule)
-            batch = _by_label(batch, rule.batch)
+            batch = by_label(batch, rule.batch)
         self._costs = _PairCosts(distance, cost, told)
         query = distance.maybe_normalize(batch.embeddings)
         reference = query if batch.is_self else distance.maybe_normalize(batch.reference)
@@ -290,7 +290,7 @@ class HardestTerms(_Summed):
         rule = batch.selection
         assert isinstance(rule, HardestTriplets)
         loop = HardestLoop(cost.of_excess, cost.slope_of_excess)
-        self._rows = RowPass(_by_label(batch, rule.batch), distance, costs, sloped=costs.sloped, loop=loop)
+        self._rows = RowPass(by_label(batch, rule.batch), distance, costs, sloped=costs.sloped, loop=loop)
 
     def sum(self) -> Tensor:
         return self._rows.totals[0]
@@ -309,7 +309,7 @@ def triplet_terms(batch: Batch, distance: Any, cost: TripletCost) -> Terms:
     """Terms of the costs of the selected triplets, or of all; where a rule tells them, none is made."""
     rule = batch.selection
     if isinstance(rule, HardestTriplets):
-        told = _by_label(batch, rule.batch)
+        told = by_label(batch, rule.batch)
         # By torch of large batches no second matrix, of what is differentiated by, is made.
         is_cheap = _is_small(batch, sides.SMALL) or fits(told, distance, (), KERNELS)
         is_one_pass = not cost.swap and cost.shape is as_it_is and is_cheap and is_alike(rule, batch, distance)
@@ -346,14 +346,3 @@ def _made(batch: Batch, distance: Any, cost: TripletCost) -> MaterialTerms:
         d_an = torch.minimum(d_an, pair_distances(distance, batch.reference, None, p, n))
     values = cost.of(d_ap, d_an)
     return MaterialTerms("triplet", values, (a, p, n), num_anchors=len(batch.embeddings), labels=batch.labels)
-
-
-def _by_label(batch: Batch, told: Batch) -> Batch:
-    """A batch without its selection, whose classes are those of another, the one that a rule is about."""
-    return dataclasses.replace(
-        batch,
-        selection=None,
-        labels=told.labels,
-        reference_labels=told.reference_labels,
-        relation=told.relation,
-    )

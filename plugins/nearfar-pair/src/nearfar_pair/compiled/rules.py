@@ -6,15 +6,20 @@ that over the negatives with ``far``; where a positive or a negative is missing 
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
+from typing import Any
 
 from torch import Tensor
 
+from nearfar.nn.batch import Batch
+from nearfar_pair.chosen import by_label, is_alike
 from nearfar_pair.compiled.rows import RowLoop
 from nearfar_pair.compiled.work import Work
+from nearfar_pair.pair_rules import BesideOpposite
 from nearfar_pair.sloped import Found, Sloped, is_not_asked
 
-__all__ = ["Rule", "soft_loop"]
+__all__ = ["Rule", "mined", "soft_loop"]
 
 
 class Rule(IntEnum):
@@ -48,7 +53,17 @@ class Rule(IntEnum):
 
 def soft_loop(rule: Rule, near: float, far: float, number: float = 0.0) -> RowLoop:
     """The pass of a rule."""
-    return RowLoop("soft", (rule, near, far, number, 0), _of_each if rule.is_of_each else _of_anchors)
+    return RowLoop("soft", (rule, near, far, number, math.inf), _of_each if rule.is_of_each else _of_anchors)
+
+
+def mined(loop: Any, batch: Batch, distance: Any) -> tuple[Any, Batch | None]:
+    """The same pass of what a miner chooses, and the batch that it chooses of, where kernels know how; else no batch."""
+    rule = batch.selection
+    if not (isinstance(loop, RowLoop) and loop.name == "soft" and isinstance(rule, BesideOpposite)):
+        return loop, None
+    if not is_alike(rule, batch, distance):
+        return loop, None
+    return loop._replace(numbers=(*loop.numbers[:4], rule.slack)), by_label(batch, rule.batch)
 
 
 def _of_anchors(costs: Tensor, counts: Tensor, work: Work) -> tuple[Tensor, Tensor]:

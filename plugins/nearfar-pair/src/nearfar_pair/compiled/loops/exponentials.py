@@ -8,8 +8,8 @@ import numpy as np
 from numba import carray
 
 from nearfar_pair.compiled.loops.distances import distances, of_square, split
-from nearfar_pair.compiled.loops.rows import greatest_of, nans, sum_of
-from nearfar_pair.compiled.loops.scalars import FAR, TINY, exact, exp, f32, f64, sigmoid, size, softplus
+from nearfar_pair.compiled.loops.rows import greatest_of, least_of, nans, sum_of
+from nearfar_pair.compiled.loops.scalars import FAR, TINY, exact, exp, f32, f64, i32, sigmoid, size, softplus
 
 __all__ = ["soft"]
 
@@ -57,6 +57,26 @@ def _exponent(d: Any, scale: Any, rule: int, number: Any) -> Any:
 
 
 @exact
+def _beside(negative: Any, place: Any, positive: Any, k: Any, slack: Any, lanes: Any) -> Any:
+    """Leave negatives nearer than the farthest positive and positives farther than the nearest negative, give or take
+    a slack; how many positives, and whether there are negatives."""
+    farthest, nearest, kept = -FAR, least_of(negative, lanes), 0
+    for t in range(k):
+        farthest = max(farthest, positive[t])
+    for t in range(k):
+        if nearest - positive[t] < slack:
+            place[kept], positive[kept] = place[t], positive[t]
+            kept += 1
+    left = i32(0)
+    for j in range(size(negative.shape[0])):
+        is_left = (negative[j] - farthest < slack) & (negative[j] < FAR)
+        left += i32(1) if is_left else i32(0)
+    for j in range(size(negative.shape[0])):
+        negative[j] = negative[j] if negative[j] - farthest < slack else FAR
+    return kept, left > 0
+
+
+@exact
 def _by_exponents(d: Any, shares: Any, by: Any, is_circle: Any, margin: Any, kind: int) -> None:
     """Write the slopes by half the squared distance in place of the distances, of that by the exponents."""
     m = size(d.shape[0])
@@ -90,10 +110,11 @@ def soft(  # type: ignore[no-untyped-def]
     near,
     far,
     number,
-    _,
+    slack,
 ):
     """What anchors cost by sums of exponentials, of ``near`` times the distances of the positives and of ``far`` times
-    those of the negatives; by one of the rules that :mod:`nearfar_pair.compiled.rules` names.
+    those of the negatives; by one of the rules that :mod:`nearfar_pair.compiled.rules` names. Where ``slack``
+    is finite, of the pairs that the farthest positive and the nearest negative leave with that.
 
     As :func:`triplets`; what is counted are the terms of an anchor.
     """
@@ -110,6 +131,8 @@ def soft(  # type: ignore[no-untyped-def]
         # The logarithm of each sum, and the share that each has of it.
         has_negative, of_far, by_far, total = of_class < m, -BELOW, 0.0, f32(1)
         is_none = nans(d) > 0
+        if slack < np.inf:
+            k, has_negative = _beside(negative, place, positive, k, f32(slack), lanes)
         if has_negative and not is_none:
             _exponents(negative, negative, f32(far), is_circle, margin)
             first = greatest_of(negative, lanes)

@@ -8,7 +8,18 @@ import numpy as np
 
 from nearfar_pair.compiled.loops.scalars import exact, f32, f64, i32, size, summing
 
-__all__ = ["BLOCK", "GROUP", "first_least", "greatest_of", "inner", "nans", "square_of", "sum_of", "unbounded"]
+__all__ = [
+    "BLOCK",
+    "GROUP",
+    "first_least",
+    "greatest_of",
+    "inner",
+    "least_of",
+    "nans",
+    "square_of",
+    "sum_of",
+    "unbounded",
+]
 
 #: So many of a row are looked over for what there is seldom, before one is.
 GROUP = 64
@@ -77,6 +88,24 @@ def greatest_of(x: Any, lanes: Any) -> Any:
     for j in range(whole, m):
         greatest = max(greatest, x[j])
     return greatest
+
+
+@exact
+def least_of(x: Any, lanes: Any) -> Any:
+    """The least of a row without NaN, of as many numbers at a time as there are lanes."""
+    m = size(x.shape[0])
+    whole = m - m % size(16)
+    for t in range(size(16)):
+        lanes[t] = f32(np.inf)
+    for start in range(size(0), whole, size(16)):
+        for t in range(size(16)):
+            lanes[t] = x[start + t] if x[start + t] < lanes[t] else lanes[t]
+    least = f32(np.inf)
+    for t in range(size(16)):
+        least = min(least, lanes[t])
+    for j in range(whole, m):
+        least = min(least, x[j])
+    return least
 
 
 @exact
