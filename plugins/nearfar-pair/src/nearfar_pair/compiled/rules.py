@@ -57,7 +57,7 @@ def soft_loop(rule: Rule, near: float, far: float, number: float = 0.0) -> RowLo
 
 
 def mined(loop: Any, batch: Batch, distance: Any) -> tuple[Any, Batch | None]:
-    """The same pass of what a miner chooses, and the batch that it chooses of, where kernels know how; else no batch."""
+    """The same pass of what a miner chooses, and the batch it chooses of, where kernels know how; else no batch."""
     rule = batch.selection
     if not (isinstance(loop, RowLoop) and loop.name == "soft" and isinstance(rule, BesideOpposite)):
         return loop, None
