@@ -530,3 +530,13 @@ def test_bins_that_float32_cannot_tell_apart_are_left_to_torch() -> None:
     with watched() as called:
         nearfar.compose("fast_ap(num_bins=100000)")(x, labels)
     assert not called
+
+
+@pytest.mark.parametrize("missing", ["units", "triplets"])
+def test_where_a_kernel_cannot_be_compiled_torch_computes(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = tier.kernel
+    monkeypatch.setattr(tier, "kernel", lambda name: None if name == missing else kernel(name))
+    x, labels = draw(40, 8, 10)
+    with watched() as called:
+        nearfar.compose("triplet")(x, labels)
+    assert not called

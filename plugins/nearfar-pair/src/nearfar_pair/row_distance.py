@@ -83,7 +83,8 @@ class RowDistance:
     def products(self, anchors: slice, out: Tensor) -> Tensor:
         """(r, m) inner products of these anchors, in ``out``; with as many references, the first, as that is wide."""
         reference = self._reference if out.shape[1] == self.width else self._reference[: out.shape[1]]
-        return self._write(out, self._query[anchors], 1, reference=reference)
+        query = self._query if out.shape[0] == self._query.shape[0] else self._query[anchors]
+        return self._write(out, query, 1, reference=reference)
 
     def whole(self) -> Tensor:
         """(n, m) distances of all, as :meth:`rows` gives them."""

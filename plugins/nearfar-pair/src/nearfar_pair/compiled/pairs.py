@@ -131,8 +131,10 @@ def _rows(compared: Compared, buffer: Tensor | None) -> Iterator[tuple[slice, Te
     for anchors in compared.chunks():
         width = anchors.stop if compared.work.is_self else compared.m
         count = anchors.stop - anchors.start
-        room = compared.x.new_empty(count * width) if buffer is None else buffer.view(-1)[: count * width]
-        yield anchors, room.view(count, width)
+        if buffer is None:
+            yield anchors, compared.x.new_empty(count, width)
+        else:
+            yield anchors, buffer.view(-1)[: count * width].view(count, width) if width < compared.m else buffer[:count]
 
 
 def _size(compared: Compared, anchors: slice, p: Tensor) -> tuple[int, ...]:

@@ -45,7 +45,8 @@ class RowLoop(NamedTuple):
     def _written(self, counts: Tensor, compared: Compared, costs: Tensor, needs_grad: bool) -> list[Tensor]:
         gradients, buffer = Gradients(compared), compared.buffer()
         for anchors in compared.chunks():
-            p = compared.products(anchors, buffer[: anchors.stop - anchors.start])
+            count = anchors.stop - anchors.start
+            p = compared.products(anchors, buffer if len(buffer) == count else buffer[:count])
             compared.each_row(self.name, p, anchors, (costs, counts, gradients.of_x), *self.numbers)
             if needs_grad:
                 kernel("columns")(p.data_ptr(), gradients.of_y.data_ptr(), *p.shape)

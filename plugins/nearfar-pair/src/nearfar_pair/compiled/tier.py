@@ -15,6 +15,10 @@ from nearfar_pair.row_distance import row_distance
 __all__ = ["fits", "kernel"]
 
 
+#: What every pass calls besides its own.
+_SHARED = "units", "finish", "columns"
+
+
 def kernel(name: str) -> Any:
     """A kernel of :mod:`nearfar_pair.compiled.kernels`, or None where it cannot be had."""
     module = kernels_of("nearfar_pair.compiled.kernels")
@@ -34,4 +38,4 @@ def fits(batch: Batch, distance: Any, parameters: Sequence[Tensor], names: Seque
         return False
     if not is_plain(x, y, own, classes, *parameters) or any(p.ndim for p in parameters):
         return False
-    return all(kernel(name) is not None for name in names)
+    return all(kernel(name) is not None for name in (*_SHARED, *names))

@@ -173,15 +173,17 @@ class Gradients:
 
     def add(self, anchors: slice, slopes: Tensor) -> None:
         """Add what comes of the slopes (r, w) of these anchors by the first w references."""
-        compared, width = self._compared, slopes.shape[1]
-        x, y, is_self = compared.x[anchors], compared.y[:width], compared.work.is_self
-        if not self._by and len(x) == compared.n and width == compared.m:
-            self._by = [minus_product(None, slopes, y)]
-            if is_self:
-                add_product(self._by[0], slopes.T, x, alpha=-1)
+        compared = self._compared
+        # Of a small batch each view is a share of the whole.
+        if slopes.shape[0] == compared.n and slopes.shape[1] == compared.m:
+            self._by = [minus_product(None, slopes, compared.y)]
+            if compared.work.is_self:
+                add_product(self._by[0], slopes.T, compared.x, alpha=-1)
             else:
-                self._by.append(minus_product(None, slopes.T, x))
+                self._by.append(minus_product(None, slopes.T, compared.x))
             return
+        width = slopes.shape[1]
+        x, y = compared.x[anchors], compared.y[:width]
         if not self._by:
             self._by = [torch.zeros_like(end.points) for end in compared.ends]
             self._turned = [compared.y.new_zeros(compared.dim, compared.m)]
